@@ -1,0 +1,159 @@
+/**
+ * The seam of the core: everything that goes in and everything that comes out. The runtime turns the world into inputs and
+ * effects into the world; the core itself knows no clock, no randomness and no I/O.
+ */
+import type { XmlElement, XmqErrorCode } from '@xmq/protocol'
+
+/** How a queue hands out what is published: to one consumer, or to every one. */
+export type QueueType = 'any' | 'all'
+
+/**
+ * Who may do something with a queue: bare JIDs (`shop@localhost`) or domains (`localhost`), lower-cased. A sender matches by
+ * its bare JID or by its domain.
+ */
+export type AccessList = readonly string[]
+
+/** The rules of one queue, validated and frozen. */
+export interface QueueRules {
+  /** A domain (`queue1.localhost`) or a node of one (`orders@xmq.localhost`), lower-cased. */
+  readonly address: string
+  readonly type: QueueType
+  readonly publish: AccessList
+  readonly consume: AccessList
+  readonly admins: AccessList
+  /** Deliver with the producer's own JID in `from`, as mod_xmq does. Needs the server's permission. */
+  readonly preserveFrom: boolean
+  /** Milliseconds after which an open request is answered with `timeout`. */
+  readonly requestTimeoutMs: number
+  /** Longest ttl of a subscription, in seconds; more is refused. */
+  readonly ttlSecondsMax: number
+  /** Most bytes of a message's or request's content, counted as `wireLength` counts. */
+  readonly payloadBytesMax: number
+  /** Most distinct topics with subscriptions. */
+  readonly topicsMax: number
+  /** Most subscriptions of one bare JID. */
+  readonly subscriptionsPerJidMax: number
+}
+
+/** The rules of the whole broker, validated and frozen. */
+export interface CoreRules {
+  readonly queues: readonly QueueRules[]
+  /** The domains that the broker's components serve; each queue's address is in one of them. */
+  readonly domains: readonly string[]
+  /** Most subscriptions in all. */
+  readonly subscriptionsMax: number
+  /** Most requests open at once in all. */
+  readonly openRequestsMax: number
+  /** Milliseconds that a consumer has to answer a ping before its session counts as ended. */
+  readonly pingTimeoutMs: number
+  /** Milliseconds between two pings of a consumer that sent no presence. */
+  readonly pingIntervalMs: number
+  /** Software name and version for XEP-0092 and disco. */
+  readonly software: { readonly name: string; readonly version: string }
+}
+
+/** The randomness that the core is given: a CSPRNG in the runtime, a seeded one in simulations. */
+export interface Entropy {
+  /** 128 random bits as text that fits an XML id. */
+  id(): string
+  /** A number in [0, 1). */
+  unit(): number
+}
+
+/** What can happen to the core. */
+export type Input =
+  /** A stanza from a component stream: `from` and `to` set, content namespace normalised to `jabber:client`. */
+  | { readonly type: 'stanza'; readonly stanza: XmlElement }
+  /** A stanza of which only the head was read, since it broke a limit (`XmlStreamReader` `onSkipped`). */
+  | { readonly type: 'skipped'; readonly head: XmlElement; readonly code: XmqErrorCode; readonly text: string }
+  /** The stream of a domain is up (again): whoever subscribed before is verified by a ping. */
+  | { readonly type: 'link-up'; readonly domain: string }
+  /** The stream of a domain ended: nothing can be sent from that domain, nothing is known of its consumers. */
+  | { readonly type: 'link-down'; readonly domain: string }
+  /** `deadline` has come. */
+  | { readonly type: 'tick' }
+
+/** What the core wants done, in this order. */
+export type Effect =
+  /** Write a stanza; `from` and `to` are set, and `from` is in one of the broker's domains (or the producer's own: `preserveFrom`). */
+  | { readonly type: 'send'; readonly domain: string; readonly stanza: XmlElement }
+  /** Something that logs, metrics and tests want to know. */
+  | { readonly type: 'event'; readonly event: CoreEvent }
+
+/** Why a subscription ended. */
+export type SubscriptionEnd =
+  /** `del` */
+  | 'deleted'
+  /** its ttl ran out */
+  | 'expired'
+  /** its session sent `unavailable`, or did not answer a ping */
+  | 'session-ended'
+  /** a delivery to it came back */
+  | 'bounced'
+
+/** What the core tells about itself. Never a payload. */
+export type CoreEvent =
+  | {
+      readonly name: 'subscribed'
+      readonly queue: string
+      readonly topic: string
+      readonly consumer: string
+      readonly ttlSeconds: number
+      readonly load: number
+      /** False when it replaced ttl and load of a subscription that was there. */
+      readonly isNew: boolean
+    }
+  | {
+      readonly name: 'unsubscribed'
+      readonly queue: string
+      readonly topic: string
+      readonly consumer: string
+      readonly reason: SubscriptionEnd
+    }
+  /** A message was accepted; `recipients` is how many consumers it went to. */
+  | { readonly name: 'published'; readonly queue: string; readonly topic: string; readonly recipients: number }
+  /** A request went to a worker (again, when `attempt` > 1). */
+  | { readonly name: 'requested'; readonly queue: string; readonly topic: string; readonly attempt: number }
+  /** A request was answered: by the worker, or by the broker with an error code. */
+  | {
+      readonly name: 'answered'
+      readonly queue: string
+      readonly topic: string
+      /** `result`, `error` (the worker's own), or the broker's code. */
+      readonly outcome: 'result' | 'error' | XmqErrorCode
+      readonly elapsedMs: number
+    }
+  /** A stanza was refused with an error to its sender. */
+  | {
+      readonly name: 'refused'
+      readonly queue: string
+      readonly sender: string
+      readonly code: XmqErrorCode
+      readonly text: string
+    }
+  /** A delivery came back from the server or the consumer. */
+  | { readonly name: 'bounced'; readonly queue: string; readonly consumer: string; readonly condition: string }
+  /** Something arrived that no rule lets act: an answer from a stranger, a forged presence. Dropped. */
+  | { readonly name: 'ignored'; readonly queue: string; readonly sender: string; readonly what: string }
+
+/** Gauges of the core. */
+export interface CoreStats {
+  readonly subscriptions: number
+  readonly consumers: number
+  readonly topics: number
+  readonly openRequests: number
+  readonly pings: number
+}
+
+/** The core of a broker. Its only owner is the runtime. */
+export interface Core {
+  /**
+   * Handles one input. Synchronous and total: bad input yields an error stanza; a throw is a bug.
+   *
+   * @param now milliseconds that never run backwards
+   */
+  handle(input: Input, now: number, entropy: Entropy): Effect[]
+  /** When the next tick is due, in the time of `now`; `undefined` when nothing waits. */
+  readonly deadline: number | undefined
+  stats(): CoreStats
+}

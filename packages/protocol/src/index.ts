@@ -1,0 +1,11 @@
+/** The XMQ wire: XML, addresses, stanzas, commands, limits and errors. Pure: no clock, no randomness, no I/O. */
+export * from './command.ts'
+export * from './element.ts'
+export * from './errors.ts'
+export * from './jid.ts'
+export * from './limits.ts'
+export * from './namespaces.ts'
+export * from './reader.ts'
+export * from './stanza.ts'
+export * from './topic.ts'
+export * from './writer.ts'

@@ -1,0 +1,50 @@
+import { defineConfig } from 'vitest/config'
+
+// Tests run on the sources: each package's private `@xmq/source` export condition points at src/index.ts.
+const sources = { resolve: { conditions: ['@xmq/source'] }, ssr: { resolve: { conditions: ['@xmq/source'] } } }
+
+const unit = (name: string) => ({
+  ...sources,
+  test: {
+    name,
+    root: `packages/${name}`,
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/simulation/**'],
+    testTimeout: 15_000,
+  },
+})
+
+export default defineConfig({
+  ...sources,
+  test: {
+    projects: [
+      unit('protocol'),
+      unit('broker'),
+      unit('client'),
+      unit('testing'),
+      unit('xmq'),
+      unit('xmq-worker'),
+      {
+        ...sources,
+        test: {
+          name: 'simulation',
+          root: 'packages/broker',
+          include: ['test/simulation/**/*.test.ts'],
+          testTimeout: 600_000,
+        },
+      },
+      {
+        ...sources,
+        test: {
+          name: 'e2e',
+          root: 'test',
+          include: ['e2e/**/*.test.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          fileParallelism: false,
+        },
+      },
+      { ...sources, test: { name: 'docs', root: 'test', include: ['docs/**/*.test.ts'], testTimeout: 60_000 } },
+    ],
+  },
+})
