@@ -1,0 +1,240 @@
+/**
+ * What is counted, and its Prometheus text.
+ *
+ * 1. Labels are bounded: a queue is one of the configuration's or `other`, a code or outcome is of a closed set, a domain is
+ *    one of ours. Never a topic, never an address of a client.
+ * 2. Counting is additions to plain numbers; names and labels are put to them only when somebody scrapes.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { CoreEvent, CoreStats } from './core/port.ts'
+import type { StoreStats } from './store/port.ts'
+
+/** What is read at the moment of a scrape. */
+export interface MetricSources {
+  core(): CoreStats
+  store(): StoreStats
+  links(): Iterable<LinkGauges>
+}
+
+/** One link at the moment of a scrape. */
+export interface LinkGauges {
+  readonly domain: string
+  readonly isUp: boolean
+  readonly outboundBytes: number
+}
+
+interface QueueCounts {
+  published: number
+  delivered: number
+  bounced: number
+  ignored: number
+  readonly refused: Map<string, number>
+  readonly requests: Map<string, number>
+}
+
+interface LinkCounts {
+  stanzasIn: number
+  stanzasOut: number
+  skipped: number
+  /** Times that it came up. */
+  ups: number
+}
+
+const OTHER = 'other'
+const DURATION_BUCKETS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+/** CPU, memory, event-loop delay: one set a process, however many brokers run in it. */
+let processRegistry: Registry | undefined
+
+function processMetrics(): Registry {
+  if (processRegistry === undefined) {
+    processRegistry = new Registry()
+    collectDefaultMetrics({ register: processRegistry })
+  }
+  return processRegistry
+}
+
+/** Counts what a broker does. Its only owner is the runtime. */
+export class Metrics {
+  readonly #queues = new Map<string, QueueCounts>()
+  readonly #links = new Map<string, LinkCounts>()
+  readonly #registry = new Registry()
+  readonly #duration: Histogram<'queue'>
+  #faults = 0
+  #listenerFaults = 0
+
+  constructor(queues: readonly string[], domains: readonly string[], sources: MetricSources) {
+    for (const queue of [...queues, OTHER]) this.#queues.set(queue, emptyQueue())
+    for (const domain of domains) this.#links.set(domain, { stanzasIn: 0, stanzasOut: 0, skipped: 0, ups: 0 })
+    this.#duration = new Histogram({
+      name: 'xmq_request_duration_seconds',
+      help: 'From the arrival of a request to its answer',
+      labelNames: ['queue'] as const,
+      buckets: DURATION_BUCKETS_SECONDS,
+      registers: [this.#registry],
+    })
+    this.#registerCounters()
+    this.#registerGauges(sources)
+  }
+
+  countEvent(event: CoreEvent): void {
+    const counts = this.#queueOf(event.queue)
+    switch (event.name) {
+      case 'published':
+        counts.published++
+        counts.delivered += event.recipients
+        return
+      case 'answered':
+        add(counts.requests, event.outcome)
+        this.#duration.observe({ queue: this.#queues.has(event.queue) ? event.queue : OTHER }, event.elapsedMs / 1000)
+        return
+      case 'refused':
+        add(counts.refused, event.code)
+        return
+      case 'bounced':
+        counts.bounced++
+        return
+      case 'ignored':
+        counts.ignored++
+        return
+      case 'subscribed':
+      case 'unsubscribed':
+      case 'requested':
+    }
+  }
+
+  /** A refusal that the runtime made, not the core. */
+  countRefused(queue: string, code: string): void {
+    add(this.#queueOf(queue).refused, code)
+  }
+
+  countIn(domain: string): void {
+    const link = this.#links.get(domain)
+    if (link !== undefined) link.stanzasIn++
+  }
+
+  countOut(domain: string): void {
+    const link = this.#links.get(domain)
+    if (link !== undefined) link.stanzasOut++
+  }
+
+  countSkipped(domain: string): void {
+    const link = this.#links.get(domain)
+    if (link !== undefined) link.skipped++
+  }
+
+  countUp(domain: string): void {
+    const link = this.#links.get(domain)
+    if (link !== undefined) link.ups++
+  }
+
+  /** The core threw. */
+  countFault(): void {
+    this.#faults++
+  }
+
+  /** A listener of an event threw. */
+  countListenerFault(): void {
+    this.#listenerFaults++
+  }
+
+  /** The content type of {@link text}. */
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  /** Everything, as Prometheus reads it. */
+  text(): Promise<string> {
+    return Registry.merge([this.#registry, processMetrics()]).metrics()
+  }
+
+  #queueOf(queue: string): QueueCounts {
+    // The constructor made OTHER.
+    return (this.#queues.get(queue) ?? this.#queues.get(OTHER)) as QueueCounts
+  }
+
+  #registerCounters(): void {
+    const perQueue = (name: string, help: string, of: (counts: QueueCounts) => number) =>
+      this.#counter(name, help, ['queue'], (inc) => {
+        for (const [queue, counts] of this.#queues) if (queue !== OTHER || of(counts) > 0) inc({ queue }, of(counts))
+      })
+    perQueue('xmq_messages_published_total', 'Messages accepted', (counts) => counts.published)
+    perQueue('xmq_messages_delivered_total', 'Messages sent on, once for each recipient', (counts) => counts.delivered)
+    perQueue('xmq_bounced_total', 'Deliveries that came back', (counts) => counts.bounced)
+    perQueue('xmq_ignored_total', 'Stanzas that nothing lets act, dropped', (counts) => counts.ignored)
+    this.#counter('xmq_refused_total', 'Stanzas answered with an error of the broker', ['queue', 'code'], (inc) => {
+      for (const [queue, counts] of this.#queues) for (const [code, n] of counts.refused) inc({ queue, code }, n)
+    })
+    this.#counter('xmq_requests_total', 'Requests answered, by what ended them', ['queue', 'outcome'], (inc) => {
+      for (const [queue, counts] of this.#queues) for (const [outcome, n] of counts.requests) inc({ queue, outcome }, n)
+    })
+    const perLink = (name: string, help: string, of: (counts: LinkCounts) => number) =>
+      this.#counter(name, help, ['domain'], (inc) => {
+        for (const [domain, counts] of this.#links) inc({ domain }, of(counts))
+      })
+    perLink('xmq_stanzas_in_total', 'Stanzas read', (counts) => counts.stanzasIn)
+    perLink('xmq_stanzas_out_total', 'Stanzas written', (counts) => counts.stanzasOut)
+    perLink(
+      'xmq_stanzas_skipped_total',
+      'Stanzas over a limit, read to their end and dropped',
+      (counts) => counts.skipped,
+    )
+    perLink('xmq_link_reconnects_total', 'Times that the link came up again', (counts) => Math.max(0, counts.ups - 1))
+    this.#counter('xmq_faults_total', 'Faults of the broker itself; please report them', ['where'], (inc) => {
+      inc({ where: 'core' }, this.#faults)
+      inc({ where: 'listener' }, this.#listenerFaults)
+    })
+  }
+
+  #registerGauges(sources: MetricSources): void {
+    const gauge = (name: string, help: string, read: () => number) => {
+      const made: Gauge = new Gauge({ name, help, registers: [this.#registry], collect: () => made.set(read()) })
+    }
+    gauge('xmq_subscriptions', 'Subscriptions', () => sources.core().subscriptions)
+    gauge('xmq_consumers', 'Consumers with a subscription', () => sources.core().consumers)
+    gauge('xmq_topics', 'Topics with a subscription', () => sources.core().topics)
+    gauge('xmq_requests_in_flight', 'Requests not answered yet', () => sources.core().openRequests)
+    gauge('xmq_pings_in_flight', 'Pings to consumers not answered yet', () => sources.core().pings)
+    gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
+    gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
+    const perLink = (name: string, help: string, of: (link: LinkGauges) => number) => {
+      const made: Gauge<'domain'> = new Gauge({
+        name,
+        help,
+        labelNames: ['domain'] as const,
+        registers: [this.#registry],
+        collect: () => {
+          for (const link of sources.links()) made.set({ domain: link.domain }, of(link))
+        },
+      })
+    }
+    perLink('xmq_link_up', '1 while the link to the server is up', (link) => (link.isUp ? 1 : 0))
+    perLink('xmq_link_outbound_bytes', 'Bytes that the server has not taken yet', (link) => link.outboundBytes)
+  }
+
+  #counter<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly Label[],
+    collect: (inc: (labels: Record<Label, string>, by: number) => void) => void,
+  ): void {
+    const made: Counter<Label> = new Counter({
+      name,
+      help,
+      labelNames,
+      registers: [this.#registry],
+      collect: () => {
+        made.reset()
+        collect((labels, by) => made.inc(labels, by))
+      },
+    })
+  }
+}
+
+function emptyQueue(): QueueCounts {
+  return { published: 0, delivered: 0, bounced: 0, ignored: 0, refused: new Map(), requests: new Map() }
+}
+
+function add(counts: Map<string, number>, key: string): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1)
+}
