@@ -1,0 +1,61 @@
+/** The addresses that the broker answers for: its domains, and the queues in them. Fixed for the core's life. */
+import { bareOf, domainOf } from '@xmq/protocol'
+import { createAccess } from './access.ts'
+import type { CoreRules, QueueRules } from './port.ts'
+import type { Domain, Queue } from './records.ts'
+
+/** What an address stands for. `queue` is `undefined` when its domain is ours and no queue has that name. */
+export interface Place {
+  readonly domain: Domain
+  readonly queue: Queue | undefined
+  /** The address without its resource. */
+  readonly address: string
+}
+
+/** All domains and queues. */
+export class Queues {
+  readonly domains: Map<string, Domain> = new Map()
+  readonly #byAddress: Map<string, Queue> = new Map()
+
+  constructor(rules: CoreRules) {
+    for (const name of rules.domains) this.#domain(name)
+    for (const queue of rules.queues) this.#add(queue)
+  }
+
+  /** What a stanza's `to` stands for, its resource aside (mod_xmq ignores it too); `undefined` outside our domains. */
+  resolve(to: string): Place | undefined {
+    const address = bareOf(to)
+    const queue = this.#byAddress.get(address)
+    if (queue !== undefined) return { domain: queue.domain, queue, address }
+    const domain = this.domains.get(domainOf(address))
+    return domain && { domain, queue: undefined, address }
+  }
+
+  *[Symbol.iterator](): Generator<Queue> {
+    yield* this.#byAddress.values()
+  }
+
+  #add(rules: QueueRules): void {
+    const domain = this.#domain(domainOf(rules.address))
+    const queue: Queue = {
+      address: rules.address,
+      domain,
+      rules,
+      publish: createAccess(rules.publish),
+      consume: createAccess(rules.consume),
+      topics: new Map(),
+      consumers: new Map(),
+      subscriptionsByBare: new Map(),
+    }
+    domain.queues.push(queue)
+    this.#byAddress.set(queue.address, queue)
+  }
+
+  #domain(name: string): Domain {
+    const known = this.domains.get(name)
+    if (known !== undefined) return known
+    const domain: Domain = { name, queues: [], isDown: false, held: [] }
+    this.domains.set(name, domain)
+    return domain
+  }
+}

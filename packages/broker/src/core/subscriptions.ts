@@ -1,0 +1,217 @@
+/**
+ * Owner of topics, consumers and subscriptions: who gets the next message, and until when.
+ *
+ *                    load <= 90 and not in doubt
+ *     sub ---> ready <--------------------------+
+ *               |  ^                            |
+ *       in doubt|  | verified                   | load <= 90
+ *               v  |             load > 90      v
+ *            doubted -----------------------> waiting (in no ring)
+ *
+ *     any of them --- del, ttl over, session ended, bounced ---> gone
+ *
+ * Invariants:
+ * 1. A subscription is in its topic's `ready` ring, its `doubted` ring or none, as its load and its session say.
+ * 2. A topic exists while it has a subscription, and so does a consumer.
+ * 3. `subscriptionsByBare` counts what `consumers` holds, and `count` what all queues hold.
+ * 4. Every subscription has its expiry set.
+ */
+import { LOAD_ELIGIBLE_MAX, XmqError } from '@xmq/protocol'
+import type { Deadlines } from './deadlines.ts'
+import type { SubscriptionEnd } from './port.ts'
+import { type Consumer, type Queue, type Session, Subscription, Topic } from './records.ts'
+import type { Ring } from './ring.ts'
+import type { Step } from './step.ts'
+
+/** What a `sub` asks for. */
+export interface SubscriptionTerms {
+  readonly topic: string
+  readonly ttlSeconds: number
+  readonly load: number
+}
+
+/**
+ * When a subscription ends: with the second in which its ttl is over, as in mod_xmq. So it lives up to a second longer
+ * than its ttl, ttl 0 means the rest of this second, and one below 0 has ended.
+ */
+export function expiryOf(now: number, ttlSeconds: number): number {
+  return (Math.floor(now / 1000) + ttlSeconds + 1) * 1000
+}
+
+/** See the top of this file. */
+export class Subscriptions {
+  readonly #deadlines: Deadlines
+  readonly #max: number
+  #count = 0
+  #topics = 0
+  #consumers = 0
+
+  /** @param max most subscriptions in all queues together */
+  constructor(deadlines: Deadlines, max: number) {
+    this.#deadlines = deadlines
+    this.#max = max
+  }
+
+  get count(): number {
+    return this.#count
+  }
+
+  get topics(): number {
+    return this.#topics
+  }
+
+  get consumers(): number {
+    return this.#consumers
+  }
+
+  /** The subscription of a full JID, if there is one. */
+  find(queue: Queue, jid: string, topic: string): Subscription | undefined {
+    return queue.consumers.get(jid)?.subscriptions.get(topic)
+  }
+
+  /**
+   * Why one more subscription is refused, or `undefined` when there is room for it.
+   * @param bare the bare JID that it would belong to
+   */
+  refusal(queue: Queue, bare: string, topic: string): XmqError | undefined {
+    const { address, rules } = queue
+    const own = queue.subscriptionsByBare.get(bare) ?? 0
+    if (own >= rules.subscriptionsPerJidMax) {
+      return limitReached(
+        `${bare} has ${own} subscriptions in ${address}; at most ${rules.subscriptionsPerJidMax} are allowed ` +
+          `(subscriptionsPerJidMax). End some with command='del', or use another account.`,
+      )
+    }
+    if (!queue.topics.has(topic) && queue.topics.size >= rules.topicsMax) {
+      return limitReached(
+        `${address} has subscriptions to ${queue.topics.size} topics; at most ${rules.topicsMax} are allowed ` +
+          '(topicsMax). Use fewer topics, or another queue.',
+      )
+    }
+    if (this.#count < this.#max) return undefined
+    return limitReached(
+      `The broker holds ${this.#count} subscriptions; at most ${this.#max} are allowed (subscriptionsMax). ` +
+        'Try again later.',
+    )
+  }
+
+  /** Adds a subscription. There is none of this consumer to this topic, and {@link refusal} had nothing against it. */
+  add(step: Step, queue: Queue, session: Session, terms: SubscriptionTerms): void {
+    const consumer = this.#consumer(queue, session)
+    const topic = this.#topic(queue, terms.topic)
+    const subscription = new Subscription(consumer, topic, terms.load)
+    consumer.subscriptions.set(topic.name, subscription)
+    queue.subscriptionsByBare.set(session.bare, (queue.subscriptionsByBare.get(session.bare) ?? 0) + 1)
+    topic.subscriptions++
+    this.#count++
+    this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))
+    place(subscription)
+    this.#tell(step, subscription, terms, true)
+  }
+
+  /** Gives a subscription a new ttl and load. Unless the load crosses 90 it keeps its turn. */
+  renew(step: Step, subscription: Subscription, terms: SubscriptionTerms): void {
+    subscription.load = terms.load
+    this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))
+    place(subscription)
+    this.#tell(step, subscription, terms, false)
+  }
+
+  /** Ends one subscription. The session may be idle afterwards: its owner is told by the caller. */
+  end(step: Step, subscription: Subscription, reason: SubscriptionEnd): void {
+    const { consumer, topic } = subscription
+    const { queue, session } = consumer
+    this.#deadlines.clear(subscription.expiry)
+    subscription.ring?.remove(subscription)
+    consumer.subscriptions.delete(topic.name)
+    this.#count--
+    if (--topic.subscriptions === 0) {
+      queue.topics.delete(topic.name)
+      this.#topics--
+    }
+    const own = (queue.subscriptionsByBare.get(session.bare) ?? 0) - 1
+    if (own > 0) queue.subscriptionsByBare.set(session.bare, own)
+    else queue.subscriptionsByBare.delete(session.bare)
+    if (consumer.subscriptions.size === 0) {
+      queue.consumers.delete(session.jid)
+      session.consumers.delete(queue)
+      this.#consumers--
+    }
+    step.emit({ name: 'unsubscribed', queue: queue.address, topic: topic.name, consumer: session.jid, reason })
+  }
+
+  /** Ends everything that a consumer is subscribed to in its queue. */
+  endConsumer(step: Step, consumer: Consumer, reason: SubscriptionEnd): void {
+    for (const subscription of consumer.subscriptions.values()) this.end(step, subscription, reason)
+  }
+
+  /** Puts a session's subscriptions where its doubt says. To be called when `isDoubted` was changed. */
+  replace(session: Session): void {
+    for (const consumer of session.consumers.values()) {
+      for (const subscription of consumer.subscriptions.values()) place(subscription)
+    }
+  }
+
+  /**
+   * Whose turn it is in a topic. One whose session is in doubt gets it only when nobody else may.
+   * @param tried full JIDs to pass over
+   */
+  take(queue: Queue, topicName: string, tried?: ReadonlySet<string>): Subscription | undefined {
+    const topic = queue.topics.get(topicName)
+    if (topic === undefined) return undefined
+    const isExcluded =
+      tried === undefined || tried.size === 0
+        ? undefined
+        : (subscription: Subscription) => tried.has(subscription.consumer.session.jid)
+    return topic.ready.take(isExcluded) ?? topic.doubted.take(isExcluded)
+  }
+
+  /** Everyone who may get a message of a topic. */
+  forEachEligible(queue: Queue, topicName: string, visit: (subscription: Subscription) => void): void {
+    const topic = queue.topics.get(topicName)
+    topic?.ready.forEach(visit)
+    topic?.doubted.forEach(visit)
+  }
+
+  #consumer(queue: Queue, session: Session): Consumer {
+    const known = queue.consumers.get(session.jid)
+    if (known !== undefined) return known
+    const consumer: Consumer = { queue, session, subscriptions: new Map() }
+    queue.consumers.set(session.jid, consumer)
+    session.consumers.set(queue, consumer)
+    this.#consumers++
+    return consumer
+  }
+
+  #topic(queue: Queue, name: string): Topic {
+    const known = queue.topics.get(name)
+    if (known !== undefined) return known
+    const topic = new Topic(queue, name)
+    queue.topics.set(name, topic)
+    this.#topics++
+    return topic
+  }
+
+  #tell(step: Step, subscription: Subscription, terms: SubscriptionTerms, isNew: boolean): void {
+    const { queue, session } = subscription.consumer
+    const { topic, ttlSeconds, load } = terms
+    step.emit({ name: 'subscribed', queue: queue.address, topic, consumer: session.jid, ttlSeconds, load, isNew })
+  }
+}
+
+/** Puts a subscription into the ring that its load and its session call for; one that is there keeps its turn. */
+function place(subscription: Subscription): void {
+  const ring = ringFor(subscription)
+  if (subscription.ring === ring) return
+  subscription.ring?.remove(subscription)
+  ring?.add(subscription)
+}
+
+function ringFor(subscription: Subscription): Ring<Subscription> | undefined {
+  if (subscription.load > LOAD_ELIGIBLE_MAX) return undefined
+  return subscription.consumer.session.isDoubted ? subscription.topic.doubted : subscription.topic.ready
+}
+
+function limitReached(text: string): XmqError {
+  return new XmqError('limit-reached', text)
+}
