@@ -1,0 +1,101 @@
+import { describe, expect, test } from 'vitest'
+import { Outbound } from '../../src/link/outbound.ts'
+
+/** A socket whose kernel takes bytes only when the test says so. */
+function setup(congestedBytes = 100, bytesMax = 1_000) {
+  const writes: string[] = []
+  const events: string[] = []
+  const waiting: { bytes: number; done: () => void }[] = []
+  const outbound = new Outbound({
+    congestedBytes,
+    bytesMax,
+    write(bytes, done) {
+      writes.push(Buffer.from(bytes).toString())
+      waiting.push({ bytes: bytes.length, done })
+    },
+    buffered: () => waiting.reduce((total, write) => total + write.bytes, 0),
+    onCongested: (congested) => events.push(congested ? 'congested' : 'drained'),
+    onOverflow: () => events.push('overflow'),
+  })
+  const drain = (): void => waiting.shift()?.done()
+  return { outbound, writes, events, drain }
+}
+
+describe('outbound', () => {
+  test('what is sent during an input chunk is written once, at its end', () => {
+    const { outbound, writes } = setup()
+    outbound.hold()
+    for (const text of ['a', 'b', 'c']) outbound.append(text)
+    expect(writes).toEqual([])
+    outbound.release()
+    expect(writes).toEqual(['abc'])
+  })
+
+  test('what is sent outside of a chunk is written once a turn', async () => {
+    const { outbound, writes } = setup()
+    outbound.append('a')
+    outbound.append('b')
+    expect(writes).toEqual([])
+    await Promise.resolve()
+    outbound.append('c')
+    await Promise.resolve()
+    expect(writes).toEqual(['ab', 'c'])
+  })
+
+  test('flush writes at once, and only once', async () => {
+    const { outbound, writes } = setup()
+    outbound.append('a')
+    outbound.flush()
+    expect(writes).toEqual(['a'])
+    await Promise.resolve()
+    expect(writes).toEqual(['a'])
+  })
+
+  test('counts bytes, not characters, in the total and while they wait', () => {
+    const { outbound, drain } = setup()
+    outbound.append('é€😀')
+    outbound.flush()
+    expect([outbound.bytes, outbound.bytesTotal]).toEqual([9, 9])
+    drain()
+    expect([outbound.bytes, outbound.bytesTotal]).toEqual([0, 9])
+  })
+
+  test('is congested above the mark, and drained only below half of it', () => {
+    const { outbound, events, drain } = setup(100)
+    for (let index = 0; index < 4; index++) {
+      outbound.append('x'.repeat(26))
+      outbound.flush()
+    }
+    expect(events).toEqual(['congested'])
+    drain()
+    drain()
+    expect([outbound.bytes, events]).toEqual([52, ['congested']])
+    drain()
+    expect([outbound.bytes, events]).toEqual([26, ['congested', 'drained']])
+  })
+
+  test('overflows once, and takes nothing any more', () => {
+    const { outbound, events, writes } = setup(10, 50)
+    expect(outbound.append('x'.repeat(51))).toBe(true)
+    expect(outbound.append('y')).toBe(false)
+    expect(events).toEqual(['overflow'])
+    outbound.flush()
+    expect(writes).toEqual([])
+  })
+
+  test('tells how many stanzas were given up with the connection', async () => {
+    const { outbound, writes } = setup()
+    outbound.append('a')
+    outbound.append('b')
+    expect(outbound.discard()).toBe(2)
+    await Promise.resolve()
+    expect([writes, outbound.append('c')]).toEqual([[], false])
+  })
+
+  test('a long run of sends is not joined into one string without bound', () => {
+    const { outbound, writes } = setup(10_000_000, 100_000_000)
+    outbound.hold()
+    for (let index = 0; index < 10; index++) outbound.append('x'.repeat(100 * 1024))
+    expect(writes.length).toBe(3)
+  })
+})
