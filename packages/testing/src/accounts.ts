@@ -1,0 +1,132 @@
+/**
+ * The accounts of the embedded server. Sole owner of names and passwords.
+ *
+ * How `registerOnLogin` fits mechanisms that never show the password:
+ * 1. Mechanisms are offered before the account is known, so SCRAM-SHA-1 and PLAIN are both offered; PLAIN makes the account.
+ * 2. A client that names its account in the stream header (`from`, RFC 6120 4.7.1) gets the offer for that account: only
+ *    PLAIN while it does not exist. xmpp.js does so on a socket that it calls secure, which ws://localhost is to it.
+ * 3. SCRAM for an unknown account fails with `not-authorized` and a text that says to use PLAIN once; the client may try
+ *    PLAIN on the same stream (RFC 6120 6.4.5).
+ * 4. For clients that know only SCRAM: the proof of an unknown account is checked against the account's own name as
+ *    password. If it fits, the account is made with it.
+ *
+ * Invariants:
+ * 1. Names are lower-cased local parts (RFC 7622).
+ * 2. Keys are derived once for each password, at the first SCRAM login.
+ */
+import { createHash, createHmac, pbkdf2Sync, randomBytes, timingSafeEqual } from 'node:crypto'
+import { parseJid, XmqError } from '@xmq/protocol'
+
+/** What SCRAM-SHA-1 needs of an account (RFC 5802 3). */
+export interface ScramKeys {
+  readonly salt: Buffer
+  readonly iterations: number
+  readonly storedKey: Buffer
+  readonly serverKey: Buffer
+}
+
+interface Account {
+  readonly password: string
+  keys: ScramKeys | undefined
+}
+
+const ITERATIONS = 4096
+const ACCOUNTS_MAX = 100_000
+const PASSWORD_BYTES_MAX = 1023
+
+/** The account table. */
+export class Accounts {
+  /** Whether a login may make its account. */
+  readonly registerOnLogin: boolean
+  readonly #accounts = new Map<string, Account>()
+  readonly #onRegister: (user: string, password: string) => void
+  readonly #fakeSaltKey = randomBytes(16)
+
+  constructor(
+    initial: ReadonlyMap<string, string>,
+    registerOnLogin: boolean,
+    onRegister: (user: string, password: string) => void,
+  ) {
+    this.registerOnLogin = registerOnLogin
+    this.#onRegister = onRegister
+    for (const [user, password] of initial) this.#set(user, password)
+  }
+
+  has(user: string): boolean {
+    return this.#accounts.has(user)
+  }
+
+  /**
+   * Makes an account or changes its password.
+   * @throws XmqError `bad-request` on a name or password that no account can have, `limit-reached` when the table is full
+   */
+  register(user: string, password: string): void {
+    this.#set(user, password)
+    this.#onRegister(user.toLowerCase(), password)
+  }
+
+  #set(user: string, password: string): void {
+    const { local, resource } = parseJid(`${user}@localhost`)
+    if (local === '' || resource !== '') throw new XmqError('bad-request', `'${user}' is no account name.`)
+    if (password === '' || Buffer.byteLength(password) > PASSWORD_BYTES_MAX || password.includes('\0')) {
+      throw new XmqError(
+        'bad-request',
+        `The password of '${local}' is empty, has a NUL, or is over ${PASSWORD_BYTES_MAX} bytes.`,
+      )
+    }
+    if (!this.#accounts.has(local) && this.#accounts.size >= ACCOUNTS_MAX) {
+      throw new XmqError('limit-reached', `There are ${ACCOUNTS_MAX} accounts already; remove some first.`)
+    }
+    this.#accounts.set(local, { password, keys: undefined })
+  }
+
+  /** Whether that is the account's password; an unknown account is made of it where logins may. */
+  verifyPassword(user: string, password: string): boolean {
+    const account = this.#accounts.get(user)
+    if (account !== undefined) return sameText(account.password, password)
+    return this.registerOnLogin && this.#tryRegister(user, password)
+  }
+
+  /** The keys of an account, or keys that nothing fits, so that names cannot be probed. */
+  scramKeys(user: string): ScramKeys {
+    const account = this.#accounts.get(user)
+    if (account !== undefined) {
+      account.keys ??= deriveKeys(account.password, randomBytes(16))
+      return account.keys
+    }
+    const salt = hmac(this.#fakeSaltKey, user).subarray(0, 16)
+    // Where logins may make accounts, the only password that a proof can be checked against is one that can be guessed.
+    return deriveKeys(this.registerOnLogin ? user : randomBytes(16).toString('hex'), salt)
+  }
+
+  /** After a proof that fitted {@link scramKeys}: makes the account if there is none. False when it cannot be made. */
+  admitProven(user: string): boolean {
+    if (this.#accounts.has(user)) return true
+    return this.registerOnLogin && this.#tryRegister(user, user)
+  }
+
+  #tryRegister(user: string, password: string): boolean {
+    try {
+      this.register(user, password)
+      return true
+    } catch {
+      return false
+    }
+  }
+}
+
+function deriveKeys(password: string, salt: Buffer): ScramKeys {
+  const salted = pbkdf2Sync(password, salt, ITERATIONS, 20, 'sha1')
+  const storedKey = createHash('sha1').update(hmac(salted, 'Client Key')).digest()
+  return { salt, iterations: ITERATIONS, storedKey, serverKey: hmac(salted, 'Server Key') }
+}
+
+function hmac(key: Buffer, text: string): Buffer {
+  return createHmac('sha1', key).update(text).digest()
+}
+
+function sameText(left: string, right: string): boolean {
+  const a = createHash('sha256').update(left).digest()
+  const b = createHash('sha256').update(right).digest()
+  return timingSafeEqual(a, b)
+}

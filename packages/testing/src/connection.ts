@@ -1,0 +1,257 @@
+/**
+ * One connection of a peer, whatever carries it. Owner of what waits to be written, and of the misbehaviour that hits one
+ * connection: stalls and the cut in the middle of a stanza. Subclasses own the socket and the framing.
+ *
+ *     open --close()/fail()--> ending --transport gone--> gone
+ *       `----------- drop() / peer vanishes ------------->'
+ *
+ * Invariants:
+ * 1. Nothing is written after `ending` but what waited then; nothing is reported after `ending` but `onGone`.
+ * 2. `onGone` comes exactly once.
+ * 3. All that one turn of the loop sends leaves in one write.
+ * 4. At most `outboundBytesMax` wait; one byte more ends the connection.
+ */
+import { NS_STREAM_ERROR, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
+
+/** RFC 6120 4.9.3, those that the embedded server says. */
+export type StreamCondition =
+  | 'bad-format'
+  | 'conflict'
+  | 'connection-timeout'
+  | 'host-unknown'
+  | 'improper-addressing'
+  | 'invalid-from'
+  | 'invalid-namespace'
+  | 'not-authorized'
+  | 'not-well-formed'
+  | 'policy-violation'
+  | 'reset'
+  | 'resource-constraint'
+  | 'system-shutdown'
+  | 'unsupported-stanza-type'
+
+/** What a connection reports, in the order of the wire. */
+export interface ConnectionHandlers {
+  /** The peer opened its stream (again). */
+  onOpen(ns: string, attrs: ReadonlyMap<string, string>): void
+  onElement(root: XmlElement): void
+  /** An element broke a limit. */
+  onSkipped(error: XmqError): void
+  /** What came is no XML, or not what the framing allows. */
+  onMalformed(error: XmqError): void
+  /** The peer closed its stream. */
+  onClosed(): void
+  /** The transport is gone. */
+  onGone(): void
+}
+
+/** How to end a connection on purpose: `cut` is a FIN without a word, `reset` an RST, the others are stream errors. */
+export type DropManner = 'cut' | 'reset' | 'close' | StreamCondition
+
+/** Which direction a stall holds up, seen from the server. */
+export type StallWhat = 'input' | 'output' | 'both'
+
+type Phase = 'open' | 'ending' | 'gone'
+
+/** Milliseconds that a peer has to close its side after the server closed its own. */
+const LINGER_MS = 2000
+
+export abstract class Connection {
+  /** The peer's address, for log lines. */
+  readonly remote: string
+  readonly #handlers: ConnectionHandlers
+  readonly #outboundBytesMax: number
+  readonly #log: (line: string) => void
+  #phase: Phase = 'open'
+  #pending: string[] = []
+  #pendingBytes = 0
+  #flushScheduled = false
+  #outputStalled = false
+  #cutAt: number | 'middle' | undefined
+  #opened = false
+  #lingerTimer: NodeJS.Timeout | undefined
+
+  constructor(
+    remote: string,
+    handlers: ConnectionHandlers,
+    rules: { readonly outboundBytesMax: number; readonly log: (line: string) => void },
+  ) {
+    this.remote = remote
+    this.#handlers = handlers
+    this.#outboundBytesMax = rules.outboundBytesMax
+    this.#log = rules.log
+  }
+
+  /** Whether it still takes stanzas. */
+  get isOpen(): boolean {
+    return this.#phase === 'open'
+  }
+
+  /** Answers the peer's stream header. */
+  openStream(attrs: Readonly<Record<string, string>>): void {
+    this.#opened = true
+    this.#enqueue(this.header(attrs))
+  }
+
+  /** Sends `<stream:features/>` with that content. */
+  sendFeatures(content: string): void {
+    this.#enqueue(this.features(content))
+  }
+
+  /** Sends an element. One that XML cannot carry is dropped with a log line. */
+  send(root: XmlElement): void {
+    if (this.#phase !== 'open') return
+    let text: string
+    try {
+      text = this.frame(root)
+    } catch (error) {
+      this.#log(`dropped a stanza to ${this.remote}: ${XmqError.from(error).message}`)
+      return
+    }
+    if (this.#cutAt !== undefined) this.#cutInside(text)
+    else this.#enqueue(text)
+  }
+
+  /** Ends the stream with an error (RFC 6120 4.9) and closes. */
+  fail(condition: StreamCondition, text: string): void {
+    if (this.#phase !== 'open') return
+    if (!this.#opened) this.openStream({})
+    const words =
+      text === '' ? '' : writeElement({ name: 'text', ns: NS_STREAM_ERROR, attrs: new Map(), children: [text] })
+    this.#log(`closing ${this.remote}: ${condition}${text === '' ? '' : ` (${text})`}`)
+    this.#enqueue(this.streamError(`<${condition} xmlns='${NS_STREAM_ERROR}'/>${words}`))
+    this.#finish()
+  }
+
+  /** Closes the stream and the connection. */
+  close(): void {
+    if (this.#phase !== 'open') return
+    this.#finish()
+  }
+
+  /** Ends the connection in the given manner. */
+  drop(manner: DropManner): void {
+    if (manner === 'cut' || manner === 'reset') {
+      this.#end()
+      this.destroy(manner === 'reset')
+    } else if (manner === 'close') this.close()
+    else this.fail(manner, 'Dropped on demand')
+  }
+
+  /** Holds up what comes in, what goes out, or both, until {@link unstall}. */
+  stall(what: StallWhat): void {
+    if (what !== 'output') this.pauseInput()
+    if (what !== 'input') this.#outputStalled = true
+  }
+
+  unstall(): void {
+    this.resumeInput()
+    this.#outputStalled = false
+    this.#flush()
+  }
+
+  /** Cuts the connection inside the next stanza sent, after that many bytes of it. */
+  cutNext(atByte: number | undefined): void {
+    this.#cutAt = atByte ?? 'middle'
+  }
+
+  /** Makes ready for the peer's new stream header after SASL (RFC 6120 6.4.6). */
+  abstract restartStream(): void
+  protected abstract header(attrs: Readonly<Record<string, string>>): string
+  protected abstract footer(): string
+  protected abstract features(content: string): string
+  protected abstract streamError(content: string): string
+  protected abstract frame(root: XmlElement): string
+  /** Bytes handed to the transport that the peer has not taken. */
+  protected abstract readonly bufferedBytes: number
+  protected abstract transmit(frames: readonly string[]): void
+  /** Sends some bytes of a frame and ends the connection after them. */
+  protected abstract transmitTorn(bytes: Buffer): void
+  protected abstract pauseInput(): void
+  protected abstract resumeInput(): void
+  /** Closes the transport once all is written. */
+  protected abstract end(): void
+  /** Ends the transport at once. */
+  protected abstract destroy(reset: boolean): void
+
+  // For subclasses: what came in.
+
+  protected readOpen(ns: string, attrs: ReadonlyMap<string, string>): void {
+    if (this.#phase === 'open') this.#handlers.onOpen(ns, attrs)
+  }
+
+  protected readElement(root: XmlElement): void {
+    if (this.#phase === 'open') this.#handlers.onElement(root)
+  }
+
+  protected readSkipped(error: XmqError): void {
+    if (this.#phase === 'open') this.#handlers.onSkipped(error)
+  }
+
+  protected readMalformed(error: XmqError): void {
+    if (this.#phase === 'open') this.#handlers.onMalformed(error)
+  }
+
+  protected readClosed(): void {
+    if (this.#phase === 'open') this.#handlers.onClosed()
+  }
+
+  protected transportGone(): void {
+    if (this.#phase === 'gone') return
+    this.#end()
+    this.#phase = 'gone'
+    clearTimeout(this.#lingerTimer)
+    this.#handlers.onGone()
+  }
+
+  #enqueue(text: string): void {
+    if (this.#phase !== 'open') return
+    this.#pending.push(text)
+    this.#pendingBytes += Buffer.byteLength(text)
+    if (this.#pendingBytes + this.bufferedBytes > this.#outboundBytesMax) {
+      this.#log(`cut off ${this.remote}: over ${this.#outboundBytesMax} bytes wait for it and it does not read`)
+      this.drop('cut')
+      return
+    }
+    if (this.#flushScheduled) return
+    this.#flushScheduled = true
+    queueMicrotask(() => {
+      this.#flushScheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (this.#outputStalled || this.#pending.length === 0) return
+    const frames = this.#pending
+    this.#pending = []
+    this.#pendingBytes = 0
+    this.transmit(frames)
+  }
+
+  #finish(): void {
+    this.#enqueue(this.footer())
+    this.unstall()
+    if (!this.isOpen) return
+    this.#phase = 'ending'
+    this.end()
+    this.#lingerTimer = setTimeout(() => this.destroy(false), LINGER_MS)
+    this.#lingerTimer.unref()
+  }
+
+  #end(): void {
+    if (this.#phase === 'open') this.#phase = 'ending'
+    this.#pending = []
+    this.#pendingBytes = 0
+  }
+
+  #cutInside(text: string): void {
+    const bytes = Buffer.from(text)
+    const wanted = this.#cutAt === 'middle' || this.#cutAt === undefined ? bytes.length >> 1 : this.#cutAt
+    const at = Math.min(Math.max(wanted, 0), bytes.length)
+    this.unstall()
+    this.#end()
+    this.#log(`cut ${this.remote} after ${at} of ${bytes.length} bytes of a stanza`)
+    this.transmitTorn(bytes.subarray(0, at))
+  }
+}
