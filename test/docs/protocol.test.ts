@@ -18,13 +18,25 @@ const xmllint = ((): boolean => {
 
 /** Codes that an SDK raises by itself and never travel from a broker. */
 const LOCAL_CODES = new Set([
-  'not-authorized', 'connection-lost', 'closed', 'aborted', 'unconfirmed', 'invalid-config', 'illegal-character', 'malformed-xml', 'server',
+  'not-authorized',
+  'connection-lost',
+  'closed',
+  'aborted',
+  'unconfirmed',
+  'invalid-config',
+  'illegal-character',
+  'malformed-xml',
+  'server',
 ])
 
 function validate(xml: string): string {
   const typed = xml.replace(/^<(message|iq|presence)/, "<$1 xmlns='jabber:client'")
   try {
-    execFileSync('xmllint', ['--noout', '--nonet', '--schema', new URL('docs/schema/stanzas.xsd', root).pathname, '-'], { input: typed, stdio: 'pipe' })
+    execFileSync(
+      'xmllint',
+      ['--noout', '--nonet', '--schema', new URL('docs/schema/stanzas.xsd', root).pathname, '-'],
+      { input: typed, stdio: 'pipe' },
+    )
     return ''
   } catch (error) {
     return String((error as { stderr?: Buffer }).stderr)
@@ -42,9 +54,12 @@ describe('docs/protocol.md', () => {
     if (stanza.name === 'iq' && /^(get|set)$/.test(stanza.attrs.get('type') ?? '')) decodeRequest(stanza)
   })
 
-  test.skipIf(!xmllint && process.env['XMQ_REQUIRE_SERVERS'] !== '1' && process.env['CI'] !== 'true')('every example is valid by docs/schema', () => {
-    for (const xml of examples) expect(validate(xml.trim()), xml).toBe('')
-  })
+  test.skipIf(!xmllint && process.env['XMQ_REQUIRE_SERVERS'] !== '1' && process.env['CI'] !== 'true')(
+    'every example is valid by docs/schema',
+    () => {
+      for (const xml of examples) expect(validate(xml.trim()), xml).toBe('')
+    },
+  )
 
   test.skipIf(!xmllint)('the schema refuses what the protocol refuses', () => {
     const command = (attrs: string): string => `<iq type='set' id='1' to='q'><xmq xmlns='xmq:command' ${attrs}/></iq>`
@@ -57,7 +72,9 @@ describe('docs/protocol.md', () => {
 
   test('the error table has every code that travels, with its type and condition', () => {
     const table = page.slice(page.indexOf('<!-- errors:begin -->'), page.indexOf('<!-- errors:end -->'))
-    const rows = [...table.matchAll(/^\| `([a-z-]+)` \| (\w+) \| `([a-z-]+)` \|/gm)].map(([, code, type, condition]) => ({ code, type, condition }))
+    const rows = [...table.matchAll(/^\| `([a-z-]+)` \| (\w+) \| `([a-z-]+)` \|/gm)].map(
+      ([, code, type, condition]) => ({ code, type, condition }),
+    )
     const expected = XMQ_ERROR_CODES.filter((code) => !LOCAL_CODES.has(code)).map((code) => {
       const { type, condition } = new XmqError(code, '')
       return { code, type, condition }
