@@ -1,5 +1,14 @@
 /** The XMQ broker: an XMPP component (XEP-0114) that serves queues. */
 export {
+  createComponentLink,
+  type ComponentLink,
+  type ComponentLinkHandlers,
+  type ComponentLinkOptions,
+  type LinkCounters,
+  type LinkInstance,
+  type LinkStatus,
+} from './component.ts'
+export {
   COMPONENT_PORT_DEFAULT,
   describeConfig,
   domainsOf,
@@ -10,10 +19,16 @@ export {
   type HostPort,
   type ParseConfigOptions,
 } from './config.ts'
+export { createCore } from './core/index.ts'
 export type {
   AccessList,
+  Core,
   CoreEvent,
+  CoreRules,
   CoreStats,
+  Effect,
+  Entropy,
+  Input,
   QueueRules,
   QueueType,
   SubscriptionEnd,
@@ -29,4 +44,14 @@ export {
   type LoggerOptions,
   type LogLevel,
 } from './log.ts'
+export {
+  createBroker,
+  VERSION,
+  type Broker,
+  type BrokerEvents,
+  type BrokerOptions,
+  type BrokerParts,
+  type BrokerState,
+  type BrokerStatus,
+} from './runtime.ts'
 export type { Durability, Store, StoreCaps, StoreConfig, StoreStats } from './store/port.ts'

@@ -6,6 +6,7 @@
  * 2. Counting is additions to plain numbers; names and labels are put to them only when somebody scrapes.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { LinkCounters } from './component.ts'
 import type { CoreEvent, CoreStats } from './core/port.ts'
 import type { StoreStats } from './store/port.ts'
 
@@ -21,6 +22,9 @@ export interface LinkGauges {
   readonly domain: string
   readonly isUp: boolean
   readonly outboundBytes: number
+  readonly counters: LinkCounters
+  /** Stanzas over a limit, of which only the head was read. */
+  readonly skipped: number
 }
 
 interface QueueCounts {
@@ -30,14 +34,6 @@ interface QueueCounts {
   ignored: number
   readonly refused: Map<string, number>
   readonly requests: Map<string, number>
-}
-
-interface LinkCounts {
-  stanzasIn: number
-  stanzasOut: number
-  skipped: number
-  /** Times that it came up. */
-  ups: number
 }
 
 const OTHER = 'other'
@@ -57,15 +53,13 @@ function processMetrics(): Registry {
 /** Counts what a broker does. Its only owner is the runtime. */
 export class Metrics {
   readonly #queues = new Map<string, QueueCounts>()
-  readonly #links = new Map<string, LinkCounts>()
   readonly #registry = new Registry()
   readonly #duration: Histogram<'queue'>
   #faults = 0
   #listenerFaults = 0
 
-  constructor(queues: readonly string[], domains: readonly string[], sources: MetricSources) {
+  constructor(queues: readonly string[], sources: MetricSources) {
     for (const queue of [...queues, OTHER]) this.#queues.set(queue, emptyQueue())
-    for (const domain of domains) this.#links.set(domain, { stanzasIn: 0, stanzasOut: 0, skipped: 0, ups: 0 })
     this.#duration = new Histogram({
       name: 'xmq_request_duration_seconds',
       help: 'From the arrival of a request to its answer',
@@ -75,6 +69,7 @@ export class Metrics {
     })
     this.#registerCounters()
     this.#registerGauges(sources)
+    this.#registerLinks(sources)
   }
 
   countEvent(event: CoreEvent): void {
@@ -101,31 +96,6 @@ export class Metrics {
       case 'unsubscribed':
       case 'requested':
     }
-  }
-
-  /** A refusal that the runtime made, not the core. */
-  countRefused(queue: string, code: string): void {
-    add(this.#queueOf(queue).refused, code)
-  }
-
-  countIn(domain: string): void {
-    const link = this.#links.get(domain)
-    if (link !== undefined) link.stanzasIn++
-  }
-
-  countOut(domain: string): void {
-    const link = this.#links.get(domain)
-    if (link !== undefined) link.stanzasOut++
-  }
-
-  countSkipped(domain: string): void {
-    const link = this.#links.get(domain)
-    if (link !== undefined) link.skipped++
-  }
-
-  countUp(domain: string): void {
-    const link = this.#links.get(domain)
-    if (link !== undefined) link.ups++
   }
 
   /** The core threw. */
@@ -168,18 +138,6 @@ export class Metrics {
     this.#counter('xmq_requests_total', 'Requests answered, by what ended them', ['queue', 'outcome'], (inc) => {
       for (const [queue, counts] of this.#queues) for (const [outcome, n] of counts.requests) inc({ queue, outcome }, n)
     })
-    const perLink = (name: string, help: string, of: (counts: LinkCounts) => number) =>
-      this.#counter(name, help, ['domain'], (inc) => {
-        for (const [domain, counts] of this.#links) inc({ domain }, of(counts))
-      })
-    perLink('xmq_stanzas_in_total', 'Stanzas read', (counts) => counts.stanzasIn)
-    perLink('xmq_stanzas_out_total', 'Stanzas written', (counts) => counts.stanzasOut)
-    perLink(
-      'xmq_stanzas_skipped_total',
-      'Stanzas over a limit, read to their end and dropped',
-      (counts) => counts.skipped,
-    )
-    perLink('xmq_link_reconnects_total', 'Times that the link came up again', (counts) => Math.max(0, counts.ups - 1))
     this.#counter('xmq_faults_total', 'Faults of the broker itself; please report them', ['where'], (inc) => {
       inc({ where: 'core' }, this.#faults)
       inc({ where: 'listener' }, this.#listenerFaults)
@@ -197,7 +155,10 @@ export class Metrics {
     gauge('xmq_pings_in_flight', 'Pings to consumers not answered yet', () => sources.core().pings)
     gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
     gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
-    const perLink = (name: string, help: string, of: (link: LinkGauges) => number) => {
+  }
+
+  #registerLinks(sources: MetricSources): void {
+    const gauge = (name: string, help: string, of: (link: LinkGauges) => number) => {
       const made: Gauge<'domain'> = new Gauge({
         name,
         help,
@@ -208,8 +169,24 @@ export class Metrics {
         },
       })
     }
-    perLink('xmq_link_up', '1 while the link to the server is up', (link) => (link.isUp ? 1 : 0))
-    perLink('xmq_link_outbound_bytes', 'Bytes that the server has not taken yet', (link) => link.outboundBytes)
+    gauge('xmq_link_up', '1 while the link to the server is up', (link) => (link.isUp ? 1 : 0))
+    gauge('xmq_link_outbound_bytes', 'Bytes that the server has not taken yet', (link) => link.outboundBytes)
+    const counter = (name: string, help: string, of: (link: LinkGauges) => number) =>
+      this.#counter(name, help, ['domain'], (inc) => {
+        for (const link of sources.links()) inc({ domain: link.domain }, of(link))
+      })
+    counter('xmq_link_reconnects_total', 'Tries to connect after the first one', (link) => link.counters.reconnects)
+    counter('xmq_link_stanzas_in_total', 'Stanzas read', (link) => link.counters.stanzasIn)
+    counter('xmq_link_stanzas_out_total', 'Stanzas written', (link) => link.counters.stanzasOut)
+    counter('xmq_link_bytes_in_total', 'Bytes read', (link) => link.counters.bytesIn)
+    counter('xmq_link_bytes_out_total', 'Bytes written', (link) => link.counters.bytesOut)
+    counter(
+      'xmq_link_dropped_total',
+      'Stanzas not written: the link was not up or full',
+      (link) => link.counters.dropped,
+    )
+    counter('xmq_link_ignored_total', 'Stanzas without from or to', (link) => link.counters.ignored)
+    counter('xmq_link_skipped_total', 'Stanzas over a limit, read to their end and dropped', (link) => link.skipped)
   }
 
   #counter<Label extends string>(
