@@ -7,7 +7,8 @@
  * | what comes back                              | what it means                     | what is done                        |
  * |----------------------------------------------|-----------------------------------|-------------------------------------|
  * | own nonce                                    | alive end to end                  | all pings before it are settled     |
- * | nothing within the timeout                   | half-dead                         | `onHalfDead`: the stream is renewed |
+ * | nothing in half the timeout                  | lost, or half-dead                | ping in a quick row                 |
+ * | nothing in all of it                         | half-dead                         | `onHalfDead`: the stream is renewed |
  * | a younger nonce                              | a second broker has come          | answer it, and ping in a quick row  |
  * | an older nonce, in an answer to a ping of ours | an older broker is there, alive | `onSecond`: this one gives up       |
  * | an older nonce, in a ping                    | so it seems                       | ping in a quick row, until answered; or a second ping of it, a second later: `onSecond` |
@@ -41,7 +42,7 @@ export interface WatchdogPort {
  * Pauses between the quick pings after coming up and after meeting another instance. ejabberd hands each stanza to one of
  * the two connections at random, so one ping alone often meets only ourselves.
  */
-const QUICK_PAUSES_MS: readonly number[] = [100, 200, 300, 400, 500, 1_000, 1_500, 2_000]
+const QUICK_PAUSES_MS: readonly number[] = [50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 500, 500]
 /** A second ping of an older instance counts only after so long: a predecessor's last ones come at once. */
 const SECOND_SIGHT_MS = 1_000
 /** While other stanzas still come in, a ping may take so many timeouts: a busy server is slow, not dead. */
@@ -118,8 +119,7 @@ export class Watchdog {
     const { clock, instance } = this.#port
     const id = root.attrs.get('id') ?? ''
     if (!isOlder(other, instance)) {
-      if (type === 'get')
-        send(stanza('iq', { type: 'result', id, from: domain, to: domain }, [instanceElement(instance)]))
+      if (type === 'get') this.#tell('result', id)
       this.#quicken()
       return
     }
@@ -158,14 +158,14 @@ export class Watchdog {
   }
 
   #ping(): void {
-    const { clock, instance, timeoutMs } = this.#port
+    const { clock, instance } = this.#port
     const id = `xmq-instance-${instance.id.slice(0, 64)}-${++this.#serial}`
     this.#ids.add(id)
     if (this.#ids.size > IDS_MAX) this.#ids.delete(this.#ids.values().next().value ?? id)
     if (this.#waitingSince === undefined) {
       this.#waitingSince = clock.now()
       this.#heardSince = false
-      this.#watch(timeoutMs)
+      this.#watch()
     }
     this.#tell('get', id)
   }
@@ -175,18 +175,25 @@ export class Watchdog {
     this.#port.send(stanza('iq', { type, id, from: domain, to: domain }, [instanceElement(instance)]))
   }
 
-  #watch(afterMs: number): void {
+  /** Half the timeout without an answer: ask again. All of it: half-dead, unless other stanzas came meanwhile. */
+  #watch(): void {
     const { clock, timeoutMs } = this.#port
     this.#cancelDeadline?.()
-    this.#cancelDeadline = clock.after(afterMs, () => {
-      const silentMs = clock.now() - (this.#waitingSince ?? clock.now())
-      if (!this.#heardSince || silentMs >= timeoutMs * BUSY_TIMEOUTS) {
-        this.#port.onHalfDead(silentMs)
-        return
-      }
-      this.#heardSince = false
-      this.#watch(timeoutMs)
+    this.#cancelDeadline = clock.after(timeoutMs / 2, () => {
+      // One ping alone may have gone to a second broker that has left since.
+      this.#quicken()
+      if (!this.#running || this.#waitingSince === undefined) return
+      this.#cancelDeadline = clock.after(timeoutMs / 2, () => this.#judge())
     })
+  }
+
+  #judge(): void {
+    const { clock, timeoutMs } = this.#port
+    const silentMs = clock.now() - (this.#waitingSince ?? clock.now())
+    if (this.#heardSince && silentMs < timeoutMs * BUSY_TIMEOUTS) {
+      this.#heardSince = false
+      this.#watch()
+    } else this.#port.onHalfDead(silentMs)
   }
 }
 
