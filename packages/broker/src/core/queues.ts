@@ -31,10 +31,6 @@ export class Queues {
     return domain && { domain, queue: undefined, address }
   }
 
-  *[Symbol.iterator](): Generator<Queue> {
-    yield* this.#byAddress.values()
-  }
-
   #add(rules: QueueRules): void {
     const domain = this.#domain(domainOf(rules.address))
     const queue: Queue = {

@@ -14,8 +14,9 @@
 import type { XmlElement, XmlNode } from '@xmq/protocol'
 import type { Access } from './access.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
+import type { HeapMember } from './heap.ts'
 import type { QueueRules } from './port.ts'
-import { Ring, type RingMember } from './ring.ts'
+import { type TurnRank, Turns } from './turns.ts'
 
 /** A domain that one component stream serves. */
 export interface Domain {
@@ -45,10 +46,7 @@ export interface Queue {
 export class Topic {
   readonly queue: Queue
   readonly name: string
-  /** Subscriptions that may get the next message: load at most 90, session not in doubt. */
-  readonly ready: Ring<Subscription> = new Ring()
-  /** The same, but the session is being verified: served only when nobody is ready. */
-  readonly doubted: Ring<Subscription> = new Ring()
+  readonly turns: Turns = new Turns()
   /** All subscriptions, those above load 90 included. */
   subscriptions = 0
 
@@ -59,14 +57,15 @@ export class Topic {
 }
 
 /** (queue, topic, full JID). */
-export class Subscription implements RingMember<Subscription> {
+export class Subscription implements HeapMember {
   readonly consumer: Consumer
   readonly topic: Topic
   readonly expiry: Deadline = createDeadline({ kind: 'expiry', subscription: this })
   load: number
-  ring: Ring<Subscription> | undefined
-  next: Subscription | undefined
-  previous: Subscription | undefined
+  /** When it had its last turn; `turn`, `rank` and `slot` belong to turns.ts. */
+  turn = 0
+  rank: TurnRank = 'aside'
+  slot = -1
 
   constructor(consumer: Consumer, topic: Topic, load: number) {
     this.consumer = consumer

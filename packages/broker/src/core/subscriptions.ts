@@ -1,17 +1,17 @@
 /**
  * Owner of topics, consumers and subscriptions: who gets the next message, and until when.
  *
- *                    load <= 90 and not in doubt
- *     sub ---> ready <--------------------------+
- *               |  ^                            |
- *       in doubt|  | verified                   | load <= 90
- *               v  |             load > 90      v
- *            doubted -----------------------> waiting (in no ring)
+ *              load <= 90
+ *     sub ---> ready <----------+
+ *               |  ^            |
+ *       in doubt|  | verified   | by load
+ *               v  |            v
+ *             doubted <------> aside (load > 90)
  *
  *     any of them --- del, ttl over, session ended, bounced ---> gone
  *
  * Invariants:
- * 1. A subscription is in its topic's `ready` ring, its `doubted` ring or none, as its load and its session say.
+ * 1. A subscription's rank in its topic's turns is what its load and its session's doubt say.
  * 2. A topic exists while it has a subscription, and so does a consumer.
  * 3. `subscriptionsByBare` counts what `consumers` holds, and `count` what all queues hold.
  * 4. Every subscription has its expiry set.
@@ -20,8 +20,8 @@ import { LOAD_ELIGIBLE_MAX, XmqError } from '@xmq/protocol'
 import type { Deadlines } from './deadlines.ts'
 import type { SubscriptionEnd } from './port.ts'
 import { type Consumer, type Queue, type Session, Subscription, Topic } from './records.ts'
-import type { Ring } from './ring.ts'
 import type { Step } from './step.ts'
+import type { TurnRank } from './turns.ts'
 
 /** What a `sub` asks for. */
 export interface SubscriptionTerms {
@@ -105,11 +105,12 @@ export class Subscriptions {
     topic.subscriptions++
     this.#count++
     this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))
+    topic.turns.enter(subscription)
     place(subscription)
     this.#tell(step, subscription, terms, true)
   }
 
-  /** Gives a subscription a new ttl and load. Unless the load crosses 90 it keeps its turn. */
+  /** Gives a subscription a new ttl and load. It keeps its turn. */
   renew(step: Step, subscription: Subscription, terms: SubscriptionTerms): void {
     subscription.load = terms.load
     this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))
@@ -122,7 +123,7 @@ export class Subscriptions {
     const { consumer, topic } = subscription
     const { queue, session } = consumer
     this.#deadlines.clear(subscription.expiry)
-    subscription.ring?.remove(subscription)
+    topic.turns.rank(subscription, 'aside')
     consumer.subscriptions.delete(topic.name)
     this.#count--
     if (--topic.subscriptions === 0) {
@@ -157,20 +158,12 @@ export class Subscriptions {
    * @param tried full JIDs to pass over
    */
   take(queue: Queue, topicName: string, tried?: ReadonlySet<string>): Subscription | undefined {
-    const topic = queue.topics.get(topicName)
-    if (topic === undefined) return undefined
-    const isExcluded =
-      tried === undefined || tried.size === 0
-        ? undefined
-        : (subscription: Subscription) => tried.has(subscription.consumer.session.jid)
-    return topic.ready.take(isExcluded) ?? topic.doubted.take(isExcluded)
+    return queue.topics.get(topicName)?.turns.take(tried)
   }
 
   /** Everyone who may get a message of a topic. */
   forEachEligible(queue: Queue, topicName: string, visit: (subscription: Subscription) => void): void {
-    const topic = queue.topics.get(topicName)
-    topic?.ready.forEach(visit)
-    topic?.doubted.forEach(visit)
+    queue.topics.get(topicName)?.turns.forEach(visit)
   }
 
   #consumer(queue: Queue, session: Session): Consumer {
@@ -199,17 +192,14 @@ export class Subscriptions {
   }
 }
 
-/** Puts a subscription into the ring that its load and its session call for; one that is there keeps its turn. */
+/** Gives a subscription the rank that its load and its session call for; its turn stays. */
 function place(subscription: Subscription): void {
-  const ring = ringFor(subscription)
-  if (subscription.ring === ring) return
-  subscription.ring?.remove(subscription)
-  ring?.add(subscription)
+  subscription.topic.turns.rank(subscription, rankOf(subscription))
 }
 
-function ringFor(subscription: Subscription): Ring<Subscription> | undefined {
-  if (subscription.load > LOAD_ELIGIBLE_MAX) return undefined
-  return subscription.consumer.session.isDoubted ? subscription.topic.doubted : subscription.topic.ready
+function rankOf(subscription: Subscription): TurnRank {
+  if (subscription.load > LOAD_ELIGIBLE_MAX) return 'aside'
+  return subscription.consumer.session.isDoubted ? 'doubted' : 'ready'
 }
 
 function limitReached(text: string): XmqError {
