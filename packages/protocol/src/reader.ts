@@ -74,6 +74,8 @@ const DEFAULT_LIMITS: ReaderLimits = Object.freeze({
 const NO_CHILDREN: readonly XmlNode[] = Object.freeze([])
 const WINDOW_LENGTH = 4096
 const DECLARATION_LENGTH_MAX = 256
+/** Most bytes of what the window before left unread and uncounted. */
+const REREAD_BYTES_MAX = 3 * DECLARATION_LENGTH_MAX
 const SECTION = '<![CDATA['
 
 /** Reads one XMPP stream. See the file's head. */
@@ -98,6 +100,8 @@ export class XmlStreamReader {
   #pos = 0
   #counted = 0
   #ascii = true
+  /** The window cannot break the limit, however its characters are encoded: no need to count token by token. */
+  #roomy = false
   /** Bytes of the first-level element so far. */
   #bytes = 0
 
@@ -162,10 +166,8 @@ export class XmlStreamReader {
     try {
       if (text.length <= WINDOW_LENGTH) this.#read(text)
       else {
-        // Concatenated, so that the window is a copy and not a view that keeps all of the text alive (invariant 5).
-        for (let from = 0; from < text.length; from += WINDOW_LENGTH) {
-          this.#read(` ${text.slice(from, from + WINDOW_LENGTH)}`.slice(1))
-        }
+        for (let from = 0; from < text.length; from += WINDOW_LENGTH)
+          this.#read(copyOf(text, from, from + WINDOW_LENGTH))
       }
       done = true
     } catch (error) {
@@ -224,14 +226,16 @@ export class XmlStreamReader {
       this.#tag = undefined
     }
     if (this.#tail !== '') {
-      text = this.#tail + fresh
+      text = [this.#tail, fresh].join('')
       this.#tail = ''
     }
     window.load(text, base)
     this.#pos = 0
+    this.#roomy = this.#bytes + fresh.length * 3 + REREAD_BYTES_MAX <= this.#limits.stanzaBytesMax
     while (this.#pos < text.length && this.#step(text)) {
       // Each step reads one token.
     }
+    if (this.#roomy && !this.#skipping) this.#countNow(this.#pos)
     // After a tag was put aside the tail is set already.
     if (this.#tag === undefined && this.#pos < text.length) this.#tail = text.slice(this.#pos)
   }
@@ -373,13 +377,17 @@ export class XmlStreamReader {
     const tag = readStartTag(this.#window, this.#pos, this.#names, outer, this.#limits.attributesMax)
     if (tag === undefined) return this.#suspendTag(text, 'start')
     this.#pos = tag.end
-    const fits = this.#count(tag.end)
+    let fits = this.#count(tag.end)
     if (this.#open.length === 0) return this.#openStream(tag, fits)
-    const parent = this.#open[this.#open.length - 1] as Building
-    this.#bytes += tag.added
-    if (tag.ns !== parent.ns && tag.xmlns === undefined) this.#bytes += tag.ns.length
-    const child: Building = { name: tag.name.local, ns: tag.ns, attrs: tag.attrs, children: NO_CHILDREN }
     const openInside = this.#open.length
+    const parent = this.#open[openInside - 1] as Building
+    const repeated = tag.added + (openInside > 1 && tag.ns !== parent.ns && tag.xmlns === undefined ? tag.ns.length : 0)
+    if (repeated > 0) {
+      this.#bytes += repeated
+      this.#roomy = false
+      fits = this.#countNow(tag.end)
+    }
+    const child: Building = { name: tag.name.local, ns: tag.ns, attrs: tag.attrs, children: NO_CHILDREN }
     if (tag.tooManyAttributes) {
       return this.#skip(
         child,
@@ -394,7 +402,7 @@ export class XmlStreamReader {
         `elements nested more than ${this.#limits.depthMax} deep`,
       )
     }
-    if (!fits || this.#bytes > this.#limits.stanzaBytesMax) {
+    if (!fits) {
       return this.#skip(child, openInside - (tag.selfClosing ? 1 : 0), this.#bytesProblem())
     }
     if (openInside > 1) {
@@ -486,9 +494,9 @@ export class XmlStreamReader {
     const from = this.#pos
     this.#beginTag(kind)
     if (this.#seekTagEnd(text, from + 1) !== -1) this.#window.fail(from, 'a tag is malformed')
-    this.#count(from)
-    this.#holdTag(text.slice(from), text.slice(this.#counted))
-    this.#pos = text.length
+    this.#countNow(from)
+    this.#pos = this.#counted = text.length
+    this.#holdTag(text.slice(from), text.slice(from))
     return false
   }
 
@@ -535,6 +543,10 @@ export class XmlStreamReader {
 
   /** Counts the bytes up to a position of the window. False when they are too many. */
   #count(to: number): boolean {
+    return this.#roomy || this.#countNow(to)
+  }
+
+  #countNow(to: number): boolean {
     if (to > this.#counted) {
       this.#bytes += this.#ascii ? to - this.#counted : utf8Length(this.#window.text.slice(this.#counted, to))
       this.#counted = to
@@ -584,6 +596,12 @@ export class XmlStreamReader {
     this.#skipping = false
     this.#settle()
   }
+}
+
+/** A copy in one piece: a slice would keep all of the text alive (invariant 5), a concatenation is slower to read. */
+function copyOf(text: string, from: number, to: number): string {
+  const middle = from + (WINDOW_LENGTH >> 1)
+  return [text.slice(from, middle), text.slice(middle, to)].join('')
 }
 
 function append(parent: Building, child: XmlNode): void {

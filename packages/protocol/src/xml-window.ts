@@ -13,13 +13,34 @@ import { isXmlCodePoint } from './xml-characters.ts'
 
 /** Longest reference that is waited for: `&#x10FFFF;` and some leading zeros. */
 const REFERENCE_LENGTH_MAX = 64
-const PREDEFINED: ReadonlyMap<string, string> = new Map([
-  ['lt', '<'],
-  ['gt', '>'],
-  ['amp', '&'],
-  ['apos', "'"],
-  ['quot', '"'],
-])
+
+/** A reference of XML's own five and its length, ampersand and semicolon included. */
+interface Predefined {
+  readonly text: string
+  readonly length: number
+}
+const QUOT: Predefined = { text: '"', length: 6 }
+const APOS: Predefined = { text: "'", length: 6 }
+const AMP: Predefined = { text: '&', length: 5 }
+const LT: Predefined = { text: '<', length: 4 }
+const GT: Predefined = { text: '>', length: 4 }
+
+// By the first letter, since JSON that a server escaped is full of them: twice as fast as cutting the name out.
+function predefinedAt(text: string, at: number): Predefined | undefined {
+  switch (text.charCodeAt(at)) {
+    case 0x71 /* q */:
+      return text.startsWith('quot;', at) ? QUOT : undefined
+    case 0x61 /* a */:
+      if (text.startsWith('amp;', at)) return AMP
+      return text.startsWith('apos;', at) ? APOS : undefined
+    case 0x6c /* l */:
+      return text.startsWith('lt;', at) ? LT : undefined
+    case 0x67 /* g */:
+      return text.startsWith('gt;', at) ? GT : undefined
+    default:
+      return undefined
+  }
+}
 
 /** See the file's head. */
 export class XmlWindow {
@@ -82,6 +103,7 @@ export class XmlWindow {
    * @throws XmqError `malformed-xml` when it is too long to be one
    */
   unfinishedReference(from: number, to: number): number {
+    if (!this.#hasReference(from, to)) return to
     const at = this.text.lastIndexOf('&', to - 1)
     if (at < from || this.text.indexOf(';', at) !== -1) return to
     if (to - at > REFERENCE_LENGTH_MAX) this.fail(at, "'&' begins no reference; write '&amp;'")
@@ -107,13 +129,19 @@ export class XmlWindow {
     let out = ''
     let from = 0
     for (let at = raw.indexOf('&'); at !== -1; at = raw.indexOf('&', from)) {
+      if (at > from) out += raw.slice(from, at)
+      const predefined = predefinedAt(raw, at + 1)
+      if (predefined !== undefined) {
+        out += predefined.text
+        from = at + predefined.length
+        continue
+      }
       const end = raw.indexOf(';', at)
       if (end === -1 || end - at > REFERENCE_LENGTH_MAX) this.fail(base + at, "'&' begins no reference; write '&amp;'")
-      const name = raw.slice(at + 1, end)
-      out += raw.slice(from, at) + (PREDEFINED.get(name) ?? this.#character(name, base + at))
+      out += this.#character(raw.slice(at + 1, end), base + at)
       from = end + 1
     }
-    return out + raw.slice(from)
+    return from === raw.length ? out : out + raw.slice(from)
   }
 
   #character(name: string, at: number): string {
