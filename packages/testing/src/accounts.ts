@@ -16,6 +16,7 @@
  */
 import { createHash, createHmac, pbkdf2Sync, randomBytes, timingSafeEqual } from 'node:crypto'
 import { parseJid, XmqError } from '@xmq/protocol'
+import type { ServerRules } from './options.ts'
 
 /** What SCRAM-SHA-1 needs of an account (RFC 5802 3). */
 export interface ScramKeys {
@@ -30,7 +31,6 @@ interface Account {
   keys: ScramKeys | undefined
 }
 
-const ITERATIONS = 4096
 const ACCOUNTS_MAX = 100_000
 const PASSWORD_BYTES_MAX = 1023
 
@@ -40,16 +40,14 @@ export class Accounts {
   readonly registerOnLogin: boolean
   readonly #accounts = new Map<string, Account>()
   readonly #onRegister: (user: string, password: string) => void
+  readonly #iterations: number
   readonly #fakeSaltKey = randomBytes(16)
 
-  constructor(
-    initial: ReadonlyMap<string, string>,
-    registerOnLogin: boolean,
-    onRegister: (user: string, password: string) => void,
-  ) {
-    this.registerOnLogin = registerOnLogin
-    this.#onRegister = onRegister
-    for (const [user, password] of initial) this.#set(user, password)
+  constructor(rules: ServerRules) {
+    this.registerOnLogin = rules.registerOnLogin
+    this.#onRegister = rules.onRegister
+    this.#iterations = rules.scramIterations
+    for (const [user, password] of rules.accounts) this.#set(user, password)
   }
 
   has(user: string): boolean {
@@ -91,12 +89,12 @@ export class Accounts {
   scramKeys(user: string): ScramKeys {
     const account = this.#accounts.get(user)
     if (account !== undefined) {
-      account.keys ??= deriveKeys(account.password, randomBytes(16))
+      account.keys ??= deriveKeys(account.password, randomBytes(16), this.#iterations)
       return account.keys
     }
     const salt = hmac(this.#fakeSaltKey, user).subarray(0, 16)
     // Where logins may make accounts, the only password that a proof can be checked against is one that can be guessed.
-    return deriveKeys(this.registerOnLogin ? user : randomBytes(16).toString('hex'), salt)
+    return deriveKeys(this.registerOnLogin ? user : randomBytes(16).toString('hex'), salt, this.#iterations)
   }
 
   /** After a proof that fitted {@link scramKeys}: makes the account if there is none. False when it cannot be made. */
@@ -115,10 +113,10 @@ export class Accounts {
   }
 }
 
-function deriveKeys(password: string, salt: Buffer): ScramKeys {
-  const salted = pbkdf2Sync(password, salt, ITERATIONS, 20, 'sha1')
+function deriveKeys(password: string, salt: Buffer, iterations: number): ScramKeys {
+  const salted = pbkdf2Sync(password, salt, iterations, 20, 'sha1')
   const storedKey = createHash('sha1').update(hmac(salted, 'Client Key')).digest()
-  return { salt, iterations: ITERATIONS, storedKey, serverKey: hmac(salted, 'Server Key') }
+  return { salt, iterations, storedKey, serverKey: hmac(salted, 'Server Key') }
 }
 
 function hmac(key: Buffer, text: string): Buffer {

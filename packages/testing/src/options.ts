@@ -27,6 +27,11 @@ export interface EmbeddedServerOptions {
   readonly registerOnLogin?: boolean
   /** Called for each account made after the start, so that it can be saved. */
   readonly onRegister?: (user: string, password: string) => void
+  /**
+   * Rounds of SCRAM-SHA-1. xmpp.js needs about 250 ms of CPU for 4096, so that suites with many logins want 1; some desktop
+   * clients refuse fewer than 4096. @default 4096
+   */
+  readonly scramIterations?: number
   /** Domains that components may serve; undefined for any. */
   readonly componentDomains?: readonly string[]
   /** A second connection of a component's domain is refused (Prosody) or gets a random share (ejabberd). @default 'refuse' */
@@ -71,6 +76,7 @@ export interface ServerRules {
   readonly accounts: ReadonlyMap<string, string>
   readonly registerOnLogin: boolean
   readonly onRegister: (user: string, password: string) => void
+  readonly scramIterations: number
   readonly componentDomains: readonly string[] | undefined
   readonly componentConflict: 'refuse' | 'share'
   readonly absentComponent: 'not-found' | 'timeout'
@@ -116,6 +122,7 @@ export function parseServerOptions(options: EmbeddedServerOptions): ServerRules 
     accounts: new Map(Object.entries(options.accounts ?? {})),
     registerOnLogin: options.registerOnLogin ?? false,
     onRegister: options.onRegister ?? (() => undefined),
+    scramIterations: integerOption('scramIterations', options.scramIterations ?? 4096, 1, 1_000_000),
     componentDomains: options.componentDomains?.map((name) => domainOption('componentDomains', name)),
     componentConflict: oneOf('componentConflict', options.componentConflict ?? 'refuse', ['refuse', 'share']),
     absentComponent: oneOf('absentComponent', options.absentComponent ?? 'not-found', ['not-found', 'timeout']),

@@ -2,6 +2,7 @@
  * SASL as the server speaks it: PLAIN (RFC 4616), SCRAM-SHA-1 (RFC 5802, without channel binding) and ANONYMOUS (RFC 4505).
  * One exchange owns the state of one attempt.
  */
+import { isUtf8 } from 'node:buffer'
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { tryParseJid } from '@xmq/protocol'
 import type { Accounts, ScramKeys } from './accounts.ts'
@@ -53,6 +54,8 @@ export function createExchange(mechanism: SaslMechanism, accounts: Accounts, dom
 }
 
 function plainStep(data: Buffer, accounts: Accounts, domain: string): SaslStep {
+  // RFC 4616 2: UTF-8. xmpp.js 0.14 sends Latin-1; a password mangled in silence would never fit again.
+  if (!isUtf8(data)) return failure('malformed-request', 'PLAIN is UTF-8; this is not. Use SCRAM-SHA-1, or ASCII.')
   const [authzid, authcid, password, extra] = data.toString('utf8').split('\0')
   if (authzid === undefined || authcid === undefined || password === undefined || extra !== undefined) {
     return failure('malformed-request', 'PLAIN is authzid NUL authcid NUL password.')

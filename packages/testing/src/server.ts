@@ -49,7 +49,7 @@ export interface EmbeddedServer {
  */
 export async function startEmbeddedServer(options: EmbeddedServerOptions = {}): Promise<EmbeddedServer> {
   const rules = parseServerOptions(options)
-  const accounts = new Accounts(rules.accounts, rules.registerOnLogin, rules.onRegister)
+  const accounts = new Accounts(rules)
   const events = new EventHub()
   const delays = new DelayLine()
   const router = new Router(rules, accounts, events, delays.pass)

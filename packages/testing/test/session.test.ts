@@ -1,13 +1,7 @@
 /** A client's stream: RFC 6120 (login, binding, stamping, stream errors). */
 import { childElements, element, findChild, NS_CLIENT, NS_PING, stanza, textOf } from '@xmq/protocol'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import {
-  connectRawClient,
-  openRawStream,
-  startEmbeddedServer,
-  type EmbeddedServer,
-  type RawPeer,
-} from '@xmq/testing'
+import { connectRawClient, openRawStream, startEmbeddedServer, type EmbeddedServer, type RawPeer } from '@xmq/testing'
 
 let server: EmbeddedServer
 const accounts = { alice: 'a', bob: 'b' }
