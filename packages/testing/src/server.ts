@@ -10,6 +10,7 @@ import { ComponentSession } from './component-session.ts'
 import { EventHub, type OnServerEvent } from './events.ts'
 import { Listeners } from './listeners.ts'
 import { createMisbehave, DelayLine, type Misbehave } from './misbehave.ts'
+import { ModXmq } from './mod-xmq.ts'
 import { parseServerOptions, type EmbeddedServerOptions, type ServerRules } from './options.ts'
 import { PresenceBook } from './presence.ts'
 import { Router } from './router.ts'
@@ -53,7 +54,14 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions = {}): 
   const events = new EventHub()
   const delays = new DelayLine()
   const router = new Router(rules, accounts, events, delays.pass)
-  const presence = new PresenceBook(router, (session) => void session)
+  const modXmq = new ModXmq(rules.modXmq, {
+    now: rules.now,
+    isLocal: (domain) => router.isLocal(domain),
+    route: (stanza) => router.route(stanza),
+    bounce: (stanza, error) => router.bounce(stanza, error),
+  })
+  for (const queue of rules.modXmq.keys()) router.serve(queue, (stanza) => modXmq.handle(stanza))
+  const presence = new PresenceBook(router, (session) => modXmq.sessionEnded(session.jid))
   const listeners = new Listeners(rules, {
     client: () => new C2sSession({ rules, accounts, router, presence, events }),
     component: () => new ComponentSession({ rules, router, events }),
