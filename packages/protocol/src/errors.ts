@@ -4,6 +4,7 @@
  */
 import { element, findChild, textOf, type XmlElement } from './element.ts'
 import { NS_CLIENT, NS_QUEUE, NS_STANZA_ERROR } from './namespaces.ts'
+import { findIllegalCharacter } from './xml-characters.ts'
 
 /** RFC 6120 8.3.2. */
 export type StanzaErrorType = 'auth' | 'cancel' | 'continue' | 'modify' | 'wait'
@@ -186,15 +187,18 @@ export class XmqError extends Error {
   }
 }
 
-/** `<error/>` for a stanza of type `error`, as docs/protocol.md "Errors" draws it. */
+/** Longest error text that is sent, in UTF-16 units: some messages quote all of what was wrong. */
+const TEXT_LENGTH_MAX = 2000
+
+/** `<error/>` for a stanza of type `error`, as docs/protocol.md "Errors" draws it. Its text can always be written. */
 export function encodeError(error: XmqError): XmlElement {
   const failure = element('failure', NS_QUEUE, {
     code: error.code,
-    'retry-after': error.retryAfterSeconds === undefined ? undefined : String(error.retryAfterSeconds),
+    'retry-after': error.retryAfterSeconds === undefined ? undefined : String(Math.ceil(error.retryAfterSeconds)),
   })
   return element('error', NS_CLIENT, { type: error.type }, [
     element(error.condition, NS_STANZA_ERROR),
-    element('text', NS_STANZA_ERROR, undefined, [error.message]),
+    element('text', NS_STANZA_ERROR, undefined, [sendableText(error.message)]),
     failure,
   ])
 }
@@ -219,12 +223,12 @@ export function decodeError(stanza: XmlElement): XmqError {
   const failure = findChild(error, 'failure', NS_QUEUE)
   const code = failure?.attrs.get('code')
   if (failure === undefined) return new XmqError(codeOfServerError(condition, message), message, { condition, type })
-  const retryAfter = Number(failure.attrs.get('retry-after') ?? Number.NaN)
+  const retryAfter = failure.attrs.get('retry-after') ?? ''
   return new XmqError(code !== undefined && CODES.has(code) ? (code as XmqErrorCode) : 'server', message, {
     condition,
     type,
     fromBroker: true,
-    ...(Number.isFinite(retryAfter) && retryAfter >= 0 ? { retryAfterSeconds: retryAfter } : {}),
+    ...(/^\d{1,9}$/.test(retryAfter) ? { retryAfterSeconds: Number(retryAfter) } : {}),
   })
 }
 
@@ -233,4 +237,13 @@ function codeOfServerError(condition: StanzaErrorCondition, text: string): XmqEr
   if (condition === 'not-acceptable' && text === 'XMQ topic not found') return 'topic-required'
   if (condition === 'forbidden') return 'forbidden'
   return 'server'
+}
+
+/** An error must not fail for its own text: characters that XML cannot carry are replaced, what is too long is cut. */
+function sendableText(text: string): string {
+  let sendable = text.length > TEXT_LENGTH_MAX ? `${text.slice(0, TEXT_LENGTH_MAX)}…` : text
+  for (let illegal = findIllegalCharacter(sendable); illegal !== undefined; illegal = findIllegalCharacter(sendable)) {
+    sendable = `${sendable.slice(0, illegal.index)}\ufffd${sendable.slice(illegal.index + 1)}`
+  }
+  return sendable
 }

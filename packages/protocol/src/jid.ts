@@ -18,13 +18,13 @@ export interface Jid {
 }
 
 const PART_BYTES_MAX = 1023
-// RFC 7622 3.3.1, and what no part may hold: spaces and control characters.
+// What neither a local part nor a domain may hold: control characters, and spaces of any kind.
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const LOCAL_FORBIDDEN =
-  /[\u0000-\u0020"&'/:<>@\u007f-\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff\ufffe\uffff]/
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const DOMAIN_FORBIDDEN =
-  /[\u0000-\u0020"&'/<>@\u007f-\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff\ufffe\uffff]/
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\ufffe\uffff]/
+const SPACE = /[ \u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]/
+// RFC 7622 3.3.1.
+const LOCAL_FORBIDDEN = /["&'/:<>@]/
+const DOMAIN_FORBIDDEN = /["&'/<>@]/
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const RESOURCE_FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffe\uffff]/
 
@@ -68,8 +68,12 @@ function jidProblem(
   if (domain === '') return 'it has no domain'
   if (hasAt && local === '') return "nothing stands before '@'"
   if (hasSlash && resource === '') return "nothing stands after '/'"
-  if (LOCAL_FORBIDDEN.test(local)) return "the part before '@' has a character that is not allowed there"
-  if (DOMAIN_FORBIDDEN.test(domain) || domain.includes('..') || domain.startsWith('.')) return 'its domain is malformed'
+  if (LOCAL_FORBIDDEN.test(local) || hasSpaceOrControl(local)) {
+    return "the part before '@' has a character that is not allowed there"
+  }
+  if (DOMAIN_FORBIDDEN.test(domain) || hasSpaceOrControl(domain))
+    return 'its domain has a character that is not allowed'
+  if (domain.includes('..') || domain.startsWith('.')) return 'its domain has an empty label'
   if (RESOURCE_FORBIDDEN.test(resource)) return 'its resource has a control character'
   for (const part of [local, domain, resource]) {
     // A UTF-16 unit is at most three bytes of UTF-8: most parts need no exact count.
@@ -78,6 +82,10 @@ function jidProblem(
     }
   }
   return undefined
+}
+
+function hasSpaceOrControl(part: string): boolean {
+  return CONTROL.test(part) || SPACE.test(part)
 }
 
 function printable(text: string): string {

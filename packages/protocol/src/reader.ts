@@ -1,5 +1,5 @@
 /**
- * XML text to elements: a whole XMPP stream fed in pieces, or one element.
+ * XML text to elements: a whole XMPP stream, fed in pieces.
  *
  * Not a general XML parser: XMPP forbids document types, processing instructions and comments (RFC 6120 11.1), which is
  * what makes XML dangerous to read. Namespaces are resolved, CDATA sections are text.
@@ -9,24 +9,25 @@
  *                                    +---- its end --- SKIPPING
  *     any state --malformed, or a handler throws--> FAILED
  *
- * Owner: whoever owns the connection; one reader each. xml-window.ts searches, xml-tag.ts reads start tags, and this file
- * owns what lasts from one piece of text to the next.
+ * Owner: whoever owns the connection; one reader each. This file owns the reading position, the limits and what a window left
+ * unread; xml-window.ts searches, xml-tag.ts and xml-markup.ts know the syntax, xml-tree.ts holds what is open.
  *
  * Invariants:
- * 1. `#open[0]` is the stream's root, `#open[1]` the first-level element, the last one is where text goes.
- * 2. Every character is looked at a bounded number of times, however the text is cut: what a token lacks is sought in new
+ * 1. Every character is looked at a bounded number of times, however the text is cut: what a token lacks is sought in new
  *    text only, and a token is read again only once it is whole.
- * 3. What is held is at most one first-level element within the limits, one window, and while skipping nothing.
- * 4. What comes out does not depend on where the text was cut.
- * 5. A string that comes out keeps no more than a window of text alive (V8 strings share their source).
+ * 2. What is held is at most one first-level element within the limits, one window, and while skipping nothing.
+ * 3. What comes out does not depend on where the text was cut.
+ * 4. A string that comes out keeps no more than a window of text alive (V8 strings share their source).
  */
-import type { XmlElement, XmlNode } from './element.ts'
-import { XmqError, type XmqErrorCode } from './errors.ts'
+import type { XmlElement } from './element.ts'
+import { XmqError } from './errors.ts'
 import { ATTRIBUTES_MAX, DEPTH_MAX, READ_STANZA_BYTES_MAX } from './limits.ts'
-import { NS_CLIENT } from './namespaces.ts'
-import { findIllegalCharacter, utf8Length } from './writer.ts'
-import { isSpace, NameTable, NOT_PLAIN_ASCII } from './xml-characters.ts'
-import { type NamespaceScope, NO_SCOPE, readBrokenHead, readStartTag, type StartTag } from './xml-tag.ts'
+import { utf8Length } from './writer.ts'
+import { findIllegalCharacter, isSpace, NameTable, NOT_PLAIN_ASCII } from './xml-characters.ts'
+import { contentEnd, DECLARATION_LENGTH_MAX, declarationEnd, sectionEnd, sectionStart } from './xml-markup.ts'
+import { NO_SCOPE, readBrokenHead, readStartTag, type StartTag } from './xml-tag.ts'
+import { TagEndSeeker, type TagKind } from './xml-tag-end.ts'
+import { headOf, XmlTree } from './xml-tree.ts'
 import { printableName, XmlWindow } from './xml-window.ts'
 
 /** The start of a stream (`<stream:stream …>`). */
@@ -63,20 +64,16 @@ export interface ReaderLimits {
   readonly stanzaBytesMax: number
 }
 
-type Building = { name: string; ns: string; attrs: ReadonlyMap<string, string>; children: readonly XmlNode[] }
-type TagKind = 'start' | 'end'
-
 const DEFAULT_LIMITS: ReaderLimits = Object.freeze({
   depthMax: DEPTH_MAX,
   attributesMax: ATTRIBUTES_MAX,
   stanzaBytesMax: READ_STANZA_BYTES_MAX,
 })
-const NO_CHILDREN: readonly XmlNode[] = Object.freeze([])
 const WINDOW_LENGTH = 4096
-const DECLARATION_LENGTH_MAX = 256
 /** Most bytes of what the window before left unread and uncounted. */
 const REREAD_BYTES_MAX = 3 * DECLARATION_LENGTH_MAX
-const SECTION = '<![CDATA['
+/** A name that no end tag can have. */
+const UNWRITTEN_NAME = '\u0000'
 
 /** Reads one XMPP stream. See the file's head. */
 export class XmlStreamReader {
@@ -84,12 +81,10 @@ export class XmlStreamReader {
   readonly #limits: ReaderLimits
   readonly #names: NameTable = new NameTable()
   readonly #window: XmlWindow = new XmlWindow()
+  readonly #tree: XmlTree = new XmlTree()
+  /** Busy with the unfinished tag that `#tail` begins with, or with one that is being skipped. */
+  readonly #tagEnd: TagEndSeeker = new TagEndSeeker()
 
-  #open: Building[] = []
-  #openNames: string[] = []
-  #scopes: NamespaceScope[] = []
-  /** Text of the innermost open element since its last tag. */
-  #text = ''
   #inSection = false
   #declared = false
   #closed = false
@@ -108,12 +103,9 @@ export class XmlStreamReader {
   /** What the last window left unread: an unfinished token. */
   #tail = ''
   #highSurrogate = ''
-  /** The unfinished tag that `#tail` begins with, or that is being skipped; then where its reader stands in it. */
-  #tag: TagKind | undefined
-  #quote = 0
-  #slash = false
 
   #skipping = false
+  /** Elements of the skipped stanza that are open. */
   #skipDepth = 0
 
   /** @param limits those not given have their defaults */
@@ -122,7 +114,7 @@ export class XmlStreamReader {
     this.#limits = { ...DEFAULT_LIMITS, ...limits }
   }
 
-  /** Roughly the bytes held for the element that is not whole yet; stays within the limits while one is skipped. */
+  /** Bytes of text held for the element that is not whole yet: within the limits, and next to nothing while one is skipped. */
   get bufferedBytes(): number {
     return (this.#skipping ? 0 : this.#bytes) + this.#tail.length + this.#highSurrogate.length
   }
@@ -134,24 +126,19 @@ export class XmlStreamReader {
    * @param contextNs if given, the reader stands inside a stream of that content namespace, as if its root had been read
    */
   reset(contextNs?: string): void {
-    this.#open = []
-    this.#openNames = []
-    this.#scopes = []
-    this.#text = this.#tail = this.#highSurrogate = ''
+    this.#tree.clear(0)
+    this.#tail = this.#highSurrogate = ''
     this.#inSection = this.#declared = this.#closed = this.#skipping = false
-    this.#tag = undefined
+    this.#tagEnd.kind = undefined
     this.#failure = undefined
     this.#bytes = 0
-    if (this.#writing) this.#counted = this.#pos
-    else {
+    if (!this.#writing) {
       this.#window.load('', 0)
-      this.#pos = this.#counted = 0
+      this.#pos = 0
     }
+    this.#counted = this.#pos
     if (contextNs === undefined) return
-    this.#open.push({ name: '', ns: '', attrs: new Map(), children: NO_CHILDREN })
-    // A name that no end tag can have.
-    this.#openNames.push('\u0000')
-    this.#scopes.push({ outer: NO_SCOPE, defaultNs: contextNs, prefixes: undefined })
+    this.#tree.openRoot(UNWRITTEN_NAME, { outer: NO_SCOPE, defaultNs: contextNs, prefixes: undefined })
   }
 
   /**
@@ -162,29 +149,20 @@ export class XmlStreamReader {
     if (this.#failure !== undefined) throw this.#failure
     if (this.#writing) throw new XmqError('internal', 'XmlStreamReader.write() was called from one of its handlers.')
     this.#writing = true
-    let done = false
     try {
       if (text.length <= WINDOW_LENGTH) this.#read(text)
       else {
         for (let from = 0; from < text.length; from += WINDOW_LENGTH)
           this.#read(copyOf(text, from, from + WINDOW_LENGTH))
       }
-      done = true
     } catch (error) {
       this.#failure = XmqError.from(error)
+      this.#tree.clear(0)
+      this.#tail = ''
       throw error
     } finally {
       this.#writing = false
-      if (!done) this.#release()
     }
-  }
-
-  #release(): void {
-    this.#open = []
-    this.#openNames = []
-    this.#scopes = []
-    this.#text = this.#tail = ''
-    this.#window.load('', 0)
   }
 
   /** Reads one piece of text, short enough to be looked at as a whole. */
@@ -192,68 +170,62 @@ export class XmlStreamReader {
     let fresh = this.#highSurrogate === '' ? piece : this.#highSurrogate + piece
     this.#highSurrogate = ''
     this.#ascii = !NOT_PLAIN_ASCII.test(fresh)
-    let illegal: string | undefined
-    if (!this.#ascii) {
-      const last = fresh.charCodeAt(fresh.length - 1)
-      if (last >= 0xd800 && last < 0xdc00) {
-        this.#highSurrogate = fresh.slice(-1)
-        fresh = fresh.slice(0, -1)
-      }
-      const found = findIllegalCharacter(fresh)
-      if (found !== undefined) {
-        // What stands before it is read first, so that the outcome does not depend on where the text was cut.
-        fresh = fresh.slice(0, found.index)
-        illegal = found.name
-      }
+    if (this.#ascii) {
+      this.#advance(fresh)
+      return
     }
-    this.#advance(fresh)
-    if (illegal === undefined) return
-    this.#window.fail(this.#window.text.length, `character ${illegal} is not allowed in XML`)
+    const last = fresh.charCodeAt(fresh.length - 1)
+    if (last >= 0xd800 && last < 0xdc00) {
+      this.#highSurrogate = fresh.slice(-1)
+      fresh = fresh.slice(0, -1)
+    }
+    const illegal = findIllegalCharacter(fresh)
+    // What stands before it is read first, so that the outcome does not depend on where the text was cut.
+    this.#advance(illegal === undefined ? fresh : fresh.slice(0, illegal.index))
+    if (illegal !== undefined) this.#failAtEnd(`character ${illegal.name} is not allowed in XML`)
   }
 
   #advance(fresh: string): void {
     const window = this.#window
-    const base = window.base + window.text.length - this.#tail.length
-    let text = fresh
+    const tail = this.#tail
+    const base = window.base + window.text.length - tail.length
     this.#counted = 0
-    if (this.#tag !== undefined && !this.#skipping) {
-      window.load(fresh, base + this.#tail.length)
-      if (this.#seekTagEnd(fresh, 0) === -1) {
-        this.#holdTag(this.#tail + fresh, fresh)
+    if (this.#tagEnd.kind !== undefined && !this.#skipping) {
+      window.load(fresh, base + tail.length)
+      if (this.#tagEnd.seek(window, 0) === -1) {
+        this.#holdTag(tail + fresh, fresh)
         return
       }
-      this.#counted = this.#tail.length
-      this.#tag = undefined
+      this.#tagEnd.kind = undefined
+      this.#counted = tail.length
     }
-    if (this.#tail !== '') {
-      text = [this.#tail, fresh].join('')
-      this.#tail = ''
-    }
+    const text = tail === '' ? fresh : [tail, fresh].join('')
+    this.#tail = ''
     window.load(text, base)
     this.#pos = 0
     this.#roomy = this.#bytes + fresh.length * 3 + REREAD_BYTES_MAX <= this.#limits.stanzaBytesMax
     while (this.#pos < text.length && this.#step(text)) {
       // Each step reads one token.
     }
-    if (this.#roomy && !this.#skipping) this.#countNow(this.#pos)
-    // After a tag was put aside the tail is set already.
-    if (this.#tag === undefined && this.#pos < text.length) this.#tail = text.slice(this.#pos)
+    if (!this.#skipping) this.#countNow(this.#pos)
+    if (this.#pos < text.length) this.#tail = text.slice(this.#pos)
   }
 
   /** Reads one token. False when the window ends before it does. */
   #step(text: string): boolean {
-    if (this.#inSection) return this.#readSection(text)
-    if (this.#tag !== undefined) return this.#skipTag(text)
+    if (this.#inSection) return this.#readSection()
+    if (this.#tagEnd.kind !== undefined) return this.#skipTag(text)
     if (text.charCodeAt(this.#pos) !== 0x3c /* < */) return this.#readText(text)
-    const next = text.charCodeAt(this.#pos + 1)
-    if (next === 0x21 /* ! */) return this.#openSection(text)
-    if (next === 0x3f /* ? */) return this.#readDeclaration(text)
     if (this.#pos + 1 === text.length) return false
+    const next = text.charCodeAt(this.#pos + 1)
+    if (next === 0x21 /* ! */) return this.#openSection()
+    if (next === 0x3f /* ? */) return this.#readDeclaration()
     if (this.#skipping) {
-      this.#beginTag(next === 0x2f ? 'end' : 'start')
-      return this.#skipTag(text)
+      this.#tagEnd.begin(next === 0x2f /* / */ ? 'end' : 'start')
+      this.#pos++
+      return true
     }
-    return next === 0x2f /* / */ ? this.#readEndTag(text) : this.#readStartTag(text)
+    return next === 0x2f ? this.#readEndTag(text) : this.#readStartTag(text)
   }
 
   // --- text -----------------------------------------------------------------------------------------------------------
@@ -265,211 +237,122 @@ export class XmlStreamReader {
       this.#pos = end
       return true
     }
-    if (this.#open.length < 2) return this.#readOutside(text, from, end)
-    const to = end < text.length ? end : this.#contentEnd(text, from)
+    if (this.#tree.depth < 2) return this.#readOutside(text, from, end)
+    const to = end < text.length ? end : contentEnd(this.#window, from)
     if (to > from) {
-      const content = this.#window.content(from, to)
-      this.#text = this.#text === '' ? content : this.#text + content
+      this.#tree.addText(this.#window.content(from, to))
       this.#pos = to
-      if (!this.#count(to)) this.#breakBytes()
+      if (!this.#count(to)) this.#skip(undefined, this.#tree.depth - 1, this.#bytesProblem())
     }
     return to === end
-  }
-
-  /** Where text ends that has its meaning already: before a CR, a `]]` or a reference that the next window may go on with. */
-  #contentEnd(text: string, from: number): number {
-    let to = text.length
-    const last = text.charCodeAt(to - 1)
-    if (last === 0xd) to--
-    else if (last === 0x5d /* ] */) to -= text.charCodeAt(to - 2) === 0x5d ? 2 : 1
-    return this.#window.unfinishedReference(from, Math.max(from, to))
   }
 
   #readOutside(text: string, from: number, end: number): boolean {
     for (let i = from; i < end; i++) {
       if (isSpace(text.charCodeAt(i))) continue
       if (this.#closed) this.#window.fail(i, 'text stands after the end of the stream')
-      if (this.#open.length === 1) this.#window.fail(i, 'text stands between stanzas')
+      if (this.#tree.depth === 1) this.#window.fail(i, 'text stands between stanzas')
       this.#window.fail(i, 'text stands before the stream; is this the port of an XMPP server')
     }
     this.#pos = this.#counted = end
     return true
   }
 
-  #openSection(text: string): boolean {
-    const from = this.#pos
-    const start = text.slice(from, from + SECTION.length)
-    if (start !== SECTION) {
-      if (SECTION.startsWith(start)) return false
-      if ('<!--'.startsWith(start.slice(0, 4))) {
-        if (start.length < 4) return false
-        this.#window.fail(from, 'comments are not allowed in XMPP')
-      }
-      if ('<!DOCTYPE'.startsWith(start)) {
-        if (start.length < 9) return false
-        this.#window.fail(from, 'document types are not allowed in XMPP')
-      }
-      this.#window.fail(from, "'<!' begins neither text nor an element")
-    }
-    if (this.#open.length < 2 && !this.#skipping) this.#window.fail(from, 'a CDATA section stands outside a stanza')
+  #openSection(): boolean {
+    const start = sectionStart(this.#window, this.#pos)
+    if (start === undefined) return false
+    if (this.#tree.depth < 2 && !this.#skipping) this.#window.fail(this.#pos, 'a CDATA section stands outside a stanza')
     this.#inSection = true
-    this.#pos = from + SECTION.length
+    this.#pos = start
     return true
   }
 
-  #readSection(text: string): boolean {
-    const from = this.#pos
-    const end = text.indexOf(']]>', from)
-    let to = end
-    if (end === -1) {
-      to = text.length
-      const last = text.charCodeAt(to - 1)
-      if (last === 0x5d) to -= text.charCodeAt(to - 2) === 0x5d ? 2 : 1
-      else if (last === 0xd) to--
-      to = Math.max(from, to)
-    }
-    if (!this.#skipping) this.#text += this.#window.literal(from, to)
-    this.#pos = to
-    if (end !== -1) {
-      this.#inSection = false
-      this.#pos = end + 3
-    }
-    if (!this.#skipping && !this.#count(this.#pos)) this.#breakBytes()
-    return end !== -1
+  #readSection(): boolean {
+    const { to, whole } = sectionEnd(this.#window, this.#pos)
+    if (!this.#skipping && to > this.#pos) this.#tree.addText(this.#window.literal(this.#pos, to))
+    this.#inSection = !whole
+    this.#pos = whole ? to + 3 : to
+    if (!this.#skipping && !this.#count(this.#pos)) this.#skip(undefined, this.#tree.depth - 1, this.#bytesProblem())
+    return whole
   }
 
-  #readDeclaration(text: string): boolean {
-    const from = this.#pos
-    const start = text.slice(from, from + 6)
-    if (
-      this.#open.length > 0 ||
-      this.#declared ||
-      this.#closed ||
-      !'<?xml '.startsWith(start.replace(/[\t\r\n]$/, ' '))
-    ) {
-      this.#window.fail(from, 'processing instructions are not allowed in XMPP')
-    }
-    const end = text.indexOf('?>', from)
-    if (end === -1) {
-      if (text.length - from > DECLARATION_LENGTH_MAX) this.#window.fail(from, 'the XML declaration does not end')
-      return false
-    }
-    const declaration = text.slice(from, end + 2)
-    const found =
-      /^<\?xml\s+version\s*=\s*(["'])1\.[0-9]+\1(?:\s+encoding\s*=\s*(["'])([\w.-]+)\2)?(?:\s+standalone\s*=\s*(["'])(?:yes|no)\4)?\s*\?>$/.exec(
-        declaration,
-      )
-    if (found === null) this.#window.fail(from, 'the XML declaration is wrong')
-    const encoding = found[3]
-    if (encoding !== undefined && encoding.toLowerCase() !== 'utf-8') {
-      this.#window.fail(from, `encoding '${printableName(encoding)}' is not allowed in XMPP, only UTF-8`)
-    }
+  #readDeclaration(): boolean {
+    const allowed = this.#tree.depth === 0 && !this.#declared && !this.#closed
+    const end = declarationEnd(this.#window, this.#pos, allowed)
+    if (end === undefined) return false
     this.#declared = true
-    this.#pos = this.#counted = end + 2
+    this.#pos = this.#counted = end
     return true
   }
 
   // --- tags -----------------------------------------------------------------------------------------------------------
 
   #readStartTag(text: string): boolean {
-    const outer = this.#scopes[this.#scopes.length - 1] ?? NO_SCOPE
     if (this.#closed) this.#window.fail(this.#pos, 'an element stands after the end of the stream')
-    const tag = readStartTag(this.#window, this.#pos, this.#names, outer, this.#limits.attributesMax)
+    const tree = this.#tree
+    const tag = readStartTag(this.#window, this.#pos, this.#names, tree.scope, this.#limits.attributesMax)
     if (tag === undefined) return this.#suspendTag(text, 'start')
     this.#pos = tag.end
     let fits = this.#count(tag.end)
-    if (this.#open.length === 0) return this.#openStream(tag, fits)
-    const openInside = this.#open.length
-    const parent = this.#open[openInside - 1] as Building
-    const repeated = tag.added + (openInside > 1 && tag.ns !== parent.ns && tag.xmlns === undefined ? tag.ns.length : 0)
-    if (repeated > 0) {
-      this.#bytes += repeated
+    const { depth } = tree
+    if (depth === 0) return this.#openStream(tag, fits)
+    // Namespaces declared further out count where they are used: one long name used often must not grow when written.
+    const inherited = depth > 1 && tag.xmlns === undefined && tag.ns !== tree.innermost.ns
+    if (inherited || tag.added > 0) {
       this.#roomy = false
+      this.#bytes += tag.added + (inherited ? tag.ns.length : 0)
       fits = this.#countNow(tag.end)
     }
-    const child: Building = { name: tag.name.local, ns: tag.ns, attrs: tag.attrs, children: NO_CHILDREN }
-    if (tag.tooManyAttributes) {
-      return this.#skip(
-        child,
-        openInside - (tag.selfClosing ? 1 : 0),
-        `an element with more than ${this.#limits.attributesMax} attributes`,
-      )
-    }
-    if (openInside > this.#limits.depthMax) {
-      return this.#skip(
-        child,
-        openInside - (tag.selfClosing ? 1 : 0),
-        `elements nested more than ${this.#limits.depthMax} deep`,
-      )
-    }
-    if (!fits) {
-      return this.#skip(child, openInside - (tag.selfClosing ? 1 : 0), this.#bytesProblem())
-    }
-    if (openInside > 1) {
-      this.#flushText(parent)
-      append(parent, child)
-    }
-    if (!tag.selfClosing) {
-      this.#open.push(child)
-      this.#openNames.push(tag.name.text)
-      this.#scopes.push(tag.scope)
-    } else if (openInside === 1) this.#finish(child)
+    if (tag.tooManyAttributes || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, fits)
+    const added = tree.add(tag)
+    if (depth === 1 && tag.selfClosing) this.#finish(added)
     return true
   }
 
   #openStream(tag: StartTag, fits: boolean): boolean {
     if (!fits || tag.tooManyAttributes) this.#window.fail(this.#pos, "the stream's start tag is over the limits")
     if (tag.selfClosing) this.#window.fail(this.#pos, 'the stream ends in its start tag')
-    const { name, ns, scope } = tag
     const attrs = new Map(tag.attrs)
     if (tag.xmlns !== undefined) attrs.set('xmlns', tag.xmlns)
-    this.#open.push({ name: name.local, ns, attrs, children: NO_CHILDREN })
-    this.#openNames.push(name.text)
-    this.#scopes.push(scope)
+    this.#tree.openRoot(tag.name.text, tag.scope)
     this.#settle()
-    this.#handlers.onOpen({ name: name.local, ns, attrs })
+    this.#handlers.onOpen({ name: tag.name.local, ns: tag.ns, attrs })
     return true
   }
 
   #readEndTag(text: string): boolean {
-    const depth = this.#open.length
+    const { depth, name } = this.#tree
     if (depth === 0) this.#window.fail(this.#pos, 'an end tag stands outside the stream')
-    const name = this.#openNames[depth - 1] as string
-    const nameAt = this.#pos + 2
-    let end = nameAt + name.length
-    if (!text.startsWith(name, nameAt) || text.charCodeAt(end) !== 0x3e /* > */) {
-      end = text.indexOf('>', nameAt)
+    const from = this.#pos + 2
+    let end = from + name.length
+    if (!text.startsWith(name, from) || text.charCodeAt(end) !== 0x3e /* > */) {
+      end = text.indexOf('>', from)
       if (end === -1) return this.#suspendTag(text, 'end')
-      const written = text.slice(nameAt, end)
-      if (written.replace(/[ \t\r\n]+$/, '') !== name) {
-        this.#window.fail(this.#pos, `</${printableName(written)}> ends <${printableName(name)}>`)
-      }
+      this.#checkEndTag(text, from, end)
     }
     this.#pos = end + 1
-    if (!this.#count(this.#pos) && depth > 1) {
-      this.#skip(undefined, depth - 2, this.#bytesProblem())
+    if (depth === 1) {
+      this.#tree.clear(0)
+      this.#closed = true
+      this.#handlers.onClose()
       return true
     }
-    const closing = this.#open.pop() as Building
-    this.#openNames.pop()
-    this.#scopes.pop()
-    if (depth > 1) {
-      this.#flushText(closing)
-      if (depth === 2) this.#finish(closing)
-      return true
-    }
-    this.#closed = true
-    this.#handlers.onClose()
+    if (!this.#count(this.#pos)) return this.#skip(undefined, depth - 2, this.#bytesProblem())
+    const closed = this.#tree.close()
+    if (depth === 2) this.#finish(closed)
     return true
   }
 
-  #flushText(parent: Building): void {
-    if (this.#text === '') return
-    append(parent, this.#text)
-    this.#text = ''
+  #checkEndTag(text: string, from: number, end: number): void {
+    const { name } = this.#tree
+    let to = end
+    while (to > from && isSpace(text.charCodeAt(to - 1))) to--
+    if (to - from === name.length && text.startsWith(name, from)) return
+    const opened = name === UNWRITTEN_NAME ? 'nothing' : `<${printableName(name)}>`
+    this.#window.fail(from - 2, `</${printableName(text.slice(from, to))}> ends ${opened}`)
   }
 
-  #finish(root: Building): void {
+  #finish(root: XmlElement): void {
     this.#settle()
     this.#handlers.onElement(root)
   }
@@ -480,63 +363,33 @@ export class XmlStreamReader {
     this.#counted = this.#pos
   }
 
-  // --- tags that the window does not finish ---------------------------------------------------------------------------
-
-  #beginTag(kind: TagKind): void {
-    this.#tag = kind
-    this.#quote = 0
-    this.#slash = false
-    this.#pos++
-  }
-
   /** Puts an unfinished tag aside until its end has come. */
   #suspendTag(text: string, kind: TagKind): false {
     const from = this.#pos
-    this.#beginTag(kind)
-    if (this.#seekTagEnd(text, from + 1) !== -1) this.#window.fail(from, 'a tag is malformed')
+    this.#tagEnd.begin(kind)
+    if (this.#tagEnd.seek(this.#window, from + 1) !== -1) this.#window.fail(from, 'a tag is malformed')
     this.#countNow(from)
     this.#pos = this.#counted = text.length
-    this.#holdTag(text.slice(from), text.slice(from))
+    const tag = text.slice(from)
+    this.#holdTag(tag, tag)
     return false
   }
 
-  #holdTag(tail: string, uncounted: string): void {
-    this.#tail = tail
+  #holdTag(tag: string, uncounted: string): void {
     this.#bytes += this.#ascii ? uncounted.length : utf8Length(uncounted)
+    this.#tail = tag
     if (this.#bytes <= this.#limits.stanzaBytesMax) return
     this.#tail = ''
-    const depth = this.#open.length
-    if (depth === 0) this.#window.fail(this.#window.text.length, "the stream's start tag is over the limits")
-    if (depth === 1 && this.#tag === 'end')
-      this.#window.fail(this.#window.text.length, 'the end of the stream is malformed')
-    const outer = this.#scopes[depth - 1] as NamespaceScope
-    this.#skip(
-      depth === 1 ? { ...readBrokenHead(tail, this.#names, outer), children: NO_CHILDREN } : undefined,
-      depth - 1,
-      this.#bytesProblem(),
-    )
+    const { depth, scope } = this.#tree
+    if (depth === 0 || (depth === 1 && this.#tagEnd.kind === 'end')) {
+      this.#failAtEnd("a tag of the stream's root is over the limits")
+    }
+    const head = depth === 1 ? readBrokenHead(tag, this.#names, scope) : undefined
+    this.#skip(head && headOf(head), depth - 1, this.#bytesProblem())
   }
 
-  /** Index of the `>` that ends the tag, -1 when it is not in the text. Goes on where the text before ended. */
-  #seekTagEnd(text: string, from: number): number {
-    if (this.#tag === 'end') return text.indexOf('>', from)
-    let quote = this.#quote
-    let slash = this.#slash
-    let i = from
-    for (; i < text.length; i++) {
-      const unit = text.charCodeAt(i)
-      if (unit === 0x3c /* < */) this.#window.fail(i, "'<' stands inside a tag; write '&lt;'")
-      if (quote !== 0) {
-        if (unit === quote) quote = 0
-        continue
-      }
-      if (unit === 0x3e /* > */) break
-      slash = unit === 0x2f
-      if (unit === 0x22 || unit === 0x27) quote = unit
-    }
-    this.#quote = quote
-    this.#slash = slash
-    return i < text.length ? i : -1
+  #failAtEnd(cause: string): never {
+    return this.#window.fail(this.#window.text.length, cause)
   }
 
   // --- limits ---------------------------------------------------------------------------------------------------------
@@ -558,82 +411,54 @@ export class XmlStreamReader {
     return `more than ${this.#limits.stanzaBytesMax} bytes`
   }
 
-  #breakBytes(): void {
-    this.#skip(undefined, this.#open.length - 1, this.#bytesProblem())
+  #skipFrom(tag: StartTag, fits: boolean): true {
+    const { depth } = this.#tree
+    const { attributesMax, depthMax } = this.#limits
+    const problem = tag.tooManyAttributes
+      ? `an element with more than ${attributesMax} attributes`
+      : fits
+        ? `elements nested more than ${depthMax} deep`
+        : this.#bytesProblem()
+    const head = headOf({ name: tag.name.local, ns: tag.ns, attrs: tag.attrs })
+    return this.#skip(head, depth - (tag.selfClosing ? 1 : 0), problem)
   }
 
   /**
    * Gives the first-level element up.
-   * @param broken the element whose start tag broke the limit; `undefined` when it was none
-   * @param depth elements of the stanza that are open still
+   * @param broken its start tag, where that is what broke the limit
+   * @param depth elements of it that are open still
    */
-  #skip(broken: Building | undefined, depth: number, problem: string): true {
-    const { name, ns, attrs } = (this.#open[1] ?? broken) as Building
-    this.#open.length = this.#openNames.length = this.#scopes.length = 1
-    this.#text = ''
+  #skip(broken: XmlElement | undefined, depth: number, problem: string): true {
+    const head = headOf((this.#tree.first ?? broken) as XmlElement)
+    this.#tree.clear(1)
     this.#bytes = 0
     this.#skipDepth = depth
-    this.#skipping = true
-    if (depth === 0 && this.#tag === undefined) this.#endSkip()
-    const text = `<${printableName(name)}> was skipped: it has ${problem}. Send less in one stanza.`
-    const code: XmqErrorCode = 'too-large'
-    this.#handlers.onSkipped({ name, ns, attrs, children: NO_CHILDREN }, new XmqError(code, text))
+    this.#skipping = depth > 0 || this.#tagEnd.kind !== undefined
+    if (!this.#skipping) this.#settle()
+    const text = `<${printableName(head.name)}> was skipped: it has ${problem}. Send less in one stanza.`
+    this.#handlers.onSkipped(head, new XmqError('too-large', text))
     return true
   }
 
   #skipTag(text: string): boolean {
-    const end = this.#seekTagEnd(text, this.#pos)
-    this.#pos = end === -1 ? text.length : end + 1
-    if (end === -1) return true
-    if (this.#tag === 'end') this.#skipDepth--
-    else if (!this.#slash) this.#skipDepth++
-    this.#tag = undefined
-    if (this.#skipDepth === 0) this.#endSkip()
-    return true
-  }
-
-  #endSkip(): void {
+    const end = this.#tagEnd.seek(this.#window, this.#pos)
+    if (end === -1) {
+      this.#pos = text.length
+      return true
+    }
+    this.#pos = end + 1
+    if (this.#tagEnd.kind === 'end') this.#skipDepth--
+    else if (!this.#tagEnd.selfClosing) this.#skipDepth++
+    this.#tagEnd.kind = undefined
+    if (this.#skipDepth > 0) return true
     this.#skipping = false
     this.#settle()
+    return true
   }
 }
 
-/** A copy in one piece: a slice would keep all of the text alive (invariant 5), a concatenation is slower to read. */
+/** A copy in one piece: a slice would keep all of the text alive (invariant 4), a concatenation is slower to read. */
 function copyOf(text: string, from: number, to: number): string {
   const middle = from + (WINDOW_LENGTH >> 1)
   return [text.slice(from, middle), text.slice(middle, to)].join('')
-}
-
-function append(parent: Building, child: XmlNode): void {
-  if (parent.children === NO_CHILDREN) parent.children = [child]
-  else (parent.children as XmlNode[]).push(child)
-}
-
-/**
- * Reads one whole element: a WebSocket frame (RFC 7395), a stored payload, a literal in a test.
- *
- * @param contextNs the default namespace where the text stands, `jabber:client` unless given, as in `writeElement`
- * @throws XmqError `malformed-xml` when it is not exactly one element, `too-large` when it breaks a limit
- */
-export function parseElement(text: string, contextNs: string = NS_CLIENT, limits?: Partial<ReaderLimits>): XmlElement {
-  let found: XmlElement | undefined
-  const reader = new XmlStreamReader(
-    {
-      onOpen: () => {},
-      onElement(root) {
-        if (found !== undefined) throw new XmqError('malformed-xml', 'Malformed XML: more than one element.')
-        found = root
-      },
-      onSkipped(_head, error) {
-        throw error
-      },
-      onClose: () => {},
-    },
-    limits,
-  )
-  reader.reset(contextNs)
-  reader.write(text)
-  if (found !== undefined && reader.bufferedBytes === 0) return found
-  const problem = text.trim() === '' ? 'no element' : 'the element does not end'
-  throw new XmqError('malformed-xml', `Malformed XML at character ${text.length}: ${problem}.`)
 }

@@ -9,7 +9,7 @@
 import { childElements, element, findChild, textOf, type XmlElement, type XmlNode } from './element.ts'
 import { XmqError } from './errors.ts'
 import { TOPIC_BYTES_MAX } from './limits.ts'
-import { NS_CLIENT, NS_JSON, NS_TOPIC } from './namespaces.ts'
+import { NS_CLIENT, NS_JSON, NS_QUEUE, NS_TOPIC } from './namespaces.ts'
 import { utf8Length } from './writer.ts'
 
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
@@ -80,7 +80,7 @@ export function decodeRequest(iq: XmlElement): TopicRequest | undefined {
   if (xmq === undefined) return undefined
   const topic = decodeTopic(xmq)
   const siblings = childElements(iq).filter((child) => child !== xmq)
-  const inside = childElements(xmq)
+  const inside = payloadElements(xmq)
   if (siblings.length === 0) return { topic, form: 'nested', payload: inside, xmq }
   if (siblings.length > 1) {
     throw new XmqError('bad-request', 'A request has one payload element beside <xmq/>; put more inside <xmq/>.')
@@ -115,7 +115,12 @@ export function decodeMessagePayload(message: XmlElement): Payload {
   if (json !== undefined) return { kind: 'json', text: textOf(json) }
   const body = findChild(message, 'body', NS_CLIENT)
   if (body !== undefined) return { kind: 'text', text: textOf(body) }
-  return payloadOf(xmq === undefined ? [] : childElements(xmq))
+  return payloadOf(xmq === undefined ? [] : payloadElements(xmq))
+}
+
+/** What is nested in `<xmq/>`, without XMQ's own children. */
+function payloadElements(xmq: XmlElement): XmlElement[] {
+  return childElements(xmq).filter((child) => child.ns !== NS_QUEUE)
 }
 
 /** The payload of a request or of its answer. */

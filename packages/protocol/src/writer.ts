@@ -4,7 +4,10 @@
  */
 import type { XmlElement, XmlNode } from './element.ts'
 import { XmqError } from './errors.ts'
-import { NS_CLIENT } from './namespaces.ts'
+import { NS_CLIENT, NS_XML } from './namespaces.ts'
+import { findIllegalCharacter, isName } from './xml-characters.ts'
+
+export { findIllegalCharacter, type IllegalCharacter } from './xml-characters.ts'
 
 // Everything that needs a second look: control characters, markup, and surrogates (which may be unpaired).
 // oxlint-disable-next-line no-control-regex -- finding control characters is the purpose
@@ -12,32 +15,8 @@ const TEXT_SPECIAL = /[\u0000-\u0008\u000b-\u001f&<>\ud800-\udfff\ufffe\uffff]/
 // oxlint-disable-next-line no-control-regex -- finding control characters is the purpose
 const ATTR_SPECIAL = /[\u0000-\u001f&<>"'\ud800-\udfff\ufffe\uffff]/
 
-/** Where and what the first character is that XML 1.0 cannot carry (XML 1.0 production 2). */
-export interface IllegalCharacter {
-  /** Index in UTF-16 code units. */
-  readonly index: number
-  /** `U+0000`, as people write it. */
-  readonly name: string
-}
-
-/** The first character of `text` that XML 1.0 cannot carry, or `undefined`. Unpaired surrogates count. */
-export function findIllegalCharacter(text: string): IllegalCharacter | undefined {
-  for (let index = 0; index < text.length; index++) {
-    const unit = text.charCodeAt(index)
-    if (unit >= 0x20 && unit < 0xd800) continue
-    if (unit === 0x9 || unit === 0xa || unit === 0xd) continue
-    if (unit >= 0xe000 && unit < 0xfffe) continue
-    if (unit >= 0xd800 && unit < 0xdc00) {
-      const next = text.charCodeAt(index + 1)
-      if (next >= 0xdc00 && next < 0xe000) {
-        index++
-        continue
-      }
-    }
-    return { index, name: `U+${unit.toString(16).toUpperCase().padStart(4, '0')}` }
-  }
-  return undefined
-}
+/** Anything whose bytes, once escaped, may be more than one. */
+const NOT_PLAIN = /[^ !#-%(-;=?-~]/
 
 /**
  * Throws when `text` holds a character that XML cannot carry: such a character would close the stream.
@@ -87,28 +66,54 @@ function escapeCharacter(character: string): string {
   }
 }
 
+/** Names that were found good: a program has a few dozen. Bounded, so that names off the wire cannot fill it. */
+const goodElementNames = new Set<string>()
+const goodAttributeNames = new Set<string>()
+const GOOD_NAMES_MAX = 1024
+
 /**
  * An element as XML text.
  *
  * @param contextNs the default namespace where the text will stand; the element declares its own only if it differs.
  *   On streams that is the content namespace, which XMQ always calls `jabber:client` (docs/protocol.md "Streams").
- * @throws XmqError `illegal-character`, naming the character and the place
+ * @throws XmqError `illegal-character`, naming the character and the place; `bad-request` on a name that XML does not allow
  */
 export function writeElement(root: XmlElement, contextNs: string = NS_CLIENT): string {
-  const { name } = root
+  const { ns, children } = root
+  if (!goodElementNames.has(root.name)) checkElementName(root.name)
+  // `xml` is the one prefix that needs no declaration, and its namespace must never be the default one.
+  const name = ns === NS_XML ? `xml:${root.name}` : root.name
+  const innerNs = ns === NS_XML ? contextNs : ns
   let out = `<${name}`
-  if (root.ns !== contextNs) out += ` xmlns='${escapeAttr(root.ns)}'`
+  if (innerNs !== contextNs) out += ` xmlns='${escapeAttr(ns, `the namespace of <${name}>`)}'`
   for (const [key, value] of root.attrs) {
+    if (!goodAttributeNames.has(key)) checkAttributeName(key, name)
     out += ` ${key}='${ATTR_SPECIAL.test(value) ? escapeAttr(value, `attribute '${key}' of <${name}>`) : value}'`
   }
-  const { children } = root
-  if (children.length === 0) return `${out}/>`
+  const { length } = children
+  if (length === 0) return `${out}/>`
   out += '>'
-  for (let index = 0; index < children.length; index++) {
+  for (let index = 0; index < length; index++) {
     const child = children[index] as XmlNode
-    out += typeof child === 'string' ? escapeText(child, `the text of <${name}>`) : writeElement(child, root.ns)
+    if (typeof child !== 'string') out += writeElement(child, innerNs)
+    else out += TEXT_SPECIAL.test(child) ? escapeText(child, `the text of <${name}>`) : child
   }
   return `${out}</${name}>`
+}
+
+function checkElementName(name: string): void {
+  if (!isName(name) || name.includes(':')) {
+    throw new XmqError('bad-request', `'${name}' is no name for an element; use letters, digits, '-', '_' and '.'.`)
+  }
+  if (goodElementNames.size < GOOD_NAMES_MAX) goodElementNames.add(name)
+}
+
+function checkAttributeName(name: string, of: string): void {
+  if (!isName(name) || name === 'xmlns') {
+    const hint = name === 'xmlns' ? "set the element's `ns` instead" : "use letters, digits, '-', '_' and '.'"
+    throw new XmqError('bad-request', `'${name}' is no name for an attribute of <${of}>; ${hint}.`)
+  }
+  if (goodAttributeNames.size < GOOD_NAMES_MAX) goodAttributeNames.add(name)
 }
 
 /** UTF-8 bytes of a string. An unpaired surrogate counts as three. */
@@ -130,14 +135,29 @@ function isLowSurrogate(unit: number): boolean {
   return unit >= 0xdc00 && unit < 0xe000
 }
 
-/** UTF-8 bytes of a string with all five XML entities escaped: the most that any server makes of it on the way. */
+/**
+ * UTF-8 bytes of text with everything escaped that may be, all five entities included: the most that any server makes of it
+ * on the way.
+ */
 export function escapedLength(text: string): number {
-  let bytes = utf8Length(text)
+  return NOT_PLAIN.test(text) ? utf8Length(text) + escapes(text, false) : text.length
+}
+
+function escapedAttrLength(value: string): number {
+  return NOT_PLAIN.test(value) ? utf8Length(value) + escapes(value, true) : value.length
+}
+
+/** Bytes that escaping adds. */
+function escapes(text: string, inAttribute: boolean): number {
+  let bytes = 0
   for (let index = 0; index < text.length; index++) {
     const unit = text.charCodeAt(index)
+    if (unit > 0x3e) continue
     if (unit === 0x26) bytes += 4
     else if (unit === 0x3c || unit === 0x3e) bytes += 3
     else if (unit === 0x22 || unit === 0x27) bytes += 5
+    else if (unit === 0xd) bytes += 4
+    else if (inAttribute && (unit === 0x9 || unit === 0xa)) bytes += unit === 0x9 ? 3 : 4
   }
   return bytes
 }
@@ -148,10 +168,12 @@ export function escapedLength(text: string): number {
  */
 export function wireLength(node: XmlNode, contextNs: string = NS_CLIENT): number {
   if (typeof node === 'string') return escapedLength(node)
-  let bytes = utf8Length(node.name) * 2 + 5
-  if (node.ns !== contextNs) bytes += 9 + escapedLength(node.ns)
-  for (const [key, value] of node.attrs) bytes += utf8Length(key) + 4 + escapedLength(value)
-  for (const child of node.children) bytes += wireLength(child, node.ns)
+  const { ns } = node
+  const innerNs = ns === NS_XML ? contextNs : ns
+  let bytes = utf8Length(node.name) * 2 + (ns === NS_XML ? 13 : 5)
+  if (innerNs !== contextNs) bytes += 9 + escapedAttrLength(ns)
+  for (const [key, value] of node.attrs) bytes += utf8Length(key) + 4 + escapedAttrLength(value)
+  for (const child of node.children) bytes += wireLength(child, innerNs)
   return bytes
 }
 

@@ -20,6 +20,33 @@ export function isSpace(unit: number): boolean {
   return unit === 0x20 || unit === 0xa || unit === 0x9 || unit === 0xd
 }
 
+/** Where and what the first character is that XML 1.0 cannot carry (XML 1.0 production 2). */
+export interface IllegalCharacter {
+  /** Index in UTF-16 code units. */
+  readonly index: number
+  /** `U+0000`, as people write it. */
+  readonly name: string
+}
+
+/** The first character of `text` that XML 1.0 cannot carry, or `undefined`. Unpaired surrogates count. */
+export function findIllegalCharacter(text: string): IllegalCharacter | undefined {
+  for (let index = 0; index < text.length; index++) {
+    const unit = text.charCodeAt(index)
+    if (unit >= 0x20 && unit < 0xd800) continue
+    if (unit === 0x9 || unit === 0xa || unit === 0xd) continue
+    if (unit >= 0xe000 && unit < 0xfffe) continue
+    if (unit >= 0xd800 && unit < 0xdc00) {
+      const next = text.charCodeAt(index + 1)
+      if (next >= 0xdc00 && next < 0xe000) {
+        index++
+        continue
+      }
+    }
+    return { index, name: `U+${unit.toString(16).toUpperCase().padStart(4, '0')}` }
+  }
+  return undefined
+}
+
 /** What a name means in the syntax of namespaces. */
 export type NameKind =
   /** `topic` */
@@ -76,4 +103,9 @@ function splitName(text: string): QName | undefined {
   if (!NC_NAME.test(prefix) || !NC_NAME.test(local)) return undefined
   const kind: NameKind = prefix === 'xmlns' ? 'declaration' : prefix === 'xml' ? 'xml' : 'prefixed'
   return { text, prefix, local, kind }
+}
+
+/** Whether `text` is a name in an XML document with namespaces: at most one colon. */
+export function isName(text: string): boolean {
+  return splitName(text) !== undefined
 }

@@ -59,7 +59,7 @@ export function readStartTag(
   let i = nameEnd(text, at + 1)
   if (i === length) return undefined
   const name = nameAt(window, names, at + 1, i)
-  if (name.kind === 'xmlns' || name.kind === 'declaration') window.fail(at, `<${name.text}> is no element's name`)
+  if (name.kind === 'declaration') window.fail(at, `<${name.text}> is no element's name`)
   let attrs: Map<string, string> | undefined
   let prefixes: Map<string, string> | undefined
   let prefixed: QName[] | undefined
@@ -143,7 +143,7 @@ export function readBrokenHead(
   pair.lastIndex = nameEnd(text, 1)
   for (let found = pair.exec(text); found !== null; found = pair.exec(text)) {
     const key = found[1] as string
-    const value = found[2] ?? (found[3] as string)
+    const value = found[2] ?? found[3] ?? ''
     if (key === 'xmlns') xmlns = value
     else if (ADDRESSING.has(key)) attrs.set(key, value)
   }
