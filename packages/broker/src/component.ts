@@ -106,6 +106,9 @@ type State =
   | { readonly name: 'down'; readonly problem: LinkProblem; readonly retryAt: number; readonly cancel: () => void }
   | { readonly name: 'closed'; readonly reason?: XmqError }
 
+/** Replaced again within so many long pauses: the two brokers take the domain from each other in turn. */
+const REPLACED_PAUSES = 5
+
 /**
  * A link to the server for one queue domain; `start()` connects it.
  * @throws XmqError `invalid-config` naming the option that is wrong
@@ -124,8 +127,8 @@ class Link implements ComponentLink {
   #failures = 0
   #everUp = false
   #conflictSince: number | undefined
-  /** Whether a connection of ours was replaced by another broker's before (Prosody's `kick_old`). */
-  #replacedBefore = false
+  /** When a connection of ours was last replaced by another broker's (Prosody's `kick_old`). */
+  #replacedAt = Number.NEGATIVE_INFINITY
   readonly #counts = { stanzasIn: 0, stanzasOut: 0, bytesIn: 0, dropped: 0, ignored: 0, tries: 0 }
   /** Bytes out on the streams before the present one. */
   #bytesOutBefore = 0
@@ -299,9 +302,9 @@ class Link implements ComponentLink {
       return false
     }
     if (wasUp) {
-      const again = this.#replacedBefore
-      this.#replacedBefore = true
-      return again
+      const isAgain = now - this.#replacedAt < REPLACED_PAUSES * this.#rules.longPauseMs
+      this.#replacedAt = now
+      return isAgain
     }
     this.#conflictSince ??= now
     return !this.#everUp && now - this.#conflictSince >= this.#rules.conflictPatienceMs

@@ -1,7 +1,7 @@
 /**
  * What a stream has still to write. Owner: one `ComponentStream`; ends with its connection.
  *
- *   append -> joined --flush--> the socket's buffer -> the kernel's: gone
+ *   append -> joined --flush, or the turn's end--> the socket's buffer -> the kernel's: gone
  *
  * Invariants:
  * 1. `bytes` is everything appended that the kernel has not taken yet.
@@ -35,7 +35,6 @@ export class Outbound {
   #congested = false
   #over = false
   #scheduled = false
-  #held = false
 
   constructor(port: OutboundPort) {
     this.#port = port
@@ -55,24 +54,13 @@ export class Outbound {
     return this.#congested
   }
 
-  /** Between `hold` and `release` nothing is written by itself: an input chunk is being handled. */
-  hold(): void {
-    this.#held = true
-  }
-
-  /** Ends {@link hold} and writes what was joined. */
-  release(): void {
-    this.#held = false
-    this.flush()
-  }
-
   /** Takes a stanza. False: the bound is reached and it was dropped. */
   append(text: string): boolean {
     if (this.#over) return false
     this.#joined += text
     this.#joinedStanzas++
     if (this.#joined.length >= JOINED_LENGTH_MAX) this.flush()
-    else if (!this.#held && !this.#scheduled) {
+    else if (!this.#scheduled) {
       this.#scheduled = true
       queueMicrotask(() => {
         this.#scheduled = false

@@ -47,7 +47,7 @@ export function streamErrorProblem(error: XmlElement, place: LinkPlace, handshak
     case 'conflict':
       return handshakeDone
         ? problem('conflict', `Another broker took over ${domain} at ${at}: ${said}`, 'contested', takenHint(domain))
-        : problem('conflict', `${at} lets nobody else connect as ${domain}: ${said}`, 'contested', conflictHint(domain))
+        : problem('conflict', `${at} refused a connection as ${domain}: ${said}`, 'contested', conflictHint(domain))
     case 'host-unknown':
     case 'host-gone':
       return problem('invalid-config', `${at} has no component ${domain}: ${said}`, 'later', unknownHint(domain))
@@ -134,7 +134,7 @@ function connectHint({ host, port }: LinkPlace, code: string): string {
   return (
     `Is the server running, and is its component port enabled? ejabberd: a listener with 'port: ${port}' and ` +
     `'module: ejabberd_service' in ejabberd.yml. Prosody: at least one Component block and 'component_ports = { ${port} }' ` +
-    "in prosody.cfg.lua. Both listen on loopback only unless 'ip' or 'component_interfaces' say otherwise."
+    "in prosody.cfg.lua (on loopback only, unless 'component_interfaces' says otherwise)."
   )
 }
 

@@ -8,7 +8,8 @@
  * Invariants:
  * 1. `onEnd` is called exactly once, and nothing after it; `onUp` at most once, before any stanza.
  * 2. The socket is never paused: what arrives is read at once (design section 5, "Overload").
- * 3. One input chunk causes at most one write, however many stanzas its handling sends.
+ * 3. One input chunk causes one write, however many stanzas its handling sends (one for each 256 KiB of them): a chunk is
+ *    handled in one turn, and `Outbound` writes at the turn's end or when told to.
  * 4. A handler's fault does not disturb the reader: the chunk is finished first, then the fault is thrown.
  */
 import { createHash } from 'node:crypto'
@@ -155,14 +156,13 @@ export class ComponentStream {
     this.#handlers.onBytes(chunk.length)
     const text = this.#decoder.write(chunk)
     if (text === '') return
-    this.#outbound.hold()
     try {
       this.#reader.write(text)
     } catch (error) {
       this.#end(this.#malformed(XmqError.from(error, 'malformed-xml')))
     }
     if (this.#phase === 'up') this.#guard(() => this.#handlers.onChunkEnd())
-    this.#outbound.release()
+    this.#outbound.flush()
     if (this.#faults.length > 0) throw this.#faults.splice(0)[0]
   }
 

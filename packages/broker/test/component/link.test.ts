@@ -72,6 +72,10 @@ describe('handshake', () => {
     const status = await probe.untilState('down')
     expect(status).toMatchObject({ reason: { code: 'invalid-config' }, retryAt: bench.clock.now() + 45_000 })
     expect(hintOf(probe)).toContain(`Component "${DOMAIN}"`)
+    // The stream had no id: nothing is proved to whoever that is.
+    const peer = await server.peer(0)
+    await peer.until(() => peer.socket.destroyed)
+    expect(peer.received).not.toContain('<handshake>')
   })
 
   test('a port for clients is told from a component port', async () => {
@@ -443,6 +447,23 @@ describe('reconnecting', () => {
     expect(probe.fatal).toEqual([])
     const status = await probe.untilState('down')
     expect(status).toMatchObject({ retryAt: bench.clock.now() + 45_000 })
+  })
+
+  test('a link that is replaced by another broker now and then goes on', async () => {
+    const server = await bench.server()
+    const probe = await bench.upLink(server)
+    for (let times = 0; times < 3; times++) {
+      await bench.settled()
+      server.peers[times]?.streamError('conflict', 'Replaced by a new connection')
+      await probe.untilState('down')
+      bench.clock.advance(60_000)
+      await probe.untilState('up')
+      for (let minute = 0; minute < 10 * 12; minute++) {
+        await bench.settled()
+        bench.clock.advance(5_000)
+      }
+    }
+    expect(probe.fatal).toEqual([])
   })
 
   test('a link that is replaced by another broker twice gives up', async () => {

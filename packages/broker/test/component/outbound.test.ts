@@ -22,16 +22,7 @@ function setup(congestedBytes = 100, bytesMax = 1_000) {
 }
 
 describe('outbound', () => {
-  test('what is sent during an input chunk is written once, at its end', () => {
-    const { outbound, writes } = setup()
-    outbound.hold()
-    for (const text of ['a', 'b', 'c']) outbound.append(text)
-    expect(writes).toEqual([])
-    outbound.release()
-    expect(writes).toEqual(['abc'])
-  })
-
-  test('what is sent outside of a chunk is written once a turn', async () => {
+  test('what is sent in one turn is written once, at its end', async () => {
     const { outbound, writes } = setup()
     outbound.append('a')
     outbound.append('b')
@@ -94,7 +85,6 @@ describe('outbound', () => {
 
   test('a long run of sends is not joined into one string without bound', () => {
     const { outbound, writes } = setup(10_000_000, 100_000_000)
-    outbound.hold()
     for (let index = 0; index < 10; index++) outbound.append('x'.repeat(100 * 1024))
     expect(writes.length).toBe(3)
   })

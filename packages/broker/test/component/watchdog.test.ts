@@ -86,6 +86,20 @@ describe('alone on its domain', () => {
     expect(domain.log).toEqual([`old half-dead ${TIMEOUT_MS}`])
   })
 
+  test('one lost ping is asked again before it counts', () => {
+    const domain = new Domain()
+    domain.add(old)
+    domain.clock.advance(20_000)
+    let isLost = false
+    domain.pick = () => {
+      if (isLost) return domain.dogs[0]
+      isLost = true
+      return undefined
+    }
+    domain.clock.advance(60_000)
+    expect([isLost, domain.log]).toEqual([true, []])
+  })
+
   test('while other stanzas come in, a slow ping is waited for, but not for ever', () => {
     const domain = new Domain()
     const dog = domain.add(old)
@@ -119,6 +133,7 @@ describe('alone on its domain', () => {
     const attrs = new Map(forged.attrs).set('from', 'mallory@localhost/x')
     expect(dog.take(ping)).toBe(false)
     expect(dog.take({ ...forged, attrs })).toBe(false)
+    expect(dog.take(watch('get', old, 'x', `orders@${DOMAIN}`))).toBe(false)
     expect(dog.take(stanza('message', { from: DOMAIN, to: DOMAIN }))).toBe(false)
     expect(dog.take(stanza('iq', { type: 'error', id: 'other', from: DOMAIN, to: DOMAIN }))).toBe(false)
     expect(dog.take(watch('get', old))).toBe(true)
