@@ -316,6 +316,7 @@ class RunningBroker implements Broker {
       },
       onMisrouted: (other, stanza) => this.#links.get(other)?.receiveMisrouted(stanza),
       onFatal: (error) => {
+        if (this.#stopped !== undefined) return // each domain's link meets the same second broker
         this.#log.error('fatal', { domain, code: error.code, text: error.message })
         this.#emit('fatal', error)
         void this.#end(error)

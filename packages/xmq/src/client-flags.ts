@@ -1,0 +1,83 @@
+/** Where a client command connects: flags beat the environment, which beats what fits `xmq dev`. */
+import { readFileSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { parseJid } from '@xmq/protocol'
+import { present } from './config-file.ts'
+import { mistake } from './exit.ts'
+import type { Io, OutputFormat } from './io.ts'
+
+/** The port of `xmq dev`: that of XMPP clients (RFC 6120 3.2.1). */
+export const DEFAULT_PORT = 5222
+/** Where `xmq dev` listens. */
+export const DEFAULT_SERVICE: string = `xmpp://127.0.0.1:${DEFAULT_PORT}`
+/** An account that `xmq dev` makes at its first login. */
+export const DEFAULT_JID = 'xmq@localhost'
+
+/** Flags of every client command. There is none for a password: every user of the machine could read it. */
+export interface ClientFlags {
+  readonly service?: string
+  readonly jid?: string
+  readonly passwordFile?: string
+  readonly ca?: string
+  readonly timeout?: string
+  readonly output: OutputFormat
+}
+
+/** How a client command connects. */
+export interface Connection {
+  readonly service: string
+  readonly jid: string
+  readonly password: string
+  /** PEM certificates to trust besides those of the system. */
+  readonly ca: string | undefined
+}
+
+/** @throws XmqError `invalid-config` naming what is missing and how to give it */
+export function connectionOf(io: Io, flags: ClientFlags): Connection {
+  const service = flags.service ?? present(io.env['XMQ_SERVICE']) ?? DEFAULT_SERVICE
+  const jid = flags.jid ?? present(io.env['XMQ_JID']) ?? DEFAULT_JID
+  const { local } = parseJid(jid)
+  if (local === '') throw mistake(`--jid: '${jid}' names no account. Write user@domain.`)
+  const password = passwordOf(io, flags) ?? (isLocal(service) ? local : undefined)
+  if (password === undefined) {
+    throw mistake(`The password of ${jid} is not known. Give XMQ_PASSWORD, XMQ_PASSWORD_FILE or --password-file FILE.`)
+  }
+  const caFile = flags.ca ?? present(io.env['XMQ_CA'])
+  const ca = caFile === undefined ? undefined : readSmallFile(io, '--ca', caFile)
+  return { service, jid, password, ca }
+}
+
+function passwordOf(io: Io, flags: ClientFlags): string | undefined {
+  const text = present(io.env['XMQ_PASSWORD'])
+  if (flags.passwordFile === undefined && text !== undefined) return text
+  const file = flags.passwordFile ?? present(io.env['XMQ_PASSWORD_FILE'])
+  // Editors and `echo` end a file with a line break that is no part of the password.
+  return file === undefined ? undefined : readSmallFile(io, '--password-file', file).replace(/\r?\n$/, '')
+}
+
+function readSmallFile(io: Io, flag: string, file: string): string {
+  const path = resolve(io.cwd, file)
+  try {
+    if (statSync(path).size > 1024 * 1024) throw new Error('it has more than 1 MiB')
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw mistake(`${flag}: ${path} cannot be read: ${(error as Error).message}.`)
+  }
+}
+
+/** On this machine an account's name is its password in `xmq dev`; elsewhere that would send a guess over a network. */
+function isLocal(service: string): boolean {
+  return /^[a-z]+:\/\/(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(\/|$)/i.test(service)
+}
+
+/**
+ * A duration such as `500ms`, `30s`, `10m`, in milliseconds.
+ * @throws XmqError `invalid-config`
+ */
+export function durationOf(flag: string, text: string): number {
+  const match = /^(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|h)$/.exec(text)
+  const factor = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.[2] ?? '']
+  const ms = Math.round(Number(match?.[1]) * (factor ?? Number.NaN))
+  if (Number.isFinite(ms) && ms >= 1 && ms <= 86_400_000) return ms
+  throw mistake(`${flag}: '${text}' is no duration. Write 500ms, 30s or 10m; at most 24h.`)
+}
