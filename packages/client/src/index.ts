@@ -1,1 +1,12 @@
-export const name: string = 'client'
+/** The XMQ SDK: typed topics, publish, request and workers over any XMPP server. */
+export { type Client, type ClientEvents, connect, type ConnectionEvents } from './client.ts'
+export type { Published, PublishOptions, RequestOptions } from './client.ts'
+export type { Handler, HandlerContext, Middleware } from './context.ts'
+export { type Duration, parseDuration } from './duration.ts'
+export type { Unsubscribe } from './events.ts'
+export type { ConnectionOptions, ConnectOptions } from './options.ts'
+export type { ConnectionStatus, Mode } from './session/index.ts'
+export { defineTopic, type Encoding, type ReceivedBy, type SentBy, type Topic, type TopicOptions } from './topic.ts'
+export type { TlsPolicy } from './transport.ts'
+export { type DeliveryEvent, Worker, type WorkerEvents, type WorkerOptions } from './worker.ts'
+export { element, type Payload, type XmlElement, XmqError, type XmqErrorCode } from '@xmq/protocol'

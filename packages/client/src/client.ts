@@ -1,0 +1,293 @@
+/** The producer's side: publish and request. */
+import { XmqError } from '@xmq/protocol'
+import { parseDuration, type Duration } from './duration.ts'
+import { Emitter, type Unsubscribe } from './events.ts'
+import { configureEndpoint, type ConnectOptions, type EndpointConfig } from './options.ts'
+import { answerPayload, decodePayload, encodeMessage, encodeRequestStanza, validate } from './payload.ts'
+import { abortError, monotonicNow, randomId, Runtime } from './runtime.ts'
+import type { ConnectionStatus, Mode, SessionEvent } from './session/index.ts'
+import { type Topic, topicOf } from './topic.ts'
+
+/** Events of a connection, of a client and of a worker alike. Times are `Date.now()` milliseconds. */
+export interface ConnectionEvents {
+  /** An attempt to connect begins. */
+  connecting: { readonly attempt: number }
+  /** Logged in, with this full JID. */
+  online: { readonly jid: string }
+  /** The connection ended or an attempt failed; the next one comes at `retryAt`, unless `fatal`. */
+  offline: { readonly reason: XmqError; readonly retryAt: number; readonly fatal: boolean }
+  /** How the queue is spoken to is known: calls and subscriptions go out from now on. */
+  mode: { readonly mode: Mode }
+  /** Online, but the queue does not answer as one: `reason` says what to do. Asked again at `retryAt`. */
+  waiting: { readonly reason: XmqError; readonly retryAt: number }
+  /** Something that the operator should know. */
+  warning: { readonly message: string }
+  /** Something arrived that does not count: a forged answer, a delivery from elsewhere. */
+  ignored: { readonly from: string; readonly what: string }
+  /** Closed for good; with the reason when it was not the owner who closed. */
+  closed: { readonly reason: XmqError | undefined }
+}
+
+/** Events of a {@link Client}. */
+export interface ClientEvents extends ConnectionEvents {
+  /** A message that was published came back: nobody subscribed, not allowed, no such queue. */
+  returned: { readonly topic: string | undefined; readonly id: string; readonly error: XmqError }
+}
+
+/** Options of one publish. */
+export interface PublishOptions {
+  /** The message's id, for the worker and for bounces. @default a random one */
+  readonly id?: string
+  /** Gives up while the message was not written. */
+  readonly signal?: AbortSignal
+  /** How long it may wait for the connection and the queue. @default the client's `publishTimeout` */
+  readonly timeout?: Duration
+}
+
+/** Options of one request. */
+export interface RequestOptions {
+  /** Gives up; what the worker does is not undone. */
+  readonly signal?: AbortSignal
+  /** How long it may take in all. @default the client's `requestTimeout` */
+  readonly timeout?: Duration
+}
+
+/** What a publish became. */
+export interface Published {
+  /** The message's id. */
+  readonly id: string
+}
+
+const ID_LENGTH_MAX = 256
+
+/**
+ * Connects to a server, for publishing and requesting. Resolves when logged in; after that the connection is kept, over
+ * restarts of server and broker, until `close()`.
+ *
+ * @throws XmqError `invalid-config`, `not-authorized` (at once), `connection-lost` (after `connectTimeout`), `aborted`
+ */
+export async function connect(options: ConnectOptions): Promise<Client> {
+  const config = configureEndpoint(options, options.connectTimeout ?? '30s')
+  const client = new ConnectedClient(config, {
+    publishMs: parseDuration(options.publishTimeout ?? '30s', 'publishTimeout'),
+    requestMs: parseDuration(options.requestTimeout ?? '60s', 'requestTimeout'),
+  })
+  await client.start()
+  return client
+}
+
+/** A connection that publishes and requests. Made by {@link connect}. */
+export interface Client extends AsyncDisposable {
+  /** The queue's address. */
+  readonly queue: string
+  /** Where the connection is; each change is an event, too. */
+  readonly status: ConnectionStatus
+  /**
+   * Publishes a message. Resolves when it was written to the connection: plain queues confirm nothing, and a message that the
+   * queue refuses comes back as the event `returned`. While the connection or the queue is down, it waits up to
+   * `publishTimeout`, in order.
+   *
+   * @throws XmqError `invalid-payload`, `too-large`, `illegal-character`, `bad-request` (at once); `limit-reached`;
+   *   `connection-lost`, `timeout` or what the queue's server said (not written in time); `aborted`; `closed`
+   */
+  publish<Sent>(topic: Topic<Sent> | string, payload: NoInfer<Sent>, options?: PublishOptions): Promise<Published>
+  /**
+   * Asks one worker and returns its answer. A request that was written is never repeated: when the connection ends before
+   * the answer, it fails with `connection-lost`, and whether it was handled is unknown.
+   *
+   * @throws XmqError as {@link publish}, and the worker's or the queue's error: `no-recipients`, `handler-failed`, `timeout`,
+   *   `worker-gone`, `invalid-payload`, …
+   */
+  request<Sent, Returned>(
+    topic: Topic<Sent, unknown, unknown, Returned> | string,
+    payload: NoInfer<Sent>,
+    options?: RequestOptions,
+  ): Promise<Returned>
+  /** Calls back on each event of that name. Returns how to stop that. */
+  on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe
+  /** Fails what is pending with `closed`, and closes the connection in order. Idempotent. */
+  close(): Promise<void>
+}
+
+class ConnectedClient implements Client {
+  readonly queue: string
+  readonly #config: EndpointConfig
+  readonly #timeouts: { readonly publishMs: number; readonly requestMs: number }
+  readonly #emitter = new Emitter<ClientEvents>()
+  readonly #runtime: Runtime
+  #closing: Promise<void> | undefined
+
+  constructor(config: EndpointConfig, timeouts: { readonly publishMs: number; readonly requestMs: number }) {
+    this.#config = config
+    this.queue = config.queue
+    this.#timeouts = timeouts
+    this.#runtime = new Runtime(config, {
+      onDelivery: () => {},
+      onEvent: (event) => this.#event(event),
+    })
+  }
+
+  get status(): ConnectionStatus {
+    return this.#runtime.status
+  }
+
+  async start(): Promise<void> {
+    const { signal, connectTimeoutMs } = this.#config
+    const online = new Promise<void>((resolve) => void this.#emitter.on('online', () => resolve()))
+    await firstConnection(this.#runtime, online, this.#emitter, { signal, connectTimeoutMs })
+    signal?.addEventListener('abort', () => void this.#close(abortError(signal)), { once: true })
+  }
+
+  on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe {
+    return this.#emitter.on(name, listener)
+  }
+
+  async publish<Sent>(
+    topic: Topic<Sent> | string,
+    payload: NoInfer<Sent>,
+    options: PublishOptions = {},
+  ): Promise<Published> {
+    const defined = topicOf(topic)
+    // No await where the schema is synchronous: messages leave in the order of the calls.
+    const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
+    if (checked instanceof Promise) await checked
+    const id = options.id ?? randomId()
+    if (id === '' || id.length > ID_LENGTH_MAX) {
+      throw new XmqError('bad-request', `id has ${id.length} characters; expected 1 to ${ID_LENGTH_MAX}.`)
+    }
+    const timeoutMs =
+      options.timeout === undefined ? this.#timeouts.publishMs : parseDuration(options.timeout, 'timeout')
+    const written = encodeMessage(defined, payload, this.queue, id)
+    await this.#runtime.call('publish', defined.name, written, timeoutMs, options.signal)
+    return { id }
+  }
+
+  async request<Sent, Returned>(
+    topic: Topic<Sent, unknown, unknown, Returned> | string,
+    payload: NoInfer<Sent>,
+    options: RequestOptions = {},
+  ): Promise<Returned> {
+    const defined = topicOf(topic)
+    const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
+    if (checked instanceof Promise) await checked
+    const timeoutMs =
+      options.timeout === undefined ? this.#timeouts.requestMs : parseDuration(options.timeout, 'timeout')
+    // The id is our own secret until the queue answers: nobody else can.
+    const written = encodeRequestStanza(defined, payload, this.queue, randomId())
+    const answer = await this.#runtime.call('request', defined.name, written, timeoutMs, options.signal)
+    if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
+    const value = decodePayload(defined, answerPayload(answer), 'answer')
+    const accepted = await validate(defined.output, value, `The answer of '${defined.name}'`)
+    return accepted.value as Returned
+  }
+
+  close(): Promise<void> {
+    return this.#close(undefined)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#close(undefined)
+  }
+
+  #close(reason: XmqError | undefined): Promise<void> {
+    if (this.#closing === undefined) {
+      const wasClosed = this.#runtime.status.state === 'closed'
+      this.#closing = this.#runtime.close(reason)
+      if (!wasClosed) this.#emitter.emit('closed', { reason })
+    }
+    return this.#closing
+  }
+
+  #event(event: SessionEvent): void {
+    if (event.name === 'returned') {
+      this.#emitter.emit('returned', { topic: event.topic, id: event.id, error: event.error })
+    } else {
+      emitConnectionEvent(this.#emitter, event)
+    }
+  }
+}
+
+/** The part of an emitter that clients and workers share. */
+export type ConnectionEmitter = Pick<Emitter<ConnectionEvents>, 'on' | 'emit'>
+
+/** Passes on what concerns the connection. @returns whether it did */
+export function emitConnectionEvent(emitter: ConnectionEmitter, event: SessionEvent): boolean {
+  switch (event.name) {
+    case 'connecting':
+      emitter.emit('connecting', { attempt: event.attempt })
+      return true
+    case 'online':
+      emitter.emit('online', { jid: event.jid })
+      return true
+    case 'offline':
+      emitter.emit('offline', { reason: event.reason, retryAt: wallTime(event.retryAt), fatal: event.fatal })
+      if (event.fatal) emitter.emit('closed', { reason: event.reason })
+      return true
+    case 'mode':
+      emitter.emit('mode', { mode: event.mode })
+      return true
+    case 'waiting':
+      emitter.emit('waiting', { reason: event.reason, retryAt: wallTime(event.retryAt) })
+      return true
+    case 'warning':
+      emitter.emit('warning', { message: event.message })
+      return true
+    case 'ignored':
+      emitter.emit('ignored', { from: event.from, what: event.what })
+      return true
+    default:
+      return false
+  }
+}
+
+/** An instant of the session as `Date.now()` has it. */
+export function wallTime(instant: number): number {
+  return Math.round(Date.now() + instant - monotonicNow())
+}
+
+/**
+ * Starts a runtime and waits for its first success; on failure everything is closed.
+ * @param ready resolves when the caller has what it wants
+ */
+export async function firstConnection(
+  runtime: Runtime,
+  ready: Promise<void>,
+  emitter: ConnectionEmitter,
+  { signal, connectTimeoutMs }: { signal: AbortSignal | undefined; connectTimeoutMs: number | undefined },
+): Promise<void> {
+  if (signal?.aborted === true) throw abortError(signal)
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let last: XmqError | undefined
+  const offs: Unsubscribe[] = []
+  const failed = new Promise<never>((_resolve, reject) => {
+    offs.push(
+      emitter.on('offline', ({ reason }) => void (last = reason)),
+      emitter.on('waiting', ({ reason }) => void (last = reason)),
+      emitter.on('closed', ({ reason }) => reject(reason ?? new XmqError('closed', 'Closed before it was connected.'))),
+    )
+    if (signal !== undefined) {
+      const onAbort = (): void => reject(abortError(signal))
+      signal.addEventListener('abort', onAbort, { once: true })
+      offs.push(() => signal.removeEventListener('abort', onAbort))
+    }
+    if (connectTimeoutMs !== undefined) {
+      timer = setTimeout(() => reject(notConnected(connectTimeoutMs, last)), connectTimeoutMs)
+    }
+  })
+  try {
+    runtime.dispatch({ type: 'start' })
+    await Promise.race([ready, failed])
+  } catch (error) {
+    const reason = XmqError.from(error)
+    await runtime.close(reason)
+    throw reason
+  } finally {
+    clearTimeout(timer)
+    for (const off of offs) off()
+  }
+}
+
+function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {
+  const text = `Not connected within ${timeoutMs} ms.${last === undefined ? '' : ` ${last.message}`}`
+  return new XmqError(last?.code ?? 'connection-lost', text, { cause: last })
+}

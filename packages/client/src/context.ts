@@ -1,0 +1,45 @@
+/** What handlers and middleware get to know about what they handle, and how they are put together. */
+import type { Payload } from '@xmq/protocol'
+
+/** About one message or request. */
+export interface HandlerContext {
+  readonly topic: string
+  /** A message wants work, a request an answer. */
+  readonly kind: 'message' | 'request'
+  /** The producer's id of a message; the hop's id of a request, unique to it. `''` when there was none. */
+  readonly id: string
+  /** The producer's full JID, authenticated by its server; `undefined` where the queue does not tell it. */
+  readonly from: string | undefined
+  /** Aborted when the worker stops and its grace time is over: give up soon, by throwing. */
+  readonly signal: AbortSignal
+  /** The payload as it came, before the topic's encoding and schema. */
+  readonly raw: Payload
+}
+
+/** Handles a payload; what it returns answers a request. A throw answers it with `handler-failed`. */
+export type Handler<Received, Answered> = (payload: Received, context: HandlerContext) => Answered | Promise<Answered>
+
+/**
+ * Runs around every handler, in the order of `use()`; payload checks happen inside `next()`.
+ * @returns what answers a request: usually what `next()` returned
+ */
+export type Middleware = (context: HandlerContext, next: () => Promise<unknown>) => unknown
+
+/** Middleware around a handler, as one function. Each `next` works once. */
+export function composeMiddleware(
+  middleware: readonly Middleware[],
+  context: HandlerContext,
+  handle: () => Promise<unknown>,
+): Promise<unknown> {
+  const run = async (index: number): Promise<unknown> => {
+    const current = middleware[index]
+    if (current === undefined) return await handle()
+    let called = false
+    return await current(context, () => {
+      if (called) return Promise.reject(new Error('A middleware called next() twice.'))
+      called = true
+      return run(index + 1)
+    })
+  }
+  return run(0)
+}

@@ -1,0 +1,49 @@
+/** What only Node has: TLS on a socket, WebSocket with a CA, signals. Its counterpart is browser.ts. */
+import { connect, type TLSSocket } from 'node:tls'
+import type { Socket } from 'node:net'
+import { isIP } from 'node:net'
+import { WebSocket } from 'ws'
+import type { PlatformTlsOptions, Platform } from './platform.ts'
+
+/** Node's platform. */
+export const platform: Platform = {
+  upgradeToTls(socket, options) {
+    return new Promise((resolve, reject) => {
+      const secured: TLSSocket = connect({ socket: socket as Socket, ...tlsOptions(options) })
+      secured.once('error', reject)
+      secured.once('secureConnect', () => {
+        secured.off('error', reject)
+        resolve(Object.assign(secured, { secure: true }))
+      })
+      // A peer that hangs up during the handshake does not always raise an error.
+      secured.once('close', () => reject(new Error('The server closed the connection during the TLS handshake.')))
+    })
+  },
+  tlsOptions,
+  openWebSocket(url, options) {
+    return new WebSocket(url, ['xmpp'], url.startsWith('wss:') ? { ...tlsOptions(options) } : {})
+  },
+  onStopSignal(listener) {
+    process.on('SIGTERM', listener)
+    process.on('SIGINT', listener)
+    return () => {
+      process.off('SIGTERM', listener)
+      process.off('SIGINT', listener)
+    }
+  },
+  exit(code) {
+    process.exit(code)
+  },
+  env(name) {
+    return process.env[name]
+  },
+}
+
+/** The certificate has to be the XMPP domain's, whatever host the service names (RFC 6120 13.7.2). */
+function tlsOptions({ domain, ca }: PlatformTlsOptions): { servername?: string; host: string; ca?: string | string[] } {
+  return {
+    host: domain,
+    ...(isIP(domain) === 0 ? { servername: domain } : {}),
+    ...(ca === undefined ? {} : { ca: typeof ca === 'string' ? ca : [...ca] }),
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * Publishes and requests of the application. Owner: one session.
+ *
+ *     publish   waiting --ready--> writing --written--> settled
+ *     request   waiting --ready--> open --answer--> settled
+ *               any --deadline, cancel, close--> failed;  writing, open --connection lost--> failed
+ *
+ * Invariants:
+ * 1. At most `pendingMax` are pending, with at most `pendingBytesMax` bytes: more is refused at once.
+ * 2. Each `ref` ends in exactly one `settled` or `failed`.
+ * 3. Nothing is written twice: what was handed to the socket is never repeated.
+ * 4. Stanzas leave in the order of the calls.
+ */
+import { decodeError, type XmlElement, XmqError } from '@xmq/protocol'
+import type { Effect, SessionRules } from './port.ts'
+import type { Timers } from './timers.ts'
+
+interface Call {
+  readonly ref: number
+  readonly kind: 'publish' | 'request'
+  readonly topic: string
+  readonly bytes: number
+  readonly id: string
+  readonly stanza: XmlElement
+  readonly timeoutMs: number
+  phase: 'waiting' | 'writing' | 'open'
+}
+
+/** Published ids that a bounce may still name. */
+const RECENT_MAX = 4096
+
+export class Calls {
+  readonly #rules: SessionRules
+  readonly #timers: Timers<string | number>
+  readonly #calls = new Map<number, Call>()
+  readonly #waiting = new Set<Call>()
+  readonly #openById = new Map<string, Call>()
+  readonly #recent = new Map<string, string>()
+  #bytes = 0
+
+  constructor(rules: SessionRules, timers: Timers<string | number>) {
+    this.#rules = rules
+    this.#timers = timers
+  }
+
+  /** Takes a call on; writes it at once when `ready`. */
+  add(
+    input: {
+      type: 'publish' | 'request'
+      ref: number
+      topic: string
+      bytes: number
+      stanza: XmlElement
+      timeoutMs: number
+    },
+    ready: boolean,
+    now: number,
+    out: Effect[],
+  ): void {
+    const { ref, topic, bytes, stanza, timeoutMs } = input
+    const id = stanza.attrs.get('id') ?? ''
+    if (this.#calls.size >= this.#rules.pendingMax || this.#bytes + bytes > this.#rules.pendingBytesMax) {
+      const error = new XmqError(
+        'limit-reached',
+        `${this.#calls.size} publishes and requests with ${this.#bytes} bytes are pending already; ` +
+          'await them, or raise pendingMax.',
+      )
+      out.push({ type: 'failed', ref, error })
+      return
+    }
+    if (input.type === 'request' && this.#openById.has(id)) {
+      out.push({
+        type: 'failed',
+        ref,
+        error: new XmqError('conflict', `A request with the id '${id}' is open already.`),
+      })
+      return
+    }
+    const call: Call = { ref, kind: input.type, topic, bytes, id, stanza, timeoutMs, phase: 'waiting' }
+    this.#calls.set(ref, call)
+    this.#bytes += bytes
+    if (call.kind === 'request') this.#openById.set(id, call)
+    this.#timers.set(ref, now + timeoutMs)
+    if (ready) this.#write(call, out)
+    else this.#waiting.add(call)
+  }
+
+  /** Writes what waited. */
+  flush(out: Effect[]): void {
+    for (const call of this.#waiting) this.#write(call, out)
+    this.#waiting.clear()
+  }
+
+  #write(call: Call, out: Effect[]): void {
+    if (call.kind === 'request') {
+      call.phase = 'open'
+      out.push({ type: 'send', stanza: call.stanza })
+      return
+    }
+    call.phase = 'writing'
+    this.#recent.delete(call.id)
+    this.#recent.set(call.id, call.topic)
+    if (this.#recent.size > RECENT_MAX) {
+      const oldest = this.#recent.keys().next()
+      if (!oldest.done) this.#recent.delete(oldest.value)
+    }
+    out.push({ type: 'send', stanza: call.stanza, ref: call.ref })
+  }
+
+  /** The socket took a publish over, or failed. */
+  written(ref: number, error: XmqError | undefined, out: Effect[]): void {
+    const call = this.#calls.get(ref)
+    if (call === undefined || call.phase !== 'writing') return
+    this.#remove(call)
+    out.push(error === undefined ? { type: 'settled', ref, answer: undefined } : { type: 'failed', ref, error })
+  }
+
+  /** Whether an IQ id is that of an open request. */
+  isOpen(id: string): boolean {
+    return this.#openById.get(id)?.phase === 'open'
+  }
+
+  /** The answer to an open request, its sender checked already. */
+  answered(id: string, iq: XmlElement, explain: (error: XmqError) => XmqError, out: Effect[]): void {
+    const call = this.#openById.get(id)
+    if (call === undefined || call.phase !== 'open') return
+    this.#remove(call)
+    if (iq.attrs.get('type') === 'result') out.push({ type: 'settled', ref: call.ref, answer: iq })
+    else out.push({ type: 'failed', ref: call.ref, error: explain(decodeError(iq)) })
+  }
+
+  /** The topic that was published under an id lately. */
+  topicOf(id: string): string | undefined {
+    return this.#recent.get(id)
+  }
+
+  cancel(ref: number, error: XmqError, out: Effect[]): void {
+    const call = this.#calls.get(ref)
+    if (call === undefined) return
+    this.#remove(call)
+    out.push({ type: 'failed', ref, error })
+  }
+
+  /** A call's deadline has come. @param hindrance why nothing is written at the moment */
+  expired(ref: number, hindrance: XmqError | undefined, out: Effect[]): void {
+    const call = this.#calls.get(ref)
+    if (call === undefined) return
+    this.#remove(call)
+    out.push({ type: 'failed', ref, error: expiryOf(call, hindrance) })
+  }
+
+  /** The connection ended: what was handed to it fails, what waits goes on waiting. */
+  connectionLost(reason: XmqError, out: Effect[]): void {
+    for (const call of this.#calls.values()) {
+      if (call.phase === 'waiting') continue
+      this.#remove(call)
+      const text =
+        call.kind === 'request'
+          ? `The connection ended before the request to '${call.topic}' was answered; whether it was handled is unknown`
+          : `The connection ended while the message to '${call.topic}' was written; whether it arrived is unknown`
+      out.push({
+        type: 'failed',
+        ref: call.ref,
+        error: new XmqError('connection-lost', `${text}. ${reason.message}`, { cause: reason }),
+      })
+    }
+  }
+
+  /** Everything fails. */
+  close(error: XmqError, out: Effect[]): void {
+    for (const call of this.#calls.values()) {
+      this.#remove(call)
+      out.push({ type: 'failed', ref: call.ref, error })
+    }
+  }
+
+  #remove(call: Call): void {
+    this.#calls.delete(call.ref)
+    this.#waiting.delete(call)
+    this.#bytes -= call.bytes
+    this.#timers.delete(call.ref)
+    if (call.kind === 'request') this.#openById.delete(call.id)
+  }
+}
+
+function expiryOf(call: Call, hindrance: XmqError | undefined): XmqError {
+  const what = call.kind === 'request' ? `The request to '${call.topic}'` : `The message to '${call.topic}'`
+  if (call.phase === 'waiting' && hindrance !== undefined) {
+    const text = `${what} was not sent within ${call.timeoutMs} ms. ${hindrance.message}`
+    return new XmqError(hindrance.code, text, {
+      cause: hindrance,
+      condition: hindrance.condition,
+      type: hindrance.type,
+    })
+  }
+  if (call.phase === 'open') return new XmqError('timeout', `${what} was not answered within ${call.timeoutMs} ms.`)
+  const text = `${what} was not written within ${call.timeoutMs} ms: the connection does not drain.`
+  return new XmqError('timeout', text)
+}

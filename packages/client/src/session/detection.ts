@@ -1,0 +1,140 @@
+/**
+ * Finding out how a queue wants to be spoken to. Owner: one session. docs/protocol.md "Detection".
+ *
+ *     unknown --up--> asking --disco#info has xmq:topic--> plain
+ *                            --not-acceptable "XMQ topic not found"--> mod_xmq
+ *                            --anything else, silence--> pausing --pause over--> asking
+ *
+ * Invariants:
+ * 1. A mode that was given is never asked for.
+ * 2. `plain` once found is kept over reconnects; `mod_xmq` is asked for again on each connection, since brokers replace it.
+ * 3. One question at a time, with a growing pause after each that brought no mode.
+ */
+import {
+  childElements,
+  decodeError,
+  element,
+  findChild,
+  NS_DISCO_INFO,
+  NS_TOPIC,
+  stanza,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import type { Effect, Entropy, Mode, SessionRules } from './port.ts'
+import type { Timers } from './timers.ts'
+
+const RETRY_BASE_MS = 500
+const RETRY_MAX_MS = 10_000
+
+/** The timer of the detection. */
+export const DETECTION_TIMER = 'detection'
+
+export class Detection {
+  readonly #rules: SessionRules
+  readonly #timers: Timers<string | number>
+  #mode: Mode | undefined
+  #askId = ''
+  #failures = 0
+  #hindrance: XmqError | undefined
+
+  constructor(rules: SessionRules, timers: Timers<string | number>) {
+    this.#rules = rules
+    this.#timers = timers
+    if (rules.mode !== 'auto') this.#mode = rules.mode
+  }
+
+  get mode(): Mode | undefined {
+    return this.#mode
+  }
+
+  /** Why no mode is known yet. */
+  get hindrance(): XmqError | undefined {
+    return this.#hindrance
+  }
+
+  /** A connection is up: asks unless the mode is known. @returns whether it is */
+  up(now: number, entropy: Entropy, out: Effect[]): boolean {
+    if (this.#rules.mode === 'auto' && this.#mode === 'mod_xmq') this.#mode = undefined
+    if (this.#mode !== undefined) return true
+    this.#ask(now, entropy, out)
+    return false
+  }
+
+  down(): void {
+    this.#askId = ''
+    this.#hindrance = undefined
+    this.#timers.delete(DETECTION_TIMER)
+  }
+
+  /** The queue behaved unlike its mode: ask again, after a pause. @returns whether the mode is open now */
+  doubt(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): boolean {
+    if (this.#rules.mode !== 'auto') return false
+    this.#mode = undefined
+    this.#pause(reason, now, entropy, out)
+    return true
+  }
+
+  /** The answer is overdue, or the pause over. */
+  timer(now: number, entropy: Entropy, out: Effect[]): void {
+    if (this.#askId === '') {
+      this.#ask(now, entropy, out)
+      return
+    }
+    const text = `${this.#rules.queue} did not answer within ${this.#rules.answerTimeoutMs} ms.`
+    this.#pause(new XmqError('timeout', text), now, entropy, out)
+  }
+
+  isAsk(id: string): boolean {
+    return id !== '' && id === this.#askId
+  }
+
+  /** The answer of the queue. @returns the mode, when it tells one */
+  answered(
+    iq: XmlElement,
+    explain: (error: XmqError) => XmqError,
+    now: number,
+    entropy: Entropy,
+    out: Effect[],
+  ): Mode | undefined {
+    const found = this.#modeOf(iq)
+    if (found instanceof XmqError) {
+      this.#pause(explain(found), now, entropy, out)
+      return undefined
+    }
+    this.#mode = found
+    this.#askId = ''
+    this.#failures = 0
+    this.#hindrance = undefined
+    this.#timers.delete(DETECTION_TIMER)
+    return found
+  }
+
+  #modeOf(iq: XmlElement): Mode | XmqError {
+    if (iq.attrs.get('type') === 'error') {
+      const error = decodeError(iq)
+      return error.code === 'topic-required' && !error.fromBroker ? 'mod_xmq' : error
+    }
+    const query = findChild(iq, 'query', NS_DISCO_INFO)
+    const features = query === undefined ? [] : childElements(query).filter((child) => child.name === 'feature')
+    if (features.some((feature) => feature.attrs.get('var') === NS_TOPIC)) return 'plain'
+    return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)
+  }
+
+  #ask(now: number, entropy: Entropy, out: Effect[]): void {
+    this.#askId = entropy.id()
+    const head = { type: 'get', id: this.#askId, to: this.#rules.queue }
+    out.push({ type: 'send', stanza: stanza('iq', head, [element('query', NS_DISCO_INFO)]) })
+    this.#timers.set(DETECTION_TIMER, now + this.#rules.answerTimeoutMs)
+  }
+
+  #pause(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
+    this.#askId = ''
+    this.#hindrance = reason
+    const ceiling = Math.min(RETRY_MAX_MS, RETRY_BASE_MS * 2 ** Math.min(this.#failures, 10))
+    this.#failures++
+    const retryAt = now + (ceiling / 2) * (1 + entropy.unit())
+    this.#timers.set(DETECTION_TIMER, retryAt)
+    out.push({ type: 'event', event: { name: 'waiting', reason, retryAt } })
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * The seam of the session: everything that goes in and everything that comes out. `runtime.ts` turns the world into inputs
+ * and effects into the world; the session itself knows no clock, no randomness and no I/O.
+ */
+import type { Payload, RequestForm, XmlElement, XmqError } from '@xmq/protocol'
+
+/** How the queue is spoken to. docs/protocol.md "Detection". */
+export type Mode =
+  /** An XMQ broker, or anything that answers mod_xmq's elements as docs/protocol.md says. */
+  | 'plain'
+  /** The original module: it never answers a `sub`, and deliveries and answers come from foreign addresses. */
+  | 'mod_xmq'
+
+/** The rules of one session, validated and frozen. All times in milliseconds. */
+export interface SessionRules {
+  /** The queue's address, lower-cased, without a resource. */
+  readonly queue: string
+  /** The domain of the own account: its server. */
+  readonly domain: string
+  readonly mode: 'auto' | Mode
+  /** Lifetime of a subscription, in whole seconds; renewed after a third of it. */
+  readonly ttlSeconds: number
+  /** First and longest pause between two connection attempts; each is drawn from [0, pause] (full jitter). */
+  readonly backoffMs: { readonly base: number; readonly max: number }
+  /** How long the queue may take to answer a `sub`, a `del` or a disco#info. */
+  readonly answerTimeoutMs: number
+  /** After this silence the server is pinged; without a sign of life in `answerTimeoutMs` the connection is given up. */
+  readonly silenceMs: number
+  /** How long `leave` waits for the queue's answers. */
+  readonly leaveTimeoutMs: number
+  /** Most publishes and requests that wait, are being written or are open. */
+  readonly pendingMax: number
+  /** Most bytes of the stanzas in them. */
+  readonly pendingBytesMax: number
+}
+
+/** The randomness that the session is given: a CSPRNG in the runtime, a seeded one in simulations. */
+export interface Entropy {
+  /** 128 random bits as text that fits an XML id. */
+  id(): string
+  /** A number in [0, 1). */
+  unit(): number
+}
+
+/** What can happen to a session. */
+export type Input =
+  /** Connect, and stay connected. */
+  | { readonly type: 'start' }
+  /** The stream is up: authenticated, and bound to this full JID. */
+  | { readonly type: 'up'; readonly jid: string }
+  /** The connection, or the attempt at one, ended. `fatal`: another attempt cannot go better. */
+  | { readonly type: 'down'; readonly reason: XmqError; readonly fatal: boolean }
+  | { readonly type: 'stanza'; readonly stanza: XmlElement }
+  /** A stanza that broke a limit of the reader: its start tag. */
+  | { readonly type: 'skipped'; readonly head: XmlElement; readonly error: XmqError }
+  /** A message to the queue, already checked; `ref` names it towards the caller. */
+  | {
+      readonly type: 'publish'
+      readonly ref: number
+      readonly topic: string
+      readonly bytes: number
+      readonly stanza: XmlElement
+      readonly timeoutMs: number
+    }
+  /** The socket took a publish over, or did not. */
+  | { readonly type: 'written'; readonly ref: number; readonly error: XmqError | undefined }
+  /** A request to the queue, already checked: an IQ with a random id. */
+  | {
+      readonly type: 'request'
+      readonly ref: number
+      readonly topic: string
+      readonly bytes: number
+      readonly stanza: XmlElement
+      readonly timeoutMs: number
+    }
+  /** The caller gives up on a publish or request. */
+  | { readonly type: 'cancel'; readonly ref: number; readonly error: XmqError }
+  | { readonly type: 'subscribe'; readonly topic: string }
+  /** The worker's load, 0 to 100. Reported with each renewal, and at once on a crossing. */
+  | { readonly type: 'load'; readonly load: number }
+  /** A handler is done with a request: its answer, an IQ result or error. */
+  | { readonly type: 'answer'; readonly delivery: Delivery; readonly stanza: XmlElement }
+  /** Report load 100 and leave every topic; `left` follows in the end. */
+  | { readonly type: 'leave' }
+  /** Fail what is pending, say goodbye, close the connection, stay closed. */
+  | { readonly type: 'close'; readonly error: XmqError | undefined }
+  /** `deadline` has come. */
+  | { readonly type: 'tick' }
+
+/** What the session wants done, in this order. */
+export type Effect =
+  /** Open a connection; `up` or `down` follows. */
+  | { readonly type: 'open' }
+  /** Give the connection up, at once. The session counts it as ended already. */
+  | { readonly type: 'drop' }
+  /** Close the connection in order. Nothing follows. */
+  | { readonly type: 'close' }
+  /** Write a stanza. With a `ref`, a `written` input follows. */
+  | { readonly type: 'send'; readonly stanza: XmlElement; readonly ref?: number }
+  /** A publish was written, or a request answered (`answer` is the IQ result). */
+  | { readonly type: 'settled'; readonly ref: number; readonly answer: XmlElement | undefined }
+  | { readonly type: 'failed'; readonly ref: number; readonly error: XmqError }
+  /** A message or request for a handler. */
+  | { readonly type: 'deliver'; readonly delivery: Delivery }
+  | { readonly type: 'event'; readonly event: SessionEvent }
+
+/** A message or request that came from the queue. */
+export interface Delivery {
+  readonly kind: 'message' | 'request'
+  readonly topic: string
+  /** The producer's id of a message, the hop's id of a request; `''` when there was none. */
+  readonly id: string
+  /** The producer's full JID, where the queue tells it. */
+  readonly from: string | undefined
+  readonly payload: Payload
+  /** How a request carried its payload; the answer goes back in the same form. */
+  readonly form: RequestForm
+  readonly stanza: XmlElement
+  /** The connection it came over: an answer counts only there. */
+  readonly connection: number
+}
+
+/** What the session tells about itself. */
+export type SessionEvent =
+  | { readonly name: 'connecting'; readonly attempt: number }
+  | { readonly name: 'online'; readonly jid: string }
+  /** The connection ended, or an attempt failed; the next attempt comes at `retryAt` (session time). */
+  | { readonly name: 'offline'; readonly reason: XmqError; readonly retryAt: number; readonly fatal: boolean }
+  | { readonly name: 'mode'; readonly mode: Mode }
+  /** Online, but the queue does not answer as a queue does; asked again at `retryAt` (session time). */
+  | { readonly name: 'waiting'; readonly reason: XmqError; readonly retryAt: number }
+  | { readonly name: 'subscribed'; readonly topic: string; readonly renewal: boolean }
+  | { readonly name: 'unsubscribed'; readonly topic: string }
+  | { readonly name: 'subscription-failed'; readonly topic: string; readonly error: XmqError; readonly retryAt: number }
+  /** A load was reported out of turn. */
+  | { readonly name: 'load'; readonly load: number }
+  /** The queue or a server refused a publish after it was written. */
+  | { readonly name: 'returned'; readonly id: string; readonly topic: string | undefined; readonly error: XmqError }
+  /** Something arrived that no rule lets count: a forged answer, a delivery from elsewhere. */
+  | { readonly name: 'ignored'; readonly from: string; readonly what: string }
+  /** A request's answer could not go back: the connection that asked is gone. */
+  | { readonly name: 'answer-lost'; readonly topic: string; readonly id: string }
+  | { readonly name: 'warning'; readonly message: string }
+  | { readonly name: 'left' }
+
+/** Where the connection is. */
+export type ConnectionStatus =
+  | { readonly state: 'idle' }
+  | { readonly state: 'connecting'; readonly attempt: number }
+  | { readonly state: 'online'; readonly jid: string; readonly mode: Mode | undefined }
+  | { readonly state: 'offline'; readonly reason: XmqError; readonly retryAt: number }
+  | { readonly state: 'closed'; readonly reason: XmqError | undefined }
+
+/** The session of one account with one queue. Its only owner is the runtime. */
+export interface Session {
+  /**
+   * Handles one input. Synchronous and total: a throw is a bug.
+   *
+   * @param now milliseconds that never run backwards
+   */
+  handle(input: Input, now: number, entropy: Entropy): Effect[]
+  /** When the next tick is due, in the time of `now`; `undefined` when nothing waits. */
+  readonly deadline: number | undefined
+  readonly status: ConnectionStatus
+}

@@ -1,0 +1,431 @@
+/**
+ * One account's session with one queue: connection, mode, calls, subscriptions, deliveries. Owner: the runtime.
+ *
+ *     idle --start--> connecting --up--> online --down--> offline --pause over--> connecting
+ *                     connecting --down--> offline;  --fatal before it was ever online--> closed
+ *     any --close--> closed
+ *
+ * Invariants:
+ * 1. `send` comes only while online; `deliver` only over the current connection.
+ * 2. Calls and subscriptions are written only when online with a known mode ("ready").
+ * 3. An IQ's answer counts by its random id and its sender: the queue for what the queue was asked, the own server for pings.
+ *    Towards a mod_xmq the sender of a request's answer cannot be checked; the `warning` event says so.
+ * 4. Pauses between attempts grow with full jitter, up to `backoffMs.max`; they start anew after a connection that held.
+ */
+import {
+  decodeError,
+  element,
+  encodeError,
+  errorTo,
+  formatBareJid,
+  isPing,
+  mayBeAnswered,
+  NS_PING,
+  parseJid,
+  resultTo,
+  sameJid,
+  stanza,
+  withChildren,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import { Calls } from './calls.ts'
+import { Detection, DETECTION_TIMER } from './detection.ts'
+import { type Addresses, explainAbsence, isAddressedDelivery, readMessage, readRequest } from './incoming.ts'
+import type { ConnectionStatus, Effect, Entropy, Input, Mode, Session, SessionEvent, SessionRules } from './port.ts'
+import { subscriptionTimer, Subscriptions } from './subscriptions.ts'
+import { Timers } from './timers.ts'
+
+/** A connection that held this long makes the pauses start anew. */
+const STEADY_MS = 5000
+/** The least pause after a refusal of what was once accepted: a wrong password does not get right by the second. */
+const FATAL_PAUSE_MS = 30_000
+
+const MOD_XMQ_WARNING =
+  'This queue is served by the original mod_xmq: deliveries and answers come from foreign addresses, so that their ' +
+  'senders cannot be checked.'
+
+const TIMER_RECONNECT = 'reconnect'
+const TIMER_SILENCE = 'silence'
+const TIMER_PONG = 'pong'
+const TIMER_LOAD = 'load'
+const TIMER_LEAVE = 'leave'
+
+/** Creates a session; it does nothing before `start`. */
+export function createSession(rules: SessionRules): Session {
+  return new ClientSession(rules)
+}
+
+class ClientSession implements Session {
+  readonly #rules: SessionRules
+  readonly #timers = new Timers<string | number>()
+  readonly #calls: Calls
+  readonly #subscriptions: Subscriptions
+  readonly #detection: Detection
+  readonly #explain: (error: XmqError) => XmqError
+  #status: ConnectionStatus = { state: 'idle' }
+  #connection = 0
+  #attempts = 0
+  #onlineSince: number | undefined
+  #wasOnline = false
+  #heardAt = 0
+  #pingId = ''
+  #ready: Mode | undefined
+  #leaving = false
+  #now = 0
+  #entropy: Entropy | undefined
+  #out: Effect[] = []
+
+  constructor(rules: SessionRules) {
+    this.#rules = rules
+    this.#calls = new Calls(rules, this.#timers)
+    this.#subscriptions = new Subscriptions(rules, this.#timers)
+    this.#detection = new Detection(rules, this.#timers)
+    this.#explain = (error) => (this.#ready === 'mod_xmq' ? error : explainAbsence(error, rules.queue))
+  }
+
+  get deadline(): number | undefined {
+    return this.#timers.next
+  }
+
+  get status(): ConnectionStatus {
+    return this.#status
+  }
+
+  handle(input: Input, now: number, entropy: Entropy): Effect[] {
+    this.#now = now
+    this.#entropy = entropy
+    this.#out = []
+    this.#input(input)
+    return this.#out
+  }
+
+  get #random(): Entropy {
+    if (this.#entropy === undefined) throw new XmqError('internal', 'The session has no entropy outside of an input.')
+    return this.#entropy
+  }
+
+  #input(input: Input): void {
+    if (this.#status.state === 'closed') {
+      this.#closedInput(input)
+      return
+    }
+    switch (input.type) {
+      case 'start':
+        if (this.#status.state === 'idle') this.#open()
+        return
+      case 'up':
+        return this.#up(input.jid)
+      case 'down':
+        return this.#down(input.reason, input.fatal)
+      case 'stanza':
+        this.#heardAt = this.#now
+        return this.#stanza(input.stanza)
+      case 'skipped':
+        this.#heardAt = this.#now
+        return this.#skipped(input.head, input.error)
+      case 'publish':
+      case 'request':
+        return this.#calls.add(input, this.#ready !== undefined, this.#now, this.#out)
+      case 'written':
+        return this.#calls.written(input.ref, input.error, this.#out)
+      case 'cancel':
+        return this.#calls.cancel(input.ref, input.error, this.#out)
+      case 'subscribe':
+        return this.#subscriptions.want(input.topic, this.#now, this.#random, this.#out)
+      case 'load':
+        return this.#subscriptions.setLoad(input.load, this.#now, this.#random, this.#out)
+      case 'answer':
+        if (this.#status.state === 'online' && input.delivery.connection === this.#connection) this.#send(input.stanza)
+        else this.#event({ name: 'answer-lost', topic: input.delivery.topic, id: input.delivery.id })
+        return
+      case 'leave':
+        return this.#leave()
+      case 'close':
+        return this.#close(input.error)
+      case 'tick':
+        return this.#tick()
+    }
+  }
+
+  #closedInput(input: Input): void {
+    if (input.type === 'publish' || input.type === 'request') {
+      const reason = this.#status.state === 'closed' ? this.#status.reason : undefined
+      const error = reason ?? new XmqError('closed', 'The client is closed.')
+      this.#out.push({ type: 'failed', ref: input.ref, error })
+    }
+    if (input.type === 'answer') {
+      this.#event({ name: 'answer-lost', topic: input.delivery.topic, id: input.delivery.id })
+    }
+    if (input.type === 'leave') this.#event({ name: 'left' })
+  }
+
+  #event(event: SessionEvent): void {
+    this.#out.push({ type: 'event', event })
+  }
+
+  #send(root: XmlElement): void {
+    this.#out.push({ type: 'send', stanza: root })
+  }
+
+  // --- connection ---------------------------------------------------------------------------------------------------
+
+  #open(): void {
+    this.#attempts++
+    this.#connection++
+    this.#status = { state: 'connecting', attempt: this.#attempts }
+    this.#event({ name: 'connecting', attempt: this.#attempts })
+    this.#out.push({ type: 'open' })
+  }
+
+  #up(jid: string): void {
+    if (this.#status.state !== 'connecting') return
+    this.#wasOnline = true
+    this.#onlineSince = this.#now
+    this.#heardAt = this.#now
+    this.#pingId = ''
+    this.#status = { state: 'online', jid, mode: undefined }
+    this.#timers.set(TIMER_SILENCE, this.#now + this.#rules.silenceMs)
+    this.#event({ name: 'online', jid })
+    const mode = this.#detection.up(this.#now, this.#random, this.#out) ? this.#detection.mode : undefined
+    if (mode !== undefined) this.#becomeReady(mode)
+  }
+
+  #becomeReady(mode: Mode): void {
+    if (this.#status.state !== 'online') return
+    this.#ready = mode
+    this.#status = { state: 'online', jid: this.#status.jid, mode }
+    this.#event({ name: 'mode', mode })
+    if (mode === 'mod_xmq') this.#event({ name: 'warning', message: MOD_XMQ_WARNING })
+    this.#subscriptions.ready(mode, this.#now, this.#random, this.#out)
+    this.#calls.flush(this.#out)
+  }
+
+  #down(reason: XmqError, fatal: boolean): void {
+    const { state } = this.#status
+    if (state !== 'connecting' && state !== 'online') return
+    if (this.#onlineSince !== undefined && this.#now - this.#onlineSince >= STEADY_MS) this.#attempts = 0
+    this.#onlineSince = undefined
+    this.#ready = undefined
+    this.#detection.down()
+    this.#subscriptions.unready(true)
+    this.#timers.delete(TIMER_SILENCE)
+    this.#timers.delete(TIMER_PONG)
+    this.#calls.connectionLost(reason, this.#out)
+    if (this.#leaving) this.#left()
+    if (fatal && !this.#wasOnline) {
+      this.#event({ name: 'offline', reason, retryAt: this.#now, fatal: true })
+      this.#end(reason)
+      return
+    }
+    const { base, max } = this.#rules.backoffMs
+    const ceiling = Math.min(max, base * 2 ** Math.min(this.#attempts, 20))
+    const pause = this.#random.unit() * ceiling
+    const retryAt = this.#now + (fatal ? Math.max(FATAL_PAUSE_MS, pause) : pause)
+    this.#status = { state: 'offline', reason, retryAt }
+    this.#timers.set(TIMER_RECONNECT, retryAt)
+    this.#event({ name: 'offline', reason, retryAt, fatal: false })
+  }
+
+  #close(error: XmqError | undefined): void {
+    const { state } = this.#status
+    if (state === 'online' && this.#subscriptions.presenceSent) {
+      this.#send(stanza('presence', { type: 'unavailable', to: this.#rules.queue }))
+    }
+    if (state === 'online' || state === 'connecting') this.#out.push({ type: 'close' })
+    this.#end(error)
+  }
+
+  #end(reason: XmqError | undefined): void {
+    this.#calls.close(reason ?? new XmqError('closed', 'The client was closed.'), this.#out)
+    this.#timers.clear()
+    this.#ready = undefined
+    this.#status = { state: 'closed', reason }
+  }
+
+  #leave(): void {
+    if (this.#leaving) return
+    this.#leaving = true
+    this.#subscriptions.leave(this.#random, this.#out)
+    if (this.#subscriptions.allLeft) this.#left()
+    else this.#timers.set(TIMER_LEAVE, this.#now + this.#rules.leaveTimeoutMs)
+  }
+
+  #left(): void {
+    this.#leaving = false
+    this.#timers.delete(TIMER_LEAVE)
+    this.#event({ name: 'left' })
+  }
+
+  // --- time -----------------------------------------------------------------------------------------------------------
+
+  #tick(): void {
+    // Bounded: a handler sets its own timer again only into the future, except for jitter of zero.
+    for (let count = 0; count < 10_000; count++) {
+      const due = this.#timers.take(this.#now)
+      if (due === undefined) return
+      if (typeof due === 'number') this.#calls.expired(due, this.#hindrance, this.#out)
+      else this.#timer(due)
+    }
+  }
+
+  #timer(name: string): void {
+    if (name === TIMER_RECONNECT) this.#open()
+    else if (name === DETECTION_TIMER) this.#detection.timer(this.#now, this.#random, this.#out)
+    else if (name === TIMER_SILENCE) this.#silence()
+    else if (name === TIMER_PONG) this.#noPong()
+    else if (name === TIMER_LOAD) this.#subscriptions.loadDue(this.#now, this.#random, this.#out)
+    else if (name === TIMER_LEAVE) this.#left()
+    else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
+  }
+
+  /** Why nothing can be written at the moment. */
+  get #hindrance(): XmqError | undefined {
+    if (this.#ready !== undefined) return undefined
+    if (this.#status.state === 'offline') return this.#status.reason
+    return this.#detection.hindrance ?? new XmqError('connection-lost', 'The connection is not up yet.')
+  }
+
+  #silence(): void {
+    const quietUntil = this.#heardAt + this.#rules.silenceMs
+    if (quietUntil > this.#now) {
+      this.#timers.set(TIMER_SILENCE, quietUntil)
+      return
+    }
+    this.#pingId = this.#random.id()
+    this.#send(stanza('iq', { type: 'get', id: this.#pingId, to: this.#rules.domain }, [element('ping', NS_PING)]))
+    this.#timers.set(TIMER_PONG, this.#now + this.#rules.answerTimeoutMs)
+  }
+
+  #noPong(): void {
+    if (this.#heardAt + this.#rules.answerTimeoutMs >= this.#now) {
+      this.#timers.set(TIMER_SILENCE, this.#heardAt + this.#rules.silenceMs)
+      return
+    }
+    const text = `The server gave no sign of life for ${this.#now - this.#heardAt} ms.`
+    this.#out.push({ type: 'drop' })
+    this.#down(new XmqError('connection-lost', text), false)
+  }
+
+  // --- stanzas ----------------------------------------------------------------------------------------------------------
+
+  #addresses(own: string): Addresses {
+    return { queue: this.#rules.queue, own, mode: this.#ready, connection: this.#connection }
+  }
+
+  #stanza(root: XmlElement): void {
+    if (this.#status.state !== 'online') return
+    const addresses = this.#addresses(this.#status.jid)
+    if (root.name === 'message') this.#message(root, addresses)
+    else if (root.name === 'iq') {
+      const type = root.attrs.get('type')
+      if (type === 'result' || type === 'error') this.#answer(root)
+      else if (type === 'get' || type === 'set') this.#asked(root, addresses)
+    }
+  }
+
+  #message(message: XmlElement, addresses: Addresses): void {
+    if (message.attrs.get('type') === 'error') {
+      this.#returned(message)
+      return
+    }
+    try {
+      const delivery = readMessage(message, addresses)
+      if (delivery === undefined) return
+      if (!isAddressedDelivery(message, addresses)) this.#ignored(message, 'a message that is not from the queue')
+      else if (!this.#subscriptions.has(delivery.topic)) this.#ignored(message, 'a message for no topic of ours')
+      else this.#out.push({ type: 'deliver', delivery })
+    } catch {
+      this.#ignored(message, 'a message with a malformed topic')
+    }
+  }
+
+  #returned(message: XmlElement): void {
+    const id = message.attrs.get('id') ?? ''
+    const topic = this.#calls.topicOf(id)
+    const fromQueue = sameJid(message.attrs.get('from') ?? '', this.#rules.queue)
+    // A mod_xmq lets the bounce of a dead worker come from the worker: then only the id tells whose it is.
+    if (!fromQueue && !(this.#ready === 'mod_xmq' && topic !== undefined)) return
+    this.#event({ name: 'returned', id, topic, error: this.#explain(decodeError(message)) })
+  }
+
+  #answer(iq: XmlElement): void {
+    const id = iq.attrs.get('id') ?? ''
+    const from = iq.attrs.get('from')
+    if (this.#pingId !== '' && id === this.#pingId) return
+    const fromQueue = sameJid(from ?? '', this.#rules.queue)
+    if (this.#calls.isOpen(id)) {
+      if (fromQueue || this.#ready === 'mod_xmq') this.#calls.answered(id, iq, this.#explain, this.#out)
+      else this.#ignored(iq, 'an answer from an address that was not asked')
+      return
+    }
+    if (!fromQueue) {
+      this.#ignored(iq, 'an answer from an address that was not asked')
+      return
+    }
+    if (this.#detection.isAsk(id)) {
+      const mode = this.#detection.answered(iq, this.#explain, this.#now, this.#random, this.#out)
+      if (mode !== undefined) this.#becomeReady(mode)
+      return
+    }
+    const outcome = this.#subscriptions.answered(id, iq, this.#explain, this.#now, this.#random, this.#out)
+    if (outcome?.modeDoubted === true) this.#doubt()
+    if (outcome !== undefined && this.#leaving && this.#subscriptions.allLeft) this.#left()
+  }
+
+  #doubt(): void {
+    const reason = new XmqError('server', `${this.#rules.queue} is served by something else now; asking what it is.`)
+    if (!this.#detection.doubt(reason, this.#now, this.#random, this.#out)) return
+    this.#ready = undefined
+    this.#subscriptions.unready(false)
+  }
+
+  #asked(iq: XmlElement, addresses: Addresses): void {
+    if (isPing(iq)) {
+      // Strangers learn nothing: a server answers the same for a session that does not exist.
+      this.#send(this.#mayPing(iq, addresses.own) ? resultTo(iq) : refusalOf(iq))
+      return
+    }
+    try {
+      const delivery = readRequest(iq, addresses)
+      if (delivery === undefined) {
+        this.#send(refusalOf(iq))
+      } else if (!isAddressedDelivery(iq, addresses)) {
+        this.#send(refusalOf(iq))
+        this.#ignored(iq, 'a request that is not from the queue')
+      } else if (this.#subscriptions.has(delivery.topic)) {
+        this.#out.push({ type: 'deliver', delivery })
+      } else {
+        this.#send(errorTo(iq, new XmqError('not-found', `This worker does not handle '${delivery.topic}'.`)))
+      }
+    } catch (error) {
+      this.#send(errorTo(iq, XmqError.from(error, 'bad-request')))
+    }
+  }
+
+  #mayPing(iq: XmlElement, own: string): boolean {
+    const from = iq.attrs.get('from')
+    if (from === undefined || sameJid(from, this.#rules.queue) || sameJid(from, this.#rules.domain)) return true
+    return this.#ready === 'mod_xmq' || sameJid(from, formatBareJid(parseJid(own)))
+  }
+
+  #skipped(head: XmlElement, error: XmqError): void {
+    if (this.#status.state !== 'online') return
+    this.#ignored(head, `a stanza over a limit: ${error.message}`)
+    if (head.name === 'iq' && mayBeAnswered(head)) this.#send(errorTo(withChildren(head, []), error))
+    if (head.name !== 'iq' || mayBeAnswered(head)) return
+    const failure = new XmqError(error.code, `The answer could not be read: ${error.message}`, { cause: error })
+    const answer = stanza('iq', { type: 'error', id: head.attrs.get('id'), from: head.attrs.get('from') }, [
+      encodeError(failure),
+    ])
+    this.#answer(answer)
+  }
+
+  #ignored(root: XmlElement, what: string): void {
+    this.#event({ name: 'ignored', from: root.attrs.get('from') ?? '', what })
+  }
+}
+
+function refusalOf(iq: XmlElement): XmlElement {
+  return errorTo(iq, new XmqError('unsupported', 'This address does not do that.'))
+}
