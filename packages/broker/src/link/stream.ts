@@ -31,7 +31,7 @@ import {
 } from './problem.ts'
 
 /** Where a stream is. */
-export type StreamPhase = 'connecting' | 'opening' | 'authenticating' | 'up' | 'closing' | 'ended'
+type StreamPhase = 'connecting' | 'opening' | 'authenticating' | 'up' | 'closing' | 'ended'
 
 /** What a stream reports. */
 export interface ComponentStreamHandlers {
@@ -89,10 +89,6 @@ export class ComponentStream {
     })
     socket.on('end', () => this.#end(endedProblem(rules, this.#phase === 'up')))
     socket.on('close', () => this.#socketClosed())
-  }
-
-  get phase(): StreamPhase {
-    return this.#phase
   }
 
   get outbound(): Outbound {
