@@ -7,8 +7,8 @@
  *    PLAIN while it does not exist. xmpp.js does so on a socket that it calls secure, which ws://localhost is to it.
  * 3. SCRAM for an unknown account fails with `not-authorized` and a text that says to use PLAIN once; the client may try
  *    PLAIN on the same stream (RFC 6120 6.4.5).
- * 4. For clients that know only SCRAM: the proof of an unknown account is checked against the account's own name as
- *    password. If it fits, the account is made with it.
+ * 4. For clients that know only SCRAM: the proof of an unknown account is checked against a few passwords that can be
+ *    guessed, the account's own name and `registerPasswords`. If one fits, the account is made with it.
  *
  * Invariants:
  * 1. Names are lower-cased local parts (RFC 7622).
@@ -20,15 +20,21 @@ import type { ServerRules } from './options.ts'
 
 /** What SCRAM-SHA-1 needs of an account (RFC 5802 3). */
 export interface ScramKeys {
-  readonly salt: Buffer
-  readonly iterations: number
+  readonly password: string
   readonly storedKey: Buffer
   readonly serverKey: Buffer
 }
 
+/** What a SCRAM exchange of one account works with: the keys, any of which may fit the proof. */
+export interface ScramOffer {
+  readonly salt: Buffer
+  readonly iterations: number
+  readonly candidates: readonly ScramKeys[]
+}
+
 interface Account {
   readonly password: string
-  keys: ScramKeys | undefined
+  offer: ScramOffer | undefined
 }
 
 const ACCOUNTS_MAX = 100_000
@@ -40,12 +46,14 @@ export class Accounts {
   readonly registerOnLogin: boolean
   readonly #accounts = new Map<string, Account>()
   readonly #onRegister: (user: string, password: string) => void
+  readonly #registerPasswords: readonly string[]
   readonly #iterations: number
   readonly #fakeSaltKey = randomBytes(16)
 
   constructor(rules: ServerRules) {
     this.registerOnLogin = rules.registerOnLogin
     this.#onRegister = rules.onRegister
+    this.#registerPasswords = rules.registerPasswords
     this.#iterations = rules.scramIterations
     for (const [user, password] of rules.accounts) this.#set(user, password)
   }
@@ -75,7 +83,7 @@ export class Accounts {
     if (!this.#accounts.has(local) && this.#accounts.size >= ACCOUNTS_MAX) {
       throw new XmqError('limit-reached', `There are ${ACCOUNTS_MAX} accounts already; remove some first.`)
     }
-    this.#accounts.set(local, { password, keys: undefined })
+    this.#accounts.set(local, { password, offer: undefined })
   }
 
   /** Whether that is the account's password; an unknown account is made of it where logins may. */
@@ -86,21 +94,25 @@ export class Accounts {
   }
 
   /** The keys of an account, or keys that nothing fits, so that names cannot be probed. */
-  scramKeys(user: string): ScramKeys {
+  scramOffer(user: string): ScramOffer {
     const account = this.#accounts.get(user)
     if (account !== undefined) {
-      account.keys ??= deriveKeys(account.password, randomBytes(16), this.#iterations)
-      return account.keys
+      account.offer ??= this.#createOffer(randomBytes(16), [account.password])
+      return account.offer
     }
-    const salt = hmac(this.#fakeSaltKey, user).subarray(0, 16)
-    // Where logins may make accounts, the only password that a proof can be checked against is one that can be guessed.
-    return deriveKeys(this.registerOnLogin ? user : randomBytes(16).toString('hex'), salt, this.#iterations)
+    const guesses = this.registerOnLogin ? [user, ...this.#registerPasswords] : [randomBytes(16).toString('hex')]
+    return this.#createOffer(hmac(this.#fakeSaltKey, user).subarray(0, 16), guesses)
   }
 
-  /** After a proof that fitted {@link scramKeys}: makes the account if there is none. False when it cannot be made. */
-  admitProven(user: string): boolean {
+  /** After a proof that fitted one of {@link scramOffer}: makes the account if there is none. False when it cannot be made. */
+  admitProven(user: string, keys: ScramKeys): boolean {
     if (this.#accounts.has(user)) return true
-    return this.registerOnLogin && this.#tryRegister(user, user)
+    return this.registerOnLogin && this.#tryRegister(user, keys.password)
+  }
+
+  #createOffer(salt: Buffer, passwords: readonly string[]): ScramOffer {
+    const iterations = this.#iterations
+    return { salt, iterations, candidates: passwords.map((password) => deriveKeys(password, salt, iterations)) }
   }
 
   #tryRegister(user: string, password: string): boolean {
@@ -116,7 +128,7 @@ export class Accounts {
 function deriveKeys(password: string, salt: Buffer, iterations: number): ScramKeys {
   const salted = pbkdf2Sync(password, salt, iterations, 20, 'sha1')
   const storedKey = createHash('sha1').update(hmac(salted, 'Client Key')).digest()
-  return { salt, iterations, storedKey, serverKey: hmac(salted, 'Server Key') }
+  return { password, storedKey, serverKey: hmac(salted, 'Server Key') }
 }
 
 function hmac(key: Buffer, text: string): Buffer {

@@ -25,6 +25,8 @@ export interface EmbeddedServerOptions {
   readonly accounts?: Readonly<Record<string, string>>
   /** Make an unknown account at its first login; see {@link Accounts} for how that fits SCRAM. @default false */
   readonly registerOnLogin?: boolean
+  /** Passwords, beside the account's own name, that a SCRAM login may make an account with; at most 8. @default [] */
+  readonly registerPasswords?: readonly string[]
   /** Called for each account made after the start, so that it can be saved. */
   readonly onRegister?: (user: string, password: string) => void
   /**
@@ -75,6 +77,7 @@ export interface ServerRules {
   readonly secret: string
   readonly accounts: ReadonlyMap<string, string>
   readonly registerOnLogin: boolean
+  readonly registerPasswords: readonly string[]
   readonly onRegister: (user: string, password: string) => void
   readonly scramIterations: number
   readonly componentDomains: readonly string[] | undefined
@@ -121,6 +124,7 @@ export function parseServerOptions(options: EmbeddedServerOptions): ServerRules 
     secret: options.secret ?? 'secret',
     accounts: new Map(Object.entries(options.accounts ?? {})),
     registerOnLogin: options.registerOnLogin ?? false,
+    registerPasswords: [...(options.registerPasswords ?? [])].slice(0, 8),
     onRegister: options.onRegister ?? (() => undefined),
     scramIterations: integerOption('scramIterations', options.scramIterations ?? 4096, 1, 1_000_000),
     componentDomains: options.componentDomains?.map((name) => domainOption('componentDomains', name)),

@@ -82,6 +82,11 @@ export class RawStream {
     return this.#inbox
   }
 
+  /** Bytes received so far. */
+  get bytesRead(): number {
+    return this.#socket.bytesRead
+  }
+
   /** Sends text as it is, well-formed or not, or an element. */
   send(xml: string | XmlElement): void {
     this.#socket.write(typeof xml === 'string' ? xml : writeElement(xml))

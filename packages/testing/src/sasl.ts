@@ -5,7 +5,7 @@
 import { isUtf8 } from 'node:buffer'
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { tryParseJid } from '@xmq/protocol'
-import type { Accounts, ScramKeys } from './accounts.ts'
+import type { Accounts, ScramKeys, ScramOffer } from './accounts.ts'
 
 /** The mechanisms that the embedded server knows, the preferred one first. */
 export type SaslMechanism = 'SCRAM-SHA-1' | 'PLAIN' | 'ANONYMOUS'
@@ -73,7 +73,7 @@ type ScramState =
       readonly name: 'final'
       readonly user: string
       readonly gs2: string
-      readonly keys: ScramKeys
+      readonly offer: ScramOffer
       readonly nonce: string
       readonly transcript: string
     }
@@ -112,13 +112,13 @@ function scramFirst(
   if (!mayActAs(unescapeName(authzid), user, domain)) {
     return { step: failure('invalid-authzid', 'An account can only log in as itself.') }
   }
-  const keys = accounts.scramKeys(user)
+  const offer = accounts.scramOffer(user)
   const nonce = clientNonce + randomBytes(18).toString('base64')
-  const challenge = `r=${nonce},s=${keys.salt.toString('base64')},i=${keys.iterations}`
+  const challenge = `r=${nonce},s=${offer.salt.toString('base64')},i=${offer.iterations}`
   const gs2 = message.slice(0, message.length - bare.length)
   return {
     step: { type: 'challenge', data: Buffer.from(challenge) },
-    state: { name: 'final', user, gs2, keys, nonce, transcript: `${bare},${challenge}` },
+    state: { name: 'final', user, gs2, offer, nonce, transcript: `${bare},${challenge}` },
   }
 }
 
@@ -130,26 +130,26 @@ function scramFinal(message: string, state: ScramState & { name: 'final' }, acco
     return failure('not-authorized', 'The nonce or the channel binding does not match.')
   }
   const authMessage = `${state.transcript},${withoutProof}`
-  const signature = createHmac('sha1', state.keys.storedKey).update(authMessage).digest()
   const proof = Buffer.from(proofText, 'base64')
-  const proven =
-    proof.length === signature.length &&
-    timingSafeEqual(
-      createHash('sha1')
-        .update(proof.map((byte, index) => byte ^ (signature[index] ?? 0)))
-        .digest(),
-      state.keys.storedKey,
-    )
+  const proven = state.offer.candidates.find((keys) => isProof(proof, keys, authMessage))
   const known = accounts.has(state.user)
-  if (!proven || !accounts.admitProven(state.user)) {
+  if (proven === undefined || !accounts.admitProven(state.user, proven)) {
     const hint =
       known || !accounts.registerOnLogin
         ? 'Wrong account or password.'
         : `There is no account '${state.user}' yet. Log in with PLAIN once to make it: SCRAM does not show the server a password.`
     return failure('not-authorized', hint)
   }
-  const serverSignature = createHmac('sha1', state.keys.serverKey).update(authMessage).digest('base64')
+  const serverSignature = createHmac('sha1', proven.serverKey).update(authMessage).digest('base64')
   return { type: 'success', user: state.user, data: Buffer.from(`v=${serverSignature}`) }
+}
+
+/** RFC 5802 3: the proof is ClientKey XOR ClientSignature, and the stored key is the hash of ClientKey. */
+function isProof(proof: Buffer, keys: ScramKeys, authMessage: string): boolean {
+  const signature = createHmac('sha1', keys.storedKey).update(authMessage).digest()
+  if (proof.length !== signature.length) return false
+  const clientKey = proof.map((byte, index) => byte ^ (signature[index] ?? 0))
+  return timingSafeEqual(createHash('sha1').update(clientKey).digest(), keys.storedKey)
 }
 
 function failure(condition: SaslFailure, text: string): SaslStep {

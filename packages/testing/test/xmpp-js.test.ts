@@ -16,6 +16,7 @@ beforeEach(async () => {
   server = await startEmbeddedServer({
     accounts: { alice: 'secret-ä' },
     registerOnLogin: true,
+    registerPasswords: ['well-known'],
     scramIterations: 1,
     onRegister: (user, password) => registered.set(user, password),
   })
@@ -72,13 +73,15 @@ describe('xmpp.js as it comes', () => {
     expect((await visit(create({ service: tcp(), ...fresh }))).mechanism).toBe('SCRAM-SHA-1')
   })
 
-  test('makes an account over TCP only where the password is the name, and is told of PLAIN otherwise', async () => {
+  test('makes an account over TCP only with its name or a listed password, and is told of PLAIN otherwise', async () => {
     const start = create({ service: tcp(), username: 'dave', password: 'other' }).start()
     await expect(start).rejects.toMatchObject({ condition: 'not-authorized', text: expect.stringContaining('PLAIN') })
     expect(registered.size).toBe(0)
     const { mechanism } = await visit(create({ service: tcp(), username: 'dave', password: 'dave' }))
     expect(mechanism).toBe('SCRAM-SHA-1')
     expect([...registered]).toEqual([['dave', 'dave']])
+    await visit(create({ service: tcp(), username: 'hal', password: 'well-known' }))
+    expect([...registered].at(-1)).toEqual(['hal', 'well-known'])
   })
 })
 
