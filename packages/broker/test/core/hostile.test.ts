@@ -1,5 +1,5 @@
 import { element, parseElement, type XmlElement } from '@xmq/protocol'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Conversation, errorXml } from './conversation.ts'
 

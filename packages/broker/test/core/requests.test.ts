@@ -6,8 +6,6 @@ const SHOP = 'shop@localhost/1'
 const Q = 'any.localhost'
 const result = (id: string, from: string, children = `<ok xmlns='urn:x'/>`, to = Q) =>
   `<iq type='result' id='${id}' from='${from}' to='${to}'>${children}</iq>`
-const error = (id: string, from: string, inside: string) =>
-  `<iq type='error' id='${id}' from='${from}' to='${Q}'>${inside}</iq>`
 /** The id under which the worker knows the request of the last step. */
 const hop = (c: Conversation) =>
   c.stanzas.find(({ attrs }) => attrs.get('type') === 'get' || attrs.get('type') === 'set')?.attrs.get('id') as string
