@@ -1,5 +1,5 @@
 /** The producer's side: publish and request. */
-import { XmqError } from '@xmq/protocol'
+import { element, NS_PING, stanza, wireLength, XmqError } from '@xmq/protocol'
 import { parseDuration, type Duration } from './duration.ts'
 import { Emitter, type Unsubscribe } from './events.ts'
 import { configureEndpoint, type ConnectOptions, type EndpointConfig } from './options.ts'
@@ -103,6 +103,13 @@ export interface Client extends AsyncDisposable {
     payload: NoInfer<Sent>,
     options?: RequestOptions,
   ): Promise<Returned>
+  /**
+   * Asks the queue for a sign of life (XEP-0199). Streams are ordered: once it resolves, whatever the queue refused of what was
+   * published before has come back as `returned`.
+   *
+   * @throws XmqError `timeout`, `connection-lost`, or what the queue's server said; `aborted`; `closed`
+   */
+  ping(options?: RequestOptions): Promise<void>
   /** Calls back on each event of that name. Returns how to stop that. */
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe
   /** Fails what is pending with `closed`, and closes the connection in order. Idempotent. */
@@ -179,6 +186,19 @@ class ConnectedClient implements Client {
     const value = decodePayload(defined, answerPayload(answer), 'answer')
     const accepted = await validate(defined.output, value, `The answer of '${defined.name}'`)
     return accepted.value as Returned
+  }
+
+  async ping(options: RequestOptions = {}): Promise<void> {
+    const timeoutMs =
+      options.timeout === undefined ? this.#timeouts.requestMs : parseDuration(options.timeout, 'timeout')
+    const head = { type: 'get', id: randomId(), to: this.queue }
+    const iq = stanza('iq', head, [element('ping', NS_PING)])
+    try {
+      await this.#runtime.call('request', 'ping', { stanza: iq, bytes: wireLength(iq) }, timeoutMs, options.signal)
+    } catch (error) {
+      // mod_xmq knows no ping; that it says so is a sign of life, too.
+      if (!(error instanceof XmqError) || error.code !== 'topic-required') throw error
+    }
   }
 
   close(): Promise<void> {

@@ -69,6 +69,7 @@ class ClientSession implements Session {
   #onlineSince: number | undefined
   #wasOnline = false
   #heardAt = 0
+  #heardSincePing = false
   #pingId = ''
   #ready: Mode | undefined
   #leaving = false
@@ -119,10 +120,10 @@ class ClientSession implements Session {
       case 'down':
         return this.#down(input.reason, input.fatal)
       case 'stanza':
-        this.#heardAt = this.#now
+        this.#heard()
         return this.#stanza(input.stanza)
       case 'skipped':
-        this.#heardAt = this.#now
+        this.#heard()
         return this.#skipped(input.head, input.error)
       case 'publish':
       case 'request':
@@ -279,6 +280,11 @@ class ClientSession implements Session {
     else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
   }
 
+  #heard(): void {
+    this.#heardAt = this.#now
+    this.#heardSincePing = true
+  }
+
   /** Why nothing can be written at the moment. */
   get #hindrance(): XmqError | undefined {
     if (this.#ready !== undefined) return undefined
@@ -293,12 +299,13 @@ class ClientSession implements Session {
       return
     }
     this.#pingId = this.#random.id()
+    this.#heardSincePing = false
     this.#send(stanza('iq', { type: 'get', id: this.#pingId, to: this.#rules.domain }, [element('ping', NS_PING)]))
     this.#timers.set(TIMER_PONG, this.#now + this.#rules.answerTimeoutMs)
   }
 
   #noPong(): void {
-    if (this.#heardAt + this.#rules.answerTimeoutMs >= this.#now) {
+    if (this.#heardSincePing) {
       this.#timers.set(TIMER_SILENCE, this.#heardAt + this.#rules.silenceMs)
       return
     }
