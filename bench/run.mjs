@@ -77,7 +77,7 @@ async function openField(kind, plan) {
     const relay = await child('relay.mjs', { domain: RELAY })
     const broker = await child('broker.mjs', { domain: QUEUE })
     const { bodyBytes, window } = plan
-    const producers = await child('producers.mjs', { users: users.producers, bodyBytes, window })
+    const producers = await child('producers.mjs', { users: users.producers, topic: TOPIC, bodyBytes, window })
     const creditPort = producers.ready.port
     const workers = await child('workers.mjs', { users: users.workers, creditPort, queue: QUEUE, topic: TOPIC })
     await relay.ask('use', workers.ready.jids)
@@ -103,9 +103,8 @@ async function startOne(kind, accounts, startServer, stops) {
 /** One round of one way. */
 async function measure(way, field, plan) {
   const { producers, workers } = field
-  const xmq = `<xmq xmlns='xmq:topic' topic='${TOPIC}'/>`
   const targets = { direct: workers.ready.jids, 'null relay': [RELAY], broker: [QUEUE] }[way]
-  await producers.ask('aim', { targets, after: xmq })
+  await producers.ask('aim', targets)
   const middle = { 'null relay': field.relay, broker: field.broker }[way]
 
   const before = await workers.ask('sample')
@@ -210,7 +209,7 @@ async function main() {
     `Node ${process.versions.node}, ${cpus().length} x ${cpu?.model ?? 'unknown'}, ${plan.rounds} rounds, medians`,
   )
   console.log(
-    `${plan.bodyBytes}-byte bodies, ${SESSIONS} producers to ${SESSIONS} workers, ${plan.window} under way at most\n`,
+    `${plan.bodyBytes}-byte payloads, ${SESSIONS} producers to ${SESSIONS} workers, ${plan.window} under way at most\n`,
   )
   console.log(row(['server', 'way', 'msg/s', 'of relay', 'p50 ms', 'over relay', 'p99 ms', 'CPU ms/1000']))
   console.log(row(['---', '---', '---:', '---:', '---:', '---:', '---:', '---:']))

@@ -7,13 +7,12 @@ import { createServer } from 'node:net'
 import { nowMs, serve } from './child.mjs'
 import { openSession } from './session.mjs'
 
-serve(async ({ server, users, password, bodyBytes, window }) => {
+serve(async ({ server, users, password, topic, bodyBytes, window }) => {
   const sessions = []
   for (const user of users) sessions.push(await openSession(server, user, password))
   for (const { socket } of sessions) socket.resume()
 
   let targets = []
-  let after = ''
   let isRunning = false
   let sent = 0
   let received = 0
@@ -21,9 +20,10 @@ serve(async ({ server, users, password, bodyBytes, window }) => {
 
   const message = (producer) => {
     const stamp = `#${nowMs().toFixed(3)}#`
-    const body = stamp + 'x'.repeat(bodyBytes - stamp.length)
+    // As the SDK publishes JSON. A <body> would be archived for its sender by both servers, which would be measured instead.
+    const json = `<json xmlns='urn:xmpp:json:0'>"${stamp.padEnd(bodyBytes - 2, 'x')}"</json>`
     const to = targets[producer % targets.length]
-    return `<message type='normal' to='${to}'><body>${body}</body>${after}</message>`
+    return `<message type='normal' to='${to}'><xmq xmlns='xmq:topic' topic='${topic}'>${json}</xmq></message>`
   }
   const fill = () => {
     if (!isRunning) return
@@ -62,10 +62,9 @@ serve(async ({ server, users, password, bodyBytes, window }) => {
 
   return {
     ready: { port: credits.address().port },
-    /** Where each producer's messages go, and what they carry behind the body. */
-    aim: (to) => {
-      targets = to.targets
-      after = to.after
+    /** Where each producer's messages go. */
+    aim: (addresses) => {
+      targets = addresses
     },
     /** @param {{ rate?: number }} options messages a second of all producers; without it, the window decides */
     start: ({ rate }) => {

@@ -10,6 +10,10 @@ const escape = (text: string): string => text.replace(/&/g, '&amp;').replace(/</
 const message = (topic: string, body: string): string =>
   `<message type='normal' to='${QUEUES.any}'><body>${escape(body)}</body><xmq xmlns='xmq:topic' topic='${topic}'/></message>`
 
+// No body: servers archive what has one for its sender, which takes ejabberd longer with each message.
+const numbered = (topic: string, number: number): string =>
+  `<message type='normal' id='#${number}' to='${QUEUES.any}'><xmq xmlns='xmq:topic' topic='${topic}'/></message>`
+
 onEachServer('bytes', (stage) => {
   test('one message of 190 KiB of mixed scripts and emoji arrives whole', async () => {
     const topic = fresh('topic')
@@ -29,13 +33,13 @@ onEachServer('bytes', (stage) => {
     const count = 10_000
     for (let start = 0; start < count; start += 500) {
       const numbers = Array.from({ length: 500 }, (_, index) => start + index)
-      producer.send(numbers.map((number) => message(topic, String(number))).join(''))
+      producer.send(numbers.map((number) => numbered(topic, number)).join(''))
       // The producer waits for the worker now and then, as every real one does: no server's buffer is the subject here.
       await producer.fence(QUEUES.any)
       await worker.fence(QUEUES.any)
     }
-    const bodies = (await worker.takeMessages()).map(bodyOf)
-    expect(bodies).toEqual(Array.from({ length: count }, (_, index) => String(index)))
+    const numbers = (await worker.takeMessages()).map((each) => /#(\d+)/.exec(each.attrs.get('id') ?? '')?.[1])
+    expect(numbers).toEqual(Array.from({ length: count }, (_, index) => String(index)))
     expect(await producer.takeMessages()).toEqual([])
   })
 })

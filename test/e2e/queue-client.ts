@@ -85,7 +85,10 @@ export class QueueClient {
   ask(to: string, type: 'get' | 'set', payload: string): Promise<XmlElement> {
     const id = crypto.randomUUID()
     this.send(`<iq type='${type}' to='${to}' id='${id}'>${payload}</iq>`)
-    return this.#peer.next((root) => root.name === 'iq' && root.attrs.get('id') === id)
+    const answer = this.#peer.next((root) => root.name === 'iq' && root.attrs.get('id') === id)
+    // A case that fails before it looks at the answer has failed already.
+    answer.catch(() => undefined)
+    return answer
   }
 
   /** The next message of any type. */

@@ -1,5 +1,5 @@
 /** docs/protocol.md 5 "Requests". */
-import { childElements, findChild, resultTo, textOf, writeElement, type XmlElement } from '@xmq/protocol'
+import { childElements, findChild, resultTo, textOf, withAttrs, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
 import { expectError, expectResult, topicOf, xml } from './expectations.ts'
 import { fresh, onEachServer, QUEUES } from './stage.ts'
@@ -162,8 +162,9 @@ onEachServer(
         const twin = await stage.client(worker.user)
         const answer = producer.ask(QUEUES.any, 'get', nested(topic))
         const asked = await worker.nextRequest()
+        const forged = withAttrs(resultTo(asked, [xml("<forged xmlns='urn:test'/>")]), { from: undefined })
         for (const forger of [thief, twin]) {
-          forger.send(resultTo(asked, [xml("<forged xmlns='urn:test'/>")]))
+          forger.send(forged)
           forger.send(errorTo(asked, 'undefined-condition'))
           await forger.fence(QUEUES.any)
         }

@@ -8,6 +8,8 @@ import { QueueClient, type QueueClientOptions } from './queue-client.ts'
 /** What a group of cases needs beyond the usual. */
 export interface StageOptions {
   readonly server?: TestServerOptions
+  /** The servers where the cases make sense. @default all */
+  readonly kinds?: readonly ServerKind[]
   /** More queues, or other rules for the usual ones: as in xmq.config.yaml. */
   readonly queues?: Readonly<Record<string, object>>
   /** `limits` of xmq.config.yaml. */
@@ -38,7 +40,8 @@ export function fresh(prefix: string): string {
 
 /** Defines the same cases for every server that is here. */
 export function onEachServer(title: string, define: (stage: Stage) => void, options: StageOptions = {}): void {
-  describe.each(chosenKinds())(`${title}, on %s`, (kind) => {
+  const kinds = chosenKinds().filter((kind) => options.kinds?.includes(kind) !== false)
+  describe.each(kinds)(`${title}, on %s`, (kind) => {
     const stage = new Stage(kind, options)
     beforeAll(() => stage.open())
     beforeEach(({ onTestFailed }) => {

@@ -25,6 +25,11 @@ export class Queues {
   /** What a stanza's `to` stands for, its resource aside (mod_xmq ignores it too); `undefined` outside our domains. */
   resolve(to: string): Place | undefined {
     const address = bareOf(to)
+    // ejabberd hands an address on as its sender wrote it; hardly any has upper case, so that is looked at last.
+    return this.#find(address) ?? this.#find(address.toLowerCase())
+  }
+
+  #find(address: string): Place | undefined {
     const queue = this.#byAddress.get(address)
     if (queue !== undefined) return { domain: queue.domain, queue, address }
     const domain = this.domains.get(domainOf(address))
