@@ -72,7 +72,9 @@ function writeEvent(event: CoreEvent, log: Logger, tally: EventLog['tally']): vo
   switch (event.name) {
     case 'refused': {
       const { queue, sender, code, text } = event
-      tally(`refused ${queue} ${code}`, 'warn', 'refused', { queue, sender, code, text }, { queue, code })
+      // That nobody is there is the queue's everyday life, not a fault of the sender.
+      const level = code === 'no-recipients' ? 'info' : 'warn'
+      tally(`refused ${queue} ${code}`, level, 'refused', { queue, sender, code, text }, { queue, code })
       return
     }
     case 'bounced': {

@@ -28,8 +28,8 @@ export interface Connection {
   readonly service: string
   readonly jid: string
   readonly password: string
-  /** PEM certificates to trust besides those of the system. */
-  readonly ca: string | undefined
+  /** PEM certificates to trust in place of the system's. */
+  readonly ca?: string
 }
 
 /** @throws XmqError `invalid-config` naming what is missing and how to give it */
@@ -43,8 +43,7 @@ export function connectionOf(io: Io, flags: ClientFlags): Connection {
     throw mistake(`The password of ${jid} is not known. Give XMQ_PASSWORD, XMQ_PASSWORD_FILE or --password-file FILE.`)
   }
   const caFile = flags.ca ?? present(io.env['XMQ_CA'])
-  const ca = caFile === undefined ? undefined : readSmallFile(io, '--ca', caFile)
-  return { service, jid, password, ca }
+  return { service, jid, password, ...(caFile === undefined ? {} : { ca: readSmallFile(io, '--ca', caFile) }) }
 }
 
 function passwordOf(io: Io, flags: ClientFlags): string | undefined {

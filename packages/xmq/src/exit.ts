@@ -20,7 +20,7 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
 export const EXIT_HELP = `
 Exit codes:
   0  it worked          3  nobody is subscribed       5  wrong password, or no right to do this
-  1  it failed          4  no answer in time          6  no connection to the server
+  1  it failed          4  no answer in time          6  no connection to the server or the queue
   2  wrong arguments or configuration`
 
 const CODES: Partial<Record<XmqErrorCode, ExitCode>> = {
@@ -36,7 +36,16 @@ const CODES: Partial<Record<XmqErrorCode, ExitCode>> = {
 
 /** The exit code of an error. */
 export function exitCodeOf(error: XmqError): ExitCode {
+  // The server is there, and says that the queue's broker is not.
+  if (error.code === 'server' && error.condition.startsWith('remote-server-')) return EXIT.noConnection
   return CODES[error.code] ?? EXIT.failure
+}
+
+/** An error of a client command, in words that name the queue and the topic where the queue's own do not. */
+export function explain(thrown: unknown, queue: string, topic: string): unknown {
+  if (!(thrown instanceof XmqError) || thrown.code !== 'no-recipients') return thrown
+  const text = `Nobody is subscribed to '${topic}' at ${queue}. Subscribe with: xmq sub ${queue} ${topic}`
+  return new XmqError('no-recipients', text, { cause: thrown })
 }
 
 /** A mistake in how the command was called. */

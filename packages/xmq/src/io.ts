@@ -1,10 +1,13 @@
 /** What a command may touch of the process. Tests hand in their own. */
+import { once } from 'node:events'
 import { styleText } from 'node:util'
 
 /** Where text goes. */
 export interface TextSink {
   write(text: string): unknown
   readonly isTTY?: boolean
+  /** Resolves when what was written is taken: whoever writes much waits for it. */
+  drained?(): Promise<unknown>
 }
 
 /** What a command may touch of the process. */
@@ -34,7 +37,11 @@ export function processIo(): Io {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
   return {
     stdin: process.stdin,
-    stdout: process.stdout,
+    stdout: {
+      isTTY: process.stdout.isTTY,
+      write: (text) => process.stdout.write(text),
+      drained: () => (process.stdout.writableNeedDrain ? once(process.stdout, 'drain') : Promise.resolve()),
+    },
     stderr: process.stderr,
     env: process.env,
     cwd: process.cwd(),

@@ -2,6 +2,7 @@
 import { LOG_FORMATS, LOG_LEVELS, VERSION } from '@xmq/broker'
 import { Command, CommanderError, Option } from 'commander'
 import { checkConfig } from './check-config.ts'
+import { addClientCommands } from './client-commands.ts'
 import { DEFAULT_PORT } from './client-flags.ts'
 import type { ConfigFlags } from './config-file.ts'
 import { dev, DEV_QUEUES, type DevFlags } from './dev.ts'
@@ -66,6 +67,7 @@ Examples:
   $ xmq serve --config /etc/xmq/xmq.config.yaml   the broker on your own XMPP server`,
     )
   addBrokerCommands(program, io, done)
+  addClientCommands(program, io, done)
   return program
 }
 

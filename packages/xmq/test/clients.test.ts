@@ -1,0 +1,225 @@
+import { chmodSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { main } from '../src/main.ts'
+import { fakeIo, run, temporaryFolder, type FakeIo, type FakeIoOptions } from './fake-io.ts'
+
+const QUEUE = 'queue1.localhost'
+const ALL = 'queue2.localhost'
+const env: Record<string, string> = {}
+let clean: () => void
+let dev: FakeIo
+let devEnded: Promise<number>
+
+beforeAll(async () => {
+  const cwd = temporaryFolder((callback) => {
+    clean = callback
+  })
+  dev = fakeIo({ cwd })
+  devEnded = main(['dev', '--port', '0', '--websocket-port', 'off', '--output', 'json'], dev)
+  await dev.until('"ready"')
+  env['XMQ_SERVICE'] = (JSON.parse(dev.out) as { service: string }).service
+})
+afterAll(async () => {
+  dev.stop()
+  await devEnded
+  clean()
+})
+
+const cli = (argv: readonly string[], options: FakeIoOptions = {}) => run(argv, { env, ...options })
+
+/** A subscriber that is subscribed; ended after the test. */
+async function subscriber(argv: readonly string[], options: FakeIoOptions = {}) {
+  const io = fakeIo({ env: { ...env, NO_COLOR: '1' }, ...options })
+  // Only a terminal is told that it is subscribed.
+  Object.assign(io.stderr, { isTTY: true })
+  const ended = main(['sub', ...argv], io)
+  onTestFinished(async () => {
+    io.stop()
+    await ended
+  })
+  await Promise.race([io.until('subscribed to'), ended])
+  return { io, ended }
+}
+
+describe('pub', () => {
+  it('sends an argument, a pipe and the lines of a pipe, which sub prints in order', async () => {
+    const { io, ended } = await subscriber([QUEUE, 'order', '--count', '5'])
+    expect(await cli(['pub', QUEUE, 'order', 'an argument'])).toEqual({ code: 0, out: '', err: '' })
+    expect((await cli(['pub', QUEUE, 'order'], { stdin: ['a ', 'pipe\n'] })).code).toBe(0)
+    expect((await cli(['pub', QUEUE, 'order', '--lines'], { stdin: ['1\n2', '\n3'] })).code).toBe(0)
+    expect(await ended).toBe(0)
+    expect(io.out).toBe('an argument\na pipe\n1\n2\n3\n')
+  })
+
+  it('sends JSON without losing a digit', async () => {
+    const { io, ended } = await subscriber([QUEUE, 'json', '--count', '1'])
+    expect((await cli(['pub', QUEUE, 'json', '--json', '{"n":12345678901234567890}'])).code).toBe(0)
+    await ended
+    expect(io.out).toBe('{"n":12345678901234567890}\n')
+  })
+
+  it('keeps characters that a pipe cuts in two', async () => {
+    const { io, ended } = await subscriber([QUEUE, 'utf8', '--count', '1'])
+    const bytes = new TextEncoder().encode('Grüße 🐇')
+    const stdin = Array.from(bytes, (byte) => Uint8Array.of(byte)) as unknown as string[]
+    expect((await cli(['pub', QUEUE, 'utf8'], { stdin })).code).toBe(0)
+    await ended
+    expect(io.out).toBe('Grüße 🐇\n')
+  })
+
+  it('tells a program the id', async () => {
+    await subscriber([QUEUE, 'ids'])
+    const { out } = await cli(['pub', QUEUE, 'ids', 'x', '--output', 'json'])
+    expect(JSON.parse(out)).toEqual({ queue: QUEUE, topic: 'ids', id: expect.any(String) })
+  })
+
+  it('ends with 3 where nobody is subscribed, and says who could be', async () => {
+    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x'])
+    expect([code, err]).toEqual([
+      3,
+      expect.stringContaining(`Nobody is subscribed to 'nobody' at ${QUEUE}. Subscribe with: xmq sub`),
+    ])
+    expect((await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })).code).toBe(3)
+  })
+
+  it('ends with 0 where nobody is subscribed to a queue of type all', async () => {
+    expect((await cli(['pub', ALL, 'nobody', 'x'])).code).toBe(0)
+  })
+
+  it('ends with 5 on a wrong password, which comes from a file or the environment', async () => {
+    const cwd = temporaryFolder(onTestFinished)
+    writeFileSync(join(cwd, 'password'), 'wrong\n')
+    await cli(['pub', ALL, 't', 'x', '--jid', 'shop@localhost'])
+    const flags = ['pub', ALL, 't', 'x', '--jid', 'shop@localhost']
+    const wrong = await cli([...flags, '--password-file', 'password'], { cwd })
+    expect([wrong.code, wrong.err]).toEqual([5, expect.stringContaining('shop@localhost')])
+    expect((await cli(flags, { env: { ...env, XMQ_PASSWORD: 'wrong' } })).code).toBe(5)
+    expect((await cli(flags, { env: { ...env, XMQ_PASSWORD: 'shop' } })).code).toBe(0)
+    writeFileSync(join(cwd, 'password'), 'shop\n')
+    chmodSync(join(cwd, 'password'), 0o600)
+    expect((await cli([...flags, '--password-file', 'password'], { cwd })).code).toBe(0)
+  })
+
+  it('ends with 6 without a server or a queue', async () => {
+    const noServer = await cli(['pub', QUEUE, 't', 'x', '--service', 'xmpp://127.0.0.1:1', '--timeout', '300ms'])
+    expect([noServer.code, noServer.err]).toEqual([6, expect.stringContaining('xmpp://127.0.0.1:1')])
+    const noQueue = await cli(['pub', 'nowhere.localhost', 't', 'x', '--timeout', '2s'])
+    expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
+  })
+
+  const WRONG: readonly [name: string, argv: readonly string[], options: FakeIoOptions, text: string][] = [
+    ['no body', ['pub', QUEUE, 't'], {}, 'There is nothing to publish. Give BODY, or a pipe'],
+    ['JSON that is none', ['pub', QUEUE, 't', '--json', '{a'], {}, 'The body is not JSON'],
+    ['lines and a body', ['pub', QUEUE, 't', 'x', '--lines'], {}, '--lines reads stdin; leave out BODY.'],
+    ['a timeout without a unit', ['pub', QUEUE, 't', 'x', '--timeout', '3'], {}, "--timeout: '3' is no duration."],
+    [
+      'a JID without an account',
+      ['pub', QUEUE, 't', 'x', '--jid', 'localhost'],
+      {},
+      "--jid: 'localhost' names no account.",
+    ],
+    ['no password elsewhere', ['pub', QUEUE, 't', 'x', '--service', 'xmpp://example.org'], {}, 'Give XMQ_PASSWORD'],
+    [
+      'a password file that is not there',
+      ['pub', QUEUE, 't', 'x', '--password-file', 'no'],
+      {},
+      '--password-file: /nowhere/no cannot be read',
+    ],
+    ['a topic that is none', ['pub', QUEUE, '', 'x'], {}, "Attribute 'topic' is empty"],
+    ['a character that XML cannot carry', ['pub', QUEUE, 't', 'a\u0001'], {}, 'U+0001'],
+  ]
+  it.each(WRONG)('ends with 2 on %s', async (_, argv, options, text) => {
+    const { code, err, out } = await cli(argv, options)
+    expect([code, out]).toEqual([2, ''])
+    expect(err).toContain(text)
+    expect(err).not.toMatch(/\n\s+at /)
+  })
+
+  it('refuses what no message can hold before it has read all of it', async () => {
+    let read = 0
+    const io = fakeIo({ env, stdin: '' })
+    Object.assign(io.stdin, {
+      async *[Symbol.asyncIterator]() {
+        for (; ; read++) yield await Promise.resolve('x'.repeat(65_536))
+      },
+    })
+    expect(await main(['pub', QUEUE, 't'], io)).toBe(1)
+    expect(io.err).toContain('204800 bytes')
+    expect(read).toBeLessThan(10)
+  })
+
+  it('tells a program of a failure as JSON', async () => {
+    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x', '--output', 'json'])
+    expect(code).toBe(3)
+    expect(JSON.parse(err)).toMatchObject({ error: { code: 'no-recipients', exit: 3 } })
+  })
+})
+
+describe('sub', () => {
+  it('prints objects for a program: id, sender, payload', async () => {
+    const { io, ended } = await subscriber([QUEUE, 'objects', '--count', '2', '--output', 'json'])
+    await cli(['pub', QUEUE, 'objects', 'a "text"'])
+    await cli(['pub', QUEUE, 'objects', '--json', '{"a":[1]}'])
+    await ended
+    const [first, second] = io.out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(first).toMatchObject({ queue: QUEUE, topic: 'objects', kind: 'message', type: 'text', payload: 'a "text"' })
+    expect(first?.['from']).toMatch(/^xmq@localhost\//)
+    expect(second).toMatchObject({ type: 'json', payload: { a: [1] } })
+  })
+
+  it('ends with 0 on Ctrl-C, and is unsubscribed', async () => {
+    const { io, ended } = await subscriber([QUEUE, 'leaving'])
+    io.stop()
+    expect(await ended).toBe(0)
+    expect((await cli(['pub', QUEUE, 'leaving', 'x'])).code).toBe(3)
+  })
+
+  it('ends with 0 on Ctrl-C while it connects', async () => {
+    const io = fakeIo({ env })
+    const ended = main(['sub', QUEUE, 't', '--service', 'xmpp://127.0.0.1:1'], io)
+    await io.until('Trying again.')
+    io.stop()
+    expect(await ended).toBe(0)
+  })
+
+  it('prints no control sequence of a stranger on a terminal', async () => {
+    const { io } = await subscriber([QUEUE, 'evil'], { isTTY: true })
+    await cli(['pub', QUEUE, 'evil', 'a\u0085\u009b2Jb'])
+    await io.until('2Jb')
+    expect(io.out).toBe('a\ufffd\ufffd2Jb\n')
+  })
+
+  it('ends with 2 on a count that is none', async () => {
+    expect(await cli(['sub', QUEUE, 't', '--count', '0'])).toMatchObject({ code: 2 })
+  })
+})
+
+describe('request', () => {
+  it('prints the answer of a worker', async () => {
+    await subscriber([QUEUE, 'add', '--json', '--reply', '{"sum":3}'])
+    const text = await cli(['request', QUEUE, 'add', '--json', '{"a":1,"b":2}'])
+    expect(text).toEqual({ code: 0, out: '{"sum":3}\n', err: '' })
+    const json = await cli(['request', QUEUE, 'add', '--output', 'json'])
+    expect(JSON.parse(json.out)).toMatchObject({ type: 'json', payload: { sum: 3 }, elapsedMs: expect.any(Number) })
+  })
+
+  it('hands a pipe to the worker', async () => {
+    const { io } = await subscriber([QUEUE, 'echo', '--reply', 'heard'])
+    expect((await cli(['request', QUEUE, 'echo'], { stdin: 'from a pipe\n' })).out).toBe('heard\n')
+    expect(io.out).toBe('from a pipe\n')
+  })
+
+  it('ends with 3 where nobody is subscribed, of either type', async () => {
+    for (const queue of [QUEUE, ALL]) expect((await cli(['request', queue, 'nobody'])).code).toBe(3)
+  })
+
+  it('ends with 1 where the worker refuses', async () => {
+    await subscriber([QUEUE, 'mute'])
+    const { code, err } = await cli(['request', QUEUE, 'mute'])
+    expect([code, err]).toEqual([1, expect.stringContaining("'xmq sub' answers requests only with --reply.")])
+  })
+})
