@@ -128,17 +128,15 @@ export class C2sSession implements ConnectionHandlers {
 
   onSkipped(error: XmqError): void {
     this.#out.fail('policy-violation', error.message)
-    this.#end('lost')
   }
 
   onMalformed(error: XmqError): void {
     this.#out.fail('not-well-formed', error.message)
-    this.#end('lost')
   }
 
   onClosed(): void {
-    this.#out.close()
     this.#end('closed')
+    this.#out.close()
   }
 
   onGone(): void {
@@ -224,8 +222,8 @@ export class C2sSession implements ConnectionHandlers {
         return presence.priorityOf(session)
       },
       replace: () => {
-        this.#out.fail('conflict', 'Replaced by a new connection')
         this.#end('replaced')
+        this.#out.fail('conflict', 'Replaced by a new connection')
       },
     }
     return session

@@ -87,17 +87,14 @@ export class ComponentSession implements ConnectionHandlers {
 
   onSkipped(error: XmqError): void {
     this.#out.fail('policy-violation', error.message)
-    this.#end()
   }
 
   onMalformed(error: XmqError): void {
     this.#out.fail('not-well-formed', error.message)
-    this.#end()
   }
 
   onClosed(): void {
     this.#out.close()
-    this.#end()
   }
 
   onGone(): void {

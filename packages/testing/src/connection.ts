@@ -2,12 +2,11 @@
  * One connection of a peer, whatever carries it. Owner of what waits to be written, and of the misbehaviour that hits one
  * connection: stalls and the cut in the middle of a stanza. Subclasses own the socket and the framing.
  *
- *     open --close()/fail()--> ending --transport gone--> gone
- *       `----------- drop() / peer vanishes ------------->'
+ *     open --close(), fail(), drop(), cut, or the peer vanishes: onGone--> ending --transport gone--> gone
  *
  * Invariants:
- * 1. Nothing is written after `ending` but what waited then; nothing is reported after `ending` but `onGone`.
- * 2. `onGone` comes exactly once.
+ * 1. Nothing is sent or reported once `open` is over, but what waited then may leave still.
+ * 2. `onGone` comes exactly once, in the call that ends `open`: nobody routes to a connection that cannot take it.
  * 3. All that one turn of the loop sends leaves in one write.
  * 4. At most `outboundBytesMax` wait; one byte more ends the connection.
  */
@@ -41,7 +40,7 @@ export interface ConnectionHandlers {
   onMalformed(error: XmqError): void
   /** The peer closed its stream. */
   onClosed(): void
-  /** The transport is gone. */
+  /** The connection takes and gives nothing any more, whoever ended it. */
   onGone(): void
 }
 
@@ -132,7 +131,7 @@ export abstract class Connection {
   /** Ends the connection in the given manner. */
   drop(manner: DropManner): void {
     if (manner === 'cut' || manner === 'reset') {
-      this.#end()
+      this.#leaveOpen()
       this.destroy(manner === 'reset')
     } else if (manner === 'close') this.close()
     else this.fail(manner, 'Dropped on demand')
@@ -198,10 +197,9 @@ export abstract class Connection {
 
   protected transportGone(): void {
     if (this.#phase === 'gone') return
-    this.#end()
+    this.#leaveOpen()
     this.#phase = 'gone'
     clearTimeout(this.#lingerTimer)
-    this.#handlers.onGone()
   }
 
   #enqueue(text: string): void {
@@ -233,16 +231,18 @@ export abstract class Connection {
     this.#enqueue(this.footer())
     this.unstall()
     if (!this.isOpen) return
-    this.#phase = 'ending'
+    this.#leaveOpen()
     this.end()
     this.#lingerTimer = setTimeout(() => this.destroy(false), LINGER_MS)
     this.#lingerTimer.unref()
   }
 
-  #end(): void {
-    if (this.#phase === 'open') this.#phase = 'ending'
+  #leaveOpen(): void {
+    if (this.#phase !== 'open') return
+    this.#phase = 'ending'
     this.#pending = []
     this.#pendingBytes = 0
+    this.#handlers.onGone()
   }
 
   #cutInside(text: string): void {
@@ -250,7 +250,7 @@ export abstract class Connection {
     const wanted = this.#cutAt === 'middle' || this.#cutAt === undefined ? bytes.length >> 1 : this.#cutAt
     const at = Math.min(Math.max(wanted, 0), bytes.length)
     this.unstall()
-    this.#end()
+    this.#leaveOpen()
     this.#log(`cut ${this.remote} after ${at} of ${bytes.length} bytes of a stanza`)
     this.transmitTorn(bytes.subarray(0, at))
   }

@@ -62,10 +62,11 @@ export class Listeners {
     return `ws://${host}:${port}${WEBSOCKET_PATH}`
   }
 
-  /** Opens the ports, the same ones as before if there were any. @throws XmqError `conflict` when one is taken */
+  /** Opens the ports, the same ones as before if there were any. Idempotent. @throws XmqError `conflict` when one is taken */
   async open(): Promise<void> {
     const rules = this.#rules
     const before = this.#ports
+    if (this.#servers.length > 0) return
     try {
       const c2s = await this.#listen(this.#tcpServer('client'), before?.c2s ?? rules.port)
       const component = await this.#listen(this.#tcpServer('component'), before?.component ?? rules.componentPort)

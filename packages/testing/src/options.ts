@@ -142,7 +142,7 @@ export function parseServerOptions(options: EmbeddedServerOptions): ServerRules 
     ),
     outboundBytesMax: integerOption('outboundBytesMax', options.outboundBytesMax ?? 2 ** 26, 1024, 2 ** 30),
     connectionsMax: integerOption('connectionsMax', options.connectionsMax ?? 2000, 1, 100_000),
-    log: options.log ?? (() => undefined),
+    log: lineLog(options.log),
     now: options.now ?? Date.now,
     random: options.random ?? Math.random,
   })
@@ -175,4 +175,11 @@ function oneOf<T extends string>(name: string, value: T, allowed: readonly T[]):
 
 function invalid(text: string): XmqError {
   return new XmqError('invalid-config', text)
+}
+
+/** Lines stay lines: what peers send is quoted in some of them. */
+function lineLog(log: ((line: string) => void) | undefined): (line: string) => void {
+  if (log === undefined) return () => undefined
+  // oxlint-disable-next-line no-control-regex -- control characters are what it replaces
+  return (line) => log(line.replace(/[\u0000-\u001f\u007f]/g, ' '))
 }

@@ -111,8 +111,8 @@ export class Router {
   refusal(domain: string): 'host-unknown' | 'conflict' | undefined {
     const allowed = this.#rules.componentDomains?.includes(domain) ?? true
     if (!allowed || this.isLocal(domain)) return 'host-unknown'
-    const taken = this.#services.has(domain) || this.#components.has(domain)
-    return taken && this.#rules.componentConflict === 'refuse' ? 'conflict' : undefined
+    if (this.#services.has(domain)) return 'conflict'
+    return this.#components.has(domain) && this.#rules.componentConflict === 'refuse' ? 'conflict' : undefined
   }
 
   attachComponent(component: BoundComponent): void {

@@ -88,6 +88,11 @@ test('a second connection of a domain is refused, or takes a share where that is
   expect((await two.next()).attrs.get('id')).toBe('2')
 })
 
+test('a domain that the server serves itself takes no component', async () => {
+  const server = await start({ componentConflict: 'share', modXmq: { 'queue1.localhost': 'any' } })
+  await expect(join(server)).rejects.toThrow('conflict')
+})
+
 test("a stanza from another domain, without 'to', or a stray element closes the stream", async () => {
   const server = await start()
   const outcome = async (xml: string) => {

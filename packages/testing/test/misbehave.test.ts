@@ -42,6 +42,8 @@ describe('drop', () => {
   test('cuts a session without a word, or with an RST', async () => {
     const end = ended(server, bob.jid)
     server.misbehave.dropSession(bob.jid)
+    // In the same turn: nobody routes to a connection that cannot take it.
+    expect(server.sessions()).toEqual([alice.jid])
     expect(await bob.closed).toBe('closed')
     expect(await end).toBe('lost')
     const again = await login('bob@localhost/b')
@@ -209,6 +211,7 @@ describe('life', () => {
     await server.misbehave.kill()
     await alice.closed
     await expect(login('alice@localhost/a')).rejects.toMatchObject({ code: 'connection-lost' })
+    await server.misbehave.start()
     await server.misbehave.start()
     await (await login('alice@localhost/a')).sync()
   })

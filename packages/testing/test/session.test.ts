@@ -127,6 +127,27 @@ describe('a bound session', () => {
     expect(await bob.closed).toBe('unsupported-stanza-type')
   })
 
+  test('is out of the table as soon as its stream has failed, so that what follows it bounces', async () => {
+    const alice = await login('alice@localhost/a')
+    const bob = await login('bob@localhost/b')
+    bob.send("<message to='alice@localhost/a'/><stray/>")
+    await alice.next((root) => root.name === 'message')
+    const answer = await alice.request(stanza('iq', { type: 'get', to: bob.jid }, [element('q', 'x')]))
+    expect(childElements(findChild(answer, 'error')!)[0]?.name).toBe('service-unavailable')
+  })
+
+  test('may hold several logins, and a wrong one is no obstacle to a right one on the same stream', async () => {
+    const stream = await openClient()
+    await stream.open()
+    const auth = (text: string) =>
+      stream.send(element('auth', 'urn:ietf:params:xml:ns:xmpp-sasl', { mechanism: 'PLAIN' }, [btoa(text)]))
+    auth('\0alice\0wrong')
+    await stream.next((root) => root.name === 'failure')
+    auth('\0alice\0a')
+    await stream.next((root) => root.name === 'success')
+    await stream.close()
+  })
+
   test('is in the table until it ends, and its end is told', async () => {
     const ended = new Promise((resolve) => server.on('session-end', resolve))
     const alice = await login('alice@localhost/a')
@@ -179,4 +200,30 @@ test('no request goes without an error: one without id or with an unknown type i
   alice.send("<iq type='odd' id='1' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
   const answer = await alice.next((root) => root.name === 'iq')
   expect(childElements(findChild(answer, 'error')!)[0]?.name).toBe('bad-request')
+})
+
+test.each([
+  ['DIGEST-MD5', 'AAAA', 'invalid-mechanism'],
+  ['PLAIN', '!!', 'incorrect-encoding'],
+  ['PLAIN', btoa('alice'), 'malformed-request'],
+  ['PLAIN', btoa('bob\0alice\0a'), 'invalid-authzid'],
+  ['SCRAM-SHA-1', btoa('hello'), 'malformed-request'],
+  ['SCRAM-SHA-1', btoa('p=tls-unique,,n=alice,r=abc'), 'malformed-request'],
+])('SASL %s with %s fails as %s', async (mechanism, text, expected) => {
+  const stream = await openClient()
+  await stream.open()
+  stream.send(`<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='${mechanism}'>${text}</auth>`)
+  const failure = await stream.next((root) => root.name === 'failure')
+  expect(childElements(failure)[0]?.name).toBe(expected)
+})
+
+test('SCRAM: a replayed nonce or another binding is refused', async () => {
+  const stream = await openClient()
+  await stream.open()
+  const ns = 'urn:ietf:params:xml:ns:xmpp-sasl'
+  stream.send(element('auth', ns, { mechanism: 'SCRAM-SHA-1' }, [btoa('n,,n=alice,r=abc')]))
+  await stream.next((root) => root.name === 'challenge')
+  stream.send(element('response', ns, undefined, [btoa(`c=biws,r=abc,p=${btoa('x'.repeat(20))}`)]))
+  const failure = await stream.next((root) => root.name === 'failure')
+  expect(childElements(failure)[0]?.name).toBe('not-authorized')
 })
