@@ -28,12 +28,13 @@ function endGroup(child) {
  * @param {string} command
  * @param {readonly string[]} args
  * @param {Record<string, string>} [env] added to this process's own
+ * @param {string} [cwd] the checkout's root, if not given
  * @returns {Promise<{ code: number, output: string }>} never rejects for what the command does
  */
-export function runCommand(command, args, env = {}) {
+export function runCommand(command, args, env = {}, cwd = root) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
-      cwd: root,
+      cwd,
       env: { ...process.env, npm_config_loglevel: 'error', npm_config_update_notifier: 'false', ...env },
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
