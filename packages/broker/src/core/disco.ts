@@ -18,7 +18,7 @@ import type { Place } from './queues.ts'
 import type { Queue } from './records.ts'
 
 /** FORM_TYPE of the form in a queue's disco#info. */
-export const QUEUE_FORM_TYPE = 'xmq:queue:1#info'
+const QUEUE_FORM_TYPE = 'xmq:queue:1#info'
 
 const DOMAIN_FEATURES = [NS_DISCO_INFO, NS_DISCO_ITEMS, NS_PING, NS_VERSION]
 const QUEUE_FEATURES = [...DOMAIN_FEATURES, NS_COMMAND, NS_TOPIC]

@@ -1,4 +1,3 @@
 /** The pure core of the broker. Its one importer is the runtime (and what tests it). */
 export { createCore } from './core.ts'
-export { QUEUE_FORM_TYPE } from './disco.ts'
 export * from './port.ts'

@@ -181,6 +181,12 @@ describe('directed presence', () => {
     expect(c.core.stats()).toEqual(NOTHING)
   })
 
+  test('counts no more after the stream was down: the end of the session may have been missed', () => {
+    const c = new Conversation().receive(presence(A))
+    c.input({ type: 'link-down', domain: Q }).input({ type: 'link-up', domain: Q }).sub(A, 't', { ttl: 3600 })
+    expect(c.wait(60_000).recipients).toEqual([A])
+  })
+
   test('from whom the queue does not allow is not remembered', () => {
     const c = new Conversation(coreRules({ queues: [queueRules(Q, { consume: [] }), queueRules('all.localhost')] }))
     c.receive(presence(A)).sub(A, 't', { queue: 'all.localhost', ttl: 3600 })

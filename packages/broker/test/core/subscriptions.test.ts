@@ -164,6 +164,7 @@ describe('limits', () => {
     expect(c.sub('v@localhost/3', 'a').core.stats().subscriptions).toBe(4)
     c.del('w@localhost/2', 'a')
     expect(c.sub('w@localhost/3', 'a').core.stats().subscriptions).toBe(4)
+    expect(c.sub('w@localhost/4', 'a').named('refused')).toMatchObject([{ code: 'limit-reached' }])
   })
 
   test('topics count while somebody is subscribed to them', () => {
