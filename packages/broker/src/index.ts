@@ -1,4 +1,12 @@
 /** The XMQ broker: an XMPP component (XEP-0114) that serves queues. */
+export type {
+  Broker,
+  BrokerEvents,
+  BrokerOptions,
+  BrokerParts,
+  BrokerState,
+  BrokerStatus,
+} from './broker.ts'
 export {
   createComponentLink,
   type ComponentLink,
@@ -44,14 +52,6 @@ export {
   type LoggerOptions,
   type LogLevel,
 } from './log.ts'
-export {
-  createBroker,
-  VERSION,
-  type Broker,
-  type BrokerEvents,
-  type BrokerOptions,
-  type BrokerParts,
-  type BrokerState,
-  type BrokerStatus,
-} from './runtime.ts'
+export { createBroker } from './runtime.ts'
+export { VERSION } from './runtime-world.ts'
 export type { Durability, Store, StoreCaps, StoreConfig, StoreStats } from './store/port.ts'

@@ -56,14 +56,14 @@ const DIM = '\u001b[2m'
 
 /** A logger that writes lines of its level and above. */
 export function createLogger(options: LoggerOptions): Logger {
-  const threshold = LOG_LEVELS.indexOf(options.level ?? 'info')
+  const enabled: ReadonlySet<LogLevel> = new Set(LOG_LEVELS.slice(LOG_LEVELS.indexOf(options.level ?? 'info')))
   const now = options.now ?? (() => new Date())
   const line = options.format === 'text' ? textLine(options.color ?? false) : jsonLine
   const log = (level: LogLevel, message: string, fields: LogFields = {}) => {
-    if (LOG_LEVELS.indexOf(level) >= threshold) options.write(`${line(now(), level, message, fields)}\n`)
+    if (enabled.has(level)) options.write(`${line(now(), level, message, fields)}\n`)
   }
   return {
-    isEnabled: (level) => LOG_LEVELS.indexOf(level) >= threshold,
+    isEnabled: (level) => enabled.has(level),
     debug: (message, fields) => log('debug', message, fields),
     info: (message, fields) => log('info', message, fields),
     warn: (message, fields) => log('warn', message, fields),

@@ -16,8 +16,7 @@
  * 4. A throw of the core is a fault: it is logged without payload, whoever waits gets `internal`, and the broker stays up.
  * 5. `#transition` is the only place that changes the state; it emits `status`.
  */
-import { randomFillSync, randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
 import {
   bareOf,
   childElements,
@@ -30,88 +29,24 @@ import {
   XmqError,
   type XmlElement,
 } from '@xmq/protocol'
-import {
-  createComponentLink,
-  type ComponentLink,
-  type ComponentLinkHandlers,
-  type ComponentLinkOptions,
-  type LinkStatus,
-} from './component.ts'
-import { domainsOf, type BrokerConfig, type HostPort } from './config.ts'
+import type { Broker, BrokerEvents, BrokerOptions, BrokerParts, BrokerState, BrokerStatus } from './broker.ts'
+import { createComponentLink, type ComponentLink, type ComponentLinkHandlers } from './component.ts'
 import { formatHostPort } from './config-values.ts'
+import { domainsOf, type BrokerConfig, type HostPort } from './config.ts'
 import { createCore } from './core/index.ts'
-import type { Core, CoreEvent, CoreRules, CoreStats, Effect, Entropy, Input } from './core/port.ts'
+import type { Core, CoreRules, CoreStats, Effect, Input } from './core/port.ts'
 import { serveHttp, type HttpServer, type ReadinessProblem } from './http.ts'
+import { LinkLog, linkTrouble } from './link-log.ts'
 import { createEventLog, type EventLog } from './log-events.ts'
 import { silentLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics.ts'
+import { createClock, createEntropy, VERSION } from './runtime-world.ts'
 import { openStore } from './store/open.ts'
-import type { Store, StoreConfig } from './store/port.ts'
-
-/** Where a broker is in its life. It is never started twice. */
-export type BrokerState = 'created' | 'starting' | 'running' | 'stopping' | 'stopped'
-
-/** A snapshot of a broker. */
-export interface BrokerStatus {
-  readonly state: BrokerState
-  /** Each queue domain's link. */
-  readonly links: readonly { readonly domain: string; readonly status: LinkStatus }[]
-}
-
-/** What a broker tells while it runs. Never a payload. */
-export type BrokerEvents = { readonly [Name in CoreEvent['name']]: Extract<CoreEvent, { readonly name: Name }> } & {
-  /** A link changed. */
-  readonly link: { readonly domain: string; readonly status: LinkStatus }
-  /** The broker's own state changed. */
-  readonly status: BrokerStatus
-  /** The broker cannot go on and stops: a second, older one serves the same domain. */
-  readonly fatal: XmqError
-}
-
-/** What a broker is built from; tests put their own in. */
-export interface BrokerParts {
-  createCore(rules: CoreRules): Core
-  createLink(options: ComponentLinkOptions, handlers: ComponentLinkHandlers): ComponentLink
-  openStore(config: StoreConfig): Store
-}
-
-/** Settings of {@link createBroker} beside its configuration. */
-export interface BrokerOptions {
-  /** @default silentLogger */
-  readonly log?: Logger
-  /** Milliseconds that `stop` waits for open requests. @default 2000 */
-  readonly drainMs?: number
-  /** @default {} */
-  readonly parts?: Partial<BrokerParts>
-}
-
-/** A broker. */
-export interface Broker {
-  readonly status: BrokerStatus
-  /** Where health and metrics are served, once started; `undefined` when nowhere. */
-  readonly httpAddress: HostPort | undefined
-  /** The gauges of its core. */
-  stats(): CoreStats
-  /** The metrics as Prometheus reads them, also where no HTTP is served. */
-  metrics(): Promise<string>
-  /** Listens for an event. The returned function stops that. */
-  on<Name extends keyof BrokerEvents>(name: Name, listener: (event: BrokerEvents[Name]) => void): () => void
-  /**
-   * Connects. Resolves when every link is up the first time; a server that is down is waited for.
-   * @throws XmqError what ended it before: a fatal error, `stop()` (`closed`), the signal (`aborted`), or an HTTP address
-   * that cannot be listened on (`invalid-config`)
-   */
-  start(options?: { readonly signal?: AbortSignal }): Promise<void>
-  /** Waits a moment for open requests, closes the links. Idempotent. */
-  stop(): Promise<void>
-  [Symbol.asyncDispose](): Promise<void>
-}
+import type { Store } from './store/port.ts'
 
 const DRAIN_MS = 2000
 const OVERLOAD_RETRY_SECONDS = 1
 const TIMER_MS_MAX = 2 ** 31 - 1
-/** In the place of a trouble: there is none. */
-const UP = ''
 
 /**
  * A broker of a configuration. Nothing happens before `start()`.
@@ -128,6 +63,7 @@ class RunningBroker implements Broker {
   readonly #config: BrokerConfig
   readonly #log: Logger
   readonly #eventLog: EventLog
+  readonly #linkLog: LinkLog
   readonly #core: Core
   readonly #store: Store
   readonly #links = new Map<string, ComponentLink>()
@@ -139,7 +75,6 @@ class RunningBroker implements Broker {
   readonly #waiting: Input[] = []
   readonly #neverUp: Set<string>
   readonly #skipped = new Map<string, number>()
-  readonly #lastTrouble = new Map<string, string>()
   readonly #started = withResolvers()
   #isFeeding = false
   #state: BrokerState = 'created'
@@ -155,6 +90,7 @@ class RunningBroker implements Broker {
     this.#config = config
     this.#log = options.log ?? silentLogger
     this.#eventLog = createEventLog(this.#log)
+    this.#linkLog = new LinkLog(this.#log, config.server)
     this.#drainMs = options.drainMs ?? DRAIN_MS
     this.#neverUp = new Set(domains)
     this.#core = parts.createCore(coreRulesOf(config, domains))
@@ -311,7 +247,7 @@ class RunningBroker implements Broker {
         this.#feed({ type: 'skipped', head, code: error.code, text: error.message })
       },
       onStatus: (status) => {
-        this.#logLink(domain, status)
+        this.#linkLog.write(domain, status)
         this.#emit('link', Object.freeze({ domain, status }))
       },
       onMisrouted: (other, stanza) => this.#links.get(other)?.receiveMisrouted(stanza),
@@ -440,39 +376,6 @@ class RunningBroker implements Broker {
       else this.#arm()
     }, waitMs)
   }
-
-  #logLink(domain: string, status: LinkStatus): void {
-    const server = formatHostPort(this.#config.server)
-    if (status.state === 'up') {
-      const isNew = this.#lastTrouble.get(domain) !== UP
-      this.#lastTrouble.set(domain, UP)
-      if (isNew) this.#log.info('link up', { domain, server })
-      if (status.hint !== undefined) this.#log.warn('the server can be set up better', { domain, hint: status.hint })
-      return
-    }
-    if (status.state !== 'down') {
-      this.#log.debug(`link ${status.state}`, { domain, server })
-      return
-    }
-    // The same trouble at every try would bury everything else.
-    const isNews = this.#lastTrouble.get(domain) !== status.reason.message
-    this.#lastTrouble.set(domain, status.reason.message)
-    const { reason, hint } = status
-    const retryInMs = Math.max(0, Math.round(status.retryAt - Date.now()))
-    this.#log[isNews ? 'warn' : 'debug']('link down', {
-      domain,
-      server,
-      code: reason.code,
-      text: reason.message,
-      hint,
-      retryInMs,
-    })
-  }
-}
-
-function linkTrouble(status: Exclude<LinkStatus, { readonly state: 'up' }>): string {
-  if (status.state !== 'down') return `It is ${status.state}.`
-  return status.hint === undefined ? status.reason.message : `${status.reason.message} ${status.hint}`
 }
 
 function coreRulesOf(config: BrokerConfig, domains: readonly string[]): CoreRules {
@@ -484,49 +387,11 @@ function coreRulesOf(config: BrokerConfig, domains: readonly string[]): CoreRule
   })
 }
 
-/** The version of this package. */
-export const VERSION: string = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
-).version
-
 /** A stanza's head for the log: names and addresses, nothing that anyone wrote into it. */
 function headOf(stanza: XmlElement): string {
   const attrs = ['type', 'id', 'from', 'to'].map((name) => `${name}=${stanza.attrs.get(name) ?? '-'}`)
   const children = childElements(stanza).slice(0, 8)
   return `${stanza.name} ${attrs.join(' ')} children=${children.map((child) => `${child.name}(${child.ns})`).join(',')}`
-}
-
-/**
- * Wall milliseconds that never run backwards: they go on with the machine's monotonic clock when the wall clock is set back,
- * and with the wall clock when it is set forward or the machine slept.
- */
-function createClock(): () => number {
-  let last = Date.now()
-  let lastMonotonic = performance.now()
-  return () => {
-    const monotonic = performance.now()
-    last = Math.max(Date.now(), last + (monotonic - lastMonotonic))
-    lastMonotonic = monotonic
-    return last
-  }
-}
-
-/** Randomness from the operating system, fetched by the page: a call for each id would cost more than the id. */
-function createEntropy(): Entropy {
-  const pool = new Uint8Array(4096)
-  let used = pool.length
-  const take = (length: number): Buffer => {
-    if (used + length > pool.length) {
-      randomFillSync(pool)
-      used = 0
-    }
-    used += length
-    return Buffer.from(pool.buffer, used - length, length)
-  }
-  return {
-    id: () => take(16).toString('base64url'),
-    unit: () => take(6).readUIntBE(0, 6) / 2 ** 48,
-  }
 }
 
 interface Deferred {

@@ -7,10 +7,11 @@ import { temporaryFolder } from './fake-io.ts'
 
 const BIN = fileURLToPath(new URL('../bin/xmq.js', import.meta.url))
 const PACKAGE = fileURLToPath(new URL('..', import.meta.url))
+const TSC = fileURLToPath(new URL('../../../node_modules/.bin/tsc', import.meta.url))
 const BUILD_MS_MAX = 180_000
 
 beforeAll(() => {
-  execFileSync('npx', ['tsc', '-b', PACKAGE], { cwd: PACKAGE, stdio: 'inherit', timeout: BUILD_MS_MAX })
+  execFileSync(TSC, ['-b', PACKAGE], { cwd: PACKAGE, stdio: 'inherit', timeout: BUILD_MS_MAX })
 }, BUILD_MS_MAX)
 
 /** The command as a process of its own, its output gathered. */

@@ -1,0 +1,42 @@
+/** The runtime's clock and randomness, and the version of what runs. The core is given them, and has none of its own. */
+import { randomFillSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { Entropy } from './core/port.ts'
+
+/**
+ * Wall milliseconds that never run backwards: they go on with the machine's monotonic clock when the wall clock is set back,
+ * and with the wall clock when it is set forward or the machine slept.
+ */
+export function createClock(): () => number {
+  let last = Date.now()
+  let lastMonotonic = performance.now()
+  return () => {
+    const monotonic = performance.now()
+    last = Math.max(Date.now(), last + (monotonic - lastMonotonic))
+    lastMonotonic = monotonic
+    return last
+  }
+}
+
+/** Randomness from the operating system, fetched by the page: a call for each id would cost more than the id. */
+export function createEntropy(): Entropy {
+  const pool = new Uint8Array(4096)
+  let used = pool.length
+  const take = (length: number): Buffer => {
+    if (used + length > pool.length) {
+      randomFillSync(pool)
+      used = 0
+    }
+    used += length
+    return Buffer.from(pool.buffer, used - length, length)
+  }
+  return {
+    id: () => take(16).toString('base64url'),
+    unit: () => take(6).readUIntBE(0, 6) / 2 ** 48,
+  }
+}
+
+/** The version of this package. */
+export const VERSION: string = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
