@@ -6,7 +6,15 @@ export { type Duration, parseDuration } from './duration.ts'
 export type { Unsubscribe } from './events.ts'
 export type { ConnectionOptions, ConnectOptions } from './options.ts'
 export type { ConnectionStatus, Mode } from './session/index.ts'
-export { defineTopic, type Encoding, type ReceivedBy, type SentBy, type Topic, type TopicOptions } from './topic.ts'
+export {
+  type AnsweredBy,
+  defineTopic,
+  type Encoding,
+  type ReceivedBy,
+  type SentBy,
+  type Topic,
+  type TopicOptions,
+} from './topic.ts'
 export type { TlsPolicy } from './transport.ts'
 export { type DeliveryEvent, Worker, type WorkerEvents, type WorkerOptions } from './worker.ts'
 export { element, type Payload, type XmlElement, XmqError, type XmqErrorCode } from '@xmq/protocol'

@@ -51,6 +51,11 @@ export type ReceivedBy<Schema, E extends Encoding> = Schema extends StandardSche
       ? readonly XmlElement[]
       : unknown
 
+/** What a handler returns: nothing is an answer, too, unless a schema says otherwise. */
+export type AnsweredBy<Schema, E extends Encoding> = Schema extends StandardSchemaV1
+  ? StandardSchemaV1.InferInput<Schema>
+  : SentBy<Schema, E> | void
+
 /** Options of {@link defineTopic}. */
 export interface TopicOptions<Input, Output, E extends Encoding> {
   /** Schema of the payload: any Standard Schema (zod, valibot, arktype). Checked before sending and before the handler. */
@@ -74,7 +79,7 @@ export function defineTopic<
 >(
   name: string,
   options: TopicOptions<Input, Output, E> = {},
-): Topic<SentBy<Input, E>, ReceivedBy<Input, E>, SentBy<Output, E>, ReceivedBy<Output, E>> {
+): Topic<SentBy<Input, E>, ReceivedBy<Input, E>, AnsweredBy<Output, E>, ReceivedBy<Output, E>> {
   assertTopic(name)
   const encoding: string = options.encoding ?? 'json'
   if (encoding !== 'json' && encoding !== 'text' && encoding !== 'xml') {
