@@ -226,6 +226,17 @@ describe('a message is refused', () => {
   })
 })
 
+test('an id counts as content, since it is delivered and echoed', () => {
+  const c = new Conversation(coreRules({ queues: [queueRules('any.localhost', { payloadBytesMax: 3000 })] })).sub(
+    A,
+    't',
+  )
+  const publish = (id: string) =>
+    c.receive(`<message id='${id}' from='shop@localhost/1' to='any.localhost'>${XMQ}</message>`)
+  expect(publish('&quot;'.repeat(600)).named('refused')).toMatchObject([{ code: 'too-large' }])
+  expect(publish('x'.repeat(600)).recipients).toEqual([A])
+})
+
 describe('a message of type error', () => {
   test('is never answered nor delivered', () => {
     const c = new Conversation()

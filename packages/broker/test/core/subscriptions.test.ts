@@ -167,6 +167,11 @@ describe('limits', () => {
     expect(c.sub('w@localhost/4', 'a').named('refused')).toMatchObject([{ code: 'limit-reached' }])
   })
 
+  test('do not hinder what ends at once', () => {
+    const c = limited({}, 1).sub('w@localhost/1', 'a').sub('v@localhost/1', 'a', { ttl: -1 })
+    expect([c.named('refused'), c.sent.length]).toEqual([[], 1])
+  })
+
   test('topics count while somebody is subscribed to them', () => {
     const c = limited({ topicsMax: 1 }).sub('w@localhost/1', 'a').sub('w@localhost/1', 'b')
     expect(c.named('refused')).toMatchObject([{ code: 'limit-reached', text: expect.stringContaining('topicsMax') }])
