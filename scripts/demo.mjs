@@ -8,7 +8,9 @@ import { root } from './setup.mjs'
 
 const WORKERS = ['worker 1', 'worker 2']
 /** As many as the producer example places with --once. */
-const ORDERS = 3
+const ORDERS = 4
+/** Ctrl-C comes from the terminal and, where npm's shell has become this process, from npm again: that is one signal. */
+const REPEATED_MS = 500
 
 const colours = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
 const paint = (code) => (text) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text)
@@ -144,23 +146,32 @@ async function stopInOrder(parts) {
   await broker?.stop()
 }
 
-/** `asked` resolves, with nothing, on the first signal; a second one ends at once, and the parts with it. */
+/**
+ * `asked` resolves, with nothing, on the first signal; a later one ends this process at once, and the parts with it.
+ * SIGHUP is left alone: `nohup npm start` works, and a closed terminal ends this process, and the parts with it.
+ */
 function stopSignal() {
-  let asked = false
+  let askedAt
   let ask
   const promise = new Promise((done) => {
     ask = done
   })
   const onSignal = () => {
-    if (asked) process.exit(130)
-    asked = true
-    ask(undefined)
+    if (askedAt === undefined) {
+      askedAt = performance.now()
+      ask(undefined)
+    } else if (performance.now() - askedAt > REPEATED_MS) process.exit(130)
   }
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
+  const signals = ['SIGINT', 'SIGTERM']
   for (const signal of signals) process.on(signal, onSignal)
+  // Whoever ends npm ends the shell between npm and this process, which passes nothing on.
+  const parent = process.ppid
+  const orphaned = setInterval(() => process.ppid !== parent && ask(undefined), 1_000)
+  if (process.env.npm_lifecycle_event === undefined) clearInterval(orphaned)
   return {
     asked: promise,
     release() {
+      clearInterval(orphaned)
       for (const signal of signals) process.off(signal, onSignal)
     },
   }

@@ -30,7 +30,7 @@ async function producerAndWorker(env) {
     )
     const producer = new Part('producer', [example('producer', 'producer.js'), '--once'], { env })
     await producer.succeeded()
-    for (const number of [1, 2, 3]) {
+    for (const number of [1, 2, 3, 4]) {
       const isOrder = (line) => line.includes(`got order ${number}:`)
       await Promise.race(workers.map((worker) => worker.line(`order ${number}`, isOrder)))
       const handled = workers.flatMap((worker) => worker.lines.filter(isOrder))
@@ -38,7 +38,7 @@ async function producerAndWorker(env) {
     }
     const idle = workers.find((worker) => !worker.lines.some((line) => line.includes('got order')))
     if (idle !== undefined) throw idle.failure('got no order')
-    if (producer.lines.length !== 6) throw producer.failure('should have printed six lines')
+    if (producer.lines.length !== 8) throw producer.failure('should have printed eight lines')
     for (const worker of workers) {
       if ((await worker.stop()) !== 0) throw worker.failure('should end with 0 on SIGTERM')
     }

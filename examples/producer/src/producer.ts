@@ -1,4 +1,4 @@
-/** A producer: asks for a price, places the order, and does so again until Ctrl-C. With --once, for three orders. */
+/** A producer: asks for a price, places the order, and does so again until Ctrl-C. With --once, for four orders. */
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect } from '@xmq/client'
 import { orderPlaced, priceOf } from '@xmq-examples/worker/topics'
@@ -11,7 +11,7 @@ const {
 } = process.env
 
 const MENU = ['espresso', 'flat white', 'filter'] as const
-const orders = process.argv.includes('--once') ? 3 : Number.POSITIVE_INFINITY
+const orders = process.argv.includes('--once') ? 4 : Number.POSITIVE_INFINITY
 
 const mq = await connect({ service: XMQ_SERVICE, jid: XMQ_JID, password: XMQ_PASSWORD, queue: XMQ_QUEUE })
 

@@ -10,6 +10,7 @@ import { type ConnectionFlags, readEnvironment, resolveConnection } from './conn
 import type { Worker } from '@xmq/client'
 import { findWorkerFile, loadWorker } from './load.ts'
 import { type Report, reportOn } from './report.ts'
+import { listenForStop } from './signals.ts'
 import { type ExitCode, type Io, type OutputFormat, reportFailure } from './terminal.ts'
 
 /** The flags of `run` and `dev`. */
@@ -19,11 +20,6 @@ export interface RunFlags extends ConnectionFlags {
   readonly health: number
   readonly output: OutputFormat
 }
-
-/** What a shell adds to a signal's number. */
-const EXIT_OF_SIGNAL = { SIGINT: 130, SIGTERM: 143 } as const
-type Signal = keyof typeof EXIT_OF_SIGNAL
-const SIGNALS: readonly Signal[] = ['SIGINT', 'SIGTERM']
 
 /**
  * Runs the worker of a module until a signal.
@@ -73,30 +69,23 @@ interface StopRequest {
   release(): void
 }
 
-/** The first signal asks, the second ends; so does the end of `xmq-worker dev`, which this process must not outlive. */
+/** A signal asks, and so does the end of `xmq-worker dev`, which this process must not outlive. */
 function stopRequest(): StopRequest {
-  let asked = false
-  let ask: () => void
+  let ask: () => void = () => {}
   const requested = new Promise<typeof STOP>((resolve) => {
     ask = () => resolve(STOP)
   })
-  const onSignal = (signal: Signal): void => {
-    if (asked) process.exit(EXIT_OF_SIGNAL[signal])
-    asked = true
-    ask()
-  }
-  const onDisconnect = (): void => ask()
-  for (const signal of SIGNALS) process.on(signal, onSignal)
+  const release = listenForStop(ask, (exitCode) => process.exit(exitCode))
   const supervised = process.env['XMQ_WORKER_SUPERVISED'] === '1' && process.channel !== undefined
   if (supervised) {
-    process.on('disconnect', onDisconnect)
+    process.on('disconnect', ask)
     process.channel?.unref()
   }
   return {
     requested,
     release() {
-      for (const signal of SIGNALS) process.off(signal, onSignal)
-      if (supervised) process.off('disconnect', onDisconnect)
+      release()
+      if (supervised) process.off('disconnect', ask)
     },
   }
 }

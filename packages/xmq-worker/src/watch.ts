@@ -15,13 +15,13 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findWorkerFile } from './load.ts'
 import type { RunFlags } from './run.ts'
+import { listenForStop } from './signals.ts'
 import { type ExitCode, type Io, mistake, type OutputFormat, paint } from './terminal.ts'
 
 /** An editor writes a file in several steps: they count as one change. */
 const QUIET_MS = 100
 const STOP_MS = 5_000
 
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 const BIN: string = fileURLToPath(new URL('../bin/xmq-worker.js', import.meta.url))
 
 /**
@@ -40,14 +40,16 @@ export function watchCommand(io: Io, file: string | undefined, flags: RunFlags):
       reject(mistake(`${dirname(path)} cannot be watched: ${(error as Error).message}. Use xmq-worker run instead`))
       return
     }
-    const end = (): void => {
-      watcher.close()
-      void supervisor.end().then(() => {
-        for (const signal of SIGNALS) process.off(signal, end)
-        resolve(0)
-      })
-    }
-    for (const signal of SIGNALS) process.on(signal, end)
+    const release = listenForStop(
+      () => {
+        watcher.close()
+        void supervisor.end().then(() => {
+          release()
+          resolve(0)
+        })
+      },
+      () => supervisor.kill(),
+    )
     supervisor.start()
   })
 }
@@ -82,6 +84,8 @@ interface Supervisor {
   start(): void
   restart(changed: string): void
   end(): Promise<void>
+  /** Makes the end come at once. */
+  kill(): void
 }
 
 function createSupervisor(io: Io, output: OutputFormat, args: readonly string[]): Supervisor {
@@ -133,20 +137,16 @@ function createSupervisor(io: Io, output: OutputFormat, args: readonly string[])
       }
     },
     end() {
-      const running = child
-      const again = closed
       closed = true
+      const running = child
       if (running === undefined) return Promise.resolve()
       return new Promise((resolve) => {
-        const first = ended
-        ended = () => {
-          first?.()
-          resolve()
-        }
-        // Asked twice: no more patience.
-        if (again) running.kill('SIGKILL')
-        else if (!restarting) stop(running)
+        ended = resolve
+        if (!restarting) stop(running)
       })
+    },
+    kill() {
+      child?.kill('SIGKILL')
     },
   }
 }
