@@ -142,7 +142,7 @@ class ConnectedClient implements Client {
     const { signal, connectTimeoutMs } = this.#config
     const online = new Promise<void>((resolve) => void this.#emitter.on('online', () => resolve()))
     await firstConnection(this.#runtime, online, this.#emitter, { signal, connectTimeoutMs })
-    signal?.addEventListener('abort', () => void this.#close(abortError(signal)), { once: true })
+    whenAborted(signal, (reason) => void this.#close(reason))
   }
 
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe {
@@ -299,12 +299,20 @@ export async function firstConnection(
     await Promise.race([ready, failed])
   } catch (error) {
     const reason = XmqError.from(error)
+    const wasClosed = runtime.status.state === 'closed'
     await runtime.close(reason)
+    if (!wasClosed) emitter.emit('closed', { reason })
     throw reason
   } finally {
     clearTimeout(timer)
     for (const off of offs) off()
   }
+}
+
+/** Calls back when a signal fires, or at once when it has fired already. */
+export function whenAborted(signal: AbortSignal | undefined, listener: (reason: XmqError) => void): void {
+  if (signal?.aborted === true) listener(abortError(signal))
+  else signal?.addEventListener('abort', () => listener(abortError(signal)), { once: true })
 }
 
 function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {

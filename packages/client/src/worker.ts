@@ -15,7 +15,7 @@
 import { XmqError } from '@xmq/protocol'
 import PQueue from 'p-queue'
 import { platform } from '#platform'
-import { emitConnectionEvent, type ConnectionEvents, firstConnection, wallTime } from './client.ts'
+import { emitConnectionEvent, type ConnectionEvents, firstConnection, wallTime, whenAborted } from './client.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import { type Duration, parseDuration } from './duration.ts'
 import { Emitter, type Unsubscribe } from './events.ts'
@@ -215,7 +215,7 @@ export class Worker implements AsyncDisposable {
     }
     // stop() may have come in between.
     if (this.#state === 'starting') this.#state = 'running'
-    signal?.addEventListener('abort', () => void this.#stop(abortError(signal)), { once: true })
+    whenAborted(signal, (reason) => void this.#stop(reason))
   }
 
   /**

@@ -61,11 +61,11 @@ describe('connect', () => {
   })
 
   it('works over WebSocket, and without an account where the domain takes anonymous users', async () => {
-    const { dev, connect: connectHere } = await startSetting({
+    const setting = await startSetting({
       queues: { 'queue1.localhost': { type: 'any', publish: ['localhost', 'anon.localhost'] } },
     })
-    const service = dev.server.websocketUrl ?? ''
-    const mq = await connectHere({ service, jid: 'anon.localhost' })
+    const service = setting.dev.server.websocketUrl ?? ''
+    const mq = await setting.connect({ service, jid: 'anon.localhost' })
     const returned = next<ClientEvents, 'returned'>(mq, 'returned')
     await mq.publish(note, 'über 🦄')
     expect(await returned).toMatchObject({ error: { code: 'no-recipients' } })
