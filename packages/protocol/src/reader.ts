@@ -16,7 +16,7 @@
  * 1. Every character is looked at a bounded number of times, however the text is cut: what a token lacks is sought in new
  *    text only, and a token is read again only once it is whole.
  * 2. What is held is at most one first-level element within the limits, one window, and while skipping nothing.
- * 3. What comes out does not depend on where the text was cut.
+ * 3. What comes out does not depend on where the text was cut; at most which of several faults of one tag is named.
  * 4. A string that comes out keeps no more than a window of text alive (V8 strings share their source).
  */
 import type { XmlElement } from './element.ts'
@@ -72,6 +72,7 @@ const DEFAULT_LIMITS: ReaderLimits = Object.freeze({
 const WINDOW_LENGTH = 4096
 /** Most bytes of what the window before left unread and uncounted. */
 const REREAD_BYTES_MAX = 3 * DECLARATION_LENGTH_MAX
+const ROOT_PROBLEM = "a tag of the stream's root is over the limits"
 /** A name that no end tag can have. */
 const UNWRITTEN_NAME = '\u0000'
 
@@ -116,7 +117,8 @@ export class XmlStreamReader {
 
   /** Bytes of text held for the element that is not whole yet: within the limits, and next to nothing while one is skipped. */
   get bufferedBytes(): number {
-    return (this.#skipping ? 0 : this.#bytes) + this.#tail.length + this.#highSurrogate.length
+    const tail = this.#tagEnd.kind === undefined ? this.#tail.length : 0
+    return (this.#skipping ? 0 : this.#bytes) + tail + this.#highSurrogate.length
   }
 
   /**
@@ -290,12 +292,13 @@ export class XmlStreamReader {
   #readStartTag(text: string): boolean {
     if (this.#closed) this.#window.fail(this.#pos, 'an element stands after the end of the stream')
     const tree = this.#tree
-    const tag = readStartTag(this.#window, this.#pos, this.#names, tree.scope, this.#limits.attributesMax)
+    const from = this.#pos
+    const tag = readStartTag(this.#window, from, this.#names, tree.scope, this.#limits.attributesMax)
     if (tag === undefined) return this.#suspendTag(text, 'start')
     this.#pos = tag.end
     let fits = this.#count(tag.end)
     const { depth } = tree
-    if (depth === 0) return this.#openStream(tag, fits)
+    if (depth === 0) return this.#openStream(tag, from, fits)
     // Namespaces declared further out count where they are used: one long name used often must not grow when written.
     const inherited = depth > 1 && tag.xmlns === undefined && tag.ns !== tree.innermost.ns
     if (inherited || tag.added > 0) {
@@ -303,15 +306,15 @@ export class XmlStreamReader {
       this.#bytes += tag.added + (inherited ? tag.ns.length : 0)
       fits = this.#countNow(tag.end)
     }
-    if (tag.tooManyAttributes || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, fits)
+    if (tag.tooManyAttributes || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, from, fits)
     const added = tree.add(tag)
     if (depth === 1 && tag.selfClosing) this.#finish(added)
     return true
   }
 
-  #openStream(tag: StartTag, fits: boolean): boolean {
-    if (!fits || tag.tooManyAttributes) this.#window.fail(this.#pos, "the stream's start tag is over the limits")
-    if (tag.selfClosing) this.#window.fail(this.#pos, 'the stream ends in its start tag')
+  #openStream(tag: StartTag, from: number, fits: boolean): boolean {
+    if (!fits || tag.tooManyAttributes) this.#window.fail(from, ROOT_PROBLEM)
+    if (tag.selfClosing) this.#window.fail(from, 'the stream ends in its start tag')
     const attrs = new Map(tag.attrs)
     if (tag.xmlns !== undefined) attrs.set('xmlns', tag.xmlns)
     this.#tree.openRoot(tag.name.text, tag.scope)
@@ -380,12 +383,11 @@ export class XmlStreamReader {
     this.#tail = tag
     if (this.#bytes <= this.#limits.stanzaBytesMax) return
     this.#tail = ''
-    const { depth, scope } = this.#tree
+    const { depth } = this.#tree
     if (depth === 0 || (depth === 1 && this.#tagEnd.kind === 'end')) {
-      this.#failAtEnd("a tag of the stream's root is over the limits")
+      this.#window.fail(this.#window.text.length - tag.length, ROOT_PROBLEM)
     }
-    const head = depth === 1 ? readBrokenHead(tag, this.#names, scope) : undefined
-    this.#skip(head && headOf(head), depth - 1, this.#bytesProblem())
+    this.#skip(depth === 1 ? this.#brokenHead(tag) : undefined, depth - 1, this.#bytesProblem())
   }
 
   #failAtEnd(cause: string): never {
@@ -411,7 +413,7 @@ export class XmlStreamReader {
     return `more than ${this.#limits.stanzaBytesMax} bytes`
   }
 
-  #skipFrom(tag: StartTag, fits: boolean): true {
+  #skipFrom(tag: StartTag, from: number, fits: boolean): true {
     const { depth } = this.#tree
     const { attributesMax, depthMax } = this.#limits
     const problem = tag.tooManyAttributes
@@ -419,8 +421,16 @@ export class XmlStreamReader {
       : fits
         ? `elements nested more than ${depthMax} deep`
         : this.#bytesProblem()
-    const head = headOf({ name: tag.name.local, ns: tag.ns, attrs: tag.attrs })
+    const broken = depth === 1 && !fits && !tag.tooManyAttributes
+    const text = broken ? this.#window.text.slice(from, tag.end) : ''
+    const head = broken ? this.#brokenHead(text) : headOf({ name: tag.name.local, ns: tag.ns, attrs: tag.attrs })
     return this.#skip(head, depth - (tag.selfClosing ? 1 : 0), problem)
+  }
+
+  /** Of a start tag that is too long: cut at a place that does not depend on how much of it happens to be here. */
+  #brokenHead(tag: string): XmlElement {
+    const surely = tag.slice(0, Math.floor(this.#limits.stanzaBytesMax / 3))
+    return headOf(readBrokenHead(surely, this.#names, this.#tree.scope))
   }
 
   /**

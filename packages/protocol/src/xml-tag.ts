@@ -11,6 +11,8 @@ const NS_XMLNS = 'http://www.w3.org/2000/xmlns/'
 const ADDRESSING: ReadonlySet<string> = new Set(['type', 'id', 'from', 'to'])
 /** A full JID is at most 3 x 1023 bytes and two separators. */
 const ADDRESSING_LENGTH_MAX = 3071
+/** Longer names are cut in what is reported of a broken start tag. */
+const BROKEN_NAME_LENGTH_MAX = 64
 const NO_ATTRS: ReadonlyMap<string, string> = new Map()
 
 /** The namespaces declared by one element, on top of those around it. */
@@ -87,9 +89,7 @@ export function readStartTag(
     if (open === -1) return undefined
     const close = text.indexOf(text[open] as string, open + 1)
     const lt = window.nextTag(open)
-    if (lt < (close === -1 ? length : close)) {
-      window.fail(lt, `'<' stands in attribute '${printableName(attribute.text)}'; write '&lt;'`)
-    }
+    if (lt < (close === -1 ? length : close)) window.fail(lt, "'<' stands inside a tag; write '&lt;'")
     if (close === -1) return undefined
     i = close + 1
     count++
@@ -136,7 +136,7 @@ export function readBrokenHead(
   names: NameTable,
   outer: NamespaceScope,
 ): { readonly name: string; readonly ns: string; readonly attrs: ReadonlyMap<string, string> } {
-  const name = names.lookup(text.slice(1, nameEnd(text, 1)))
+  const name = names.lookup(text.slice(1, Math.min(nameEnd(text, 1), BROKEN_NAME_LENGTH_MAX)))
   const attrs = new Map<string, string>()
   let xmlns: string | undefined
   const pair = /[ \t\r\n]+([^\s=<>/"']+)[ \t\r\n]*=[ \t\r\n]*(?:"([^"<&]*)"|'([^'<&]*)')/y
