@@ -136,7 +136,7 @@ export function suggest(word: string, known: readonly string[]): string {
 }
 
 /** The known word that differs least, when it is near enough to be what was meant. */
-export function nearestOf(word: string, known: readonly string[]): string | undefined {
+function nearestOf(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1
   for (const candidate of known) {
@@ -346,7 +346,7 @@ export function readBareAddress(value: unknown, path: string, problems: Problems
 }
 
 /** A value as a message names it: short, and without guessing what it was meant to be. */
-export function kindOf(value: unknown): string {
+function kindOf(value: unknown): string {
   if (value === undefined || value === null) return 'missing'
   if (value === '') return 'empty'
   if (typeof value === 'string') return `'${value.length > 60 ? `${value.slice(0, 60)}…` : value}'`

@@ -25,7 +25,8 @@ export function addClientCommands(program: Command, io: Io, done: (code: ExitCod
     .argument('[body]', 'the message; read from stdin where it is left out')
     .option('--json', 'the message is JSON (default: text)')
     .option('--lines', 'each line of stdin is a message')
-    .option('--timeout <duration>', 'give up after', '30s')
+    .option('--connect-timeout <duration>', 'give up connecting after', '5s')
+    .option('--timeout <duration>', 'give up on the queue after', '30s')
     .addHelpText(
       'after',
       `${CLIENT_HELP}
@@ -63,7 +64,8 @@ Examples:
     .argument('<topic>', 'the topic')
     .argument('[body]', 'what to ask; read from stdin where it is left out and stdin is a pipe')
     .option('--json', 'the body is JSON (default: text)')
-    .option('--timeout <duration>', 'give up after', '30s')
+    .option('--connect-timeout <duration>', 'give up connecting after', '5s')
+    .option('--timeout <duration>', 'give up on the answer after', '30s')
     .addHelpText(
       'after',
       `${CLIENT_HELP}

@@ -167,7 +167,8 @@ function announce(io: Io, flags: DevFlags, { server, config, http, data, account
     ...queues.map(({ address, type }, index) => {
       return `  ${index === 0 ? 'queues    ' : '          '} ${cyan(address.padEnd(width))}  ${type}: ${typeText[type]}`
     }),
-    `  accounts   any name@${server.domain}, made at its first login; simplest with its name as its password`,
+    `  accounts   any name@${server.domain}, made at its first login with its name as its password`,
+    `             (another password: put it into ${shownPath(io, data)}/accounts.json before the start)`,
     ...(accounts.length === 0
       ? []
       : [`             so far: ${accounts.slice(0, 10).join(', ')}${accounts.length > 10 ? ', …' : ''}`]),

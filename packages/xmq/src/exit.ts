@@ -42,10 +42,10 @@ export function exitCodeOf(error: XmqError): ExitCode {
 }
 
 /** An error of a client command, in words that name the queue and the topic where the queue's own do not. */
-export function explain(thrown: unknown, queue: string, topic: string): unknown {
-  if (!(thrown instanceof XmqError) || thrown.code !== 'no-recipients') return thrown
+export function explain(error: XmqError, queue: string, topic: string): XmqError {
+  if (error.code !== 'no-recipients') return error
   const text = `Nobody is subscribed to '${topic}' at ${queue}. Subscribe with: xmq sub ${queue} ${topic}`
-  return new XmqError('no-recipients', text, { cause: thrown })
+  return new XmqError('no-recipients', text, { cause: error })
 }
 
 /** A mistake in how the command was called. */

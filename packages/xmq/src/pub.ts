@@ -11,6 +11,7 @@ export interface PubFlags extends ClientFlags {
   readonly json?: boolean
   readonly lines?: boolean
   readonly timeout: string
+  readonly connectTimeout: string
 }
 
 /** What to send, and where. */
@@ -23,6 +24,7 @@ export interface PubTarget {
 /** `xmq pub`: publishes, and waits until the queue has taken or refused what was sent. */
 export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubFlags): Promise<ExitCode> {
   const timeoutMs = durationOf('--timeout', flags.timeout)
+  const connectTimeout = durationOf('--connect-timeout', flags.connectTimeout)
   const connection = connectionOf(io, flags)
   if (body !== undefined && flags.lines === true) throw mistake('--lines reads stdin; leave out BODY.')
   if (body === undefined && io.stdin.isTTY === true) {
@@ -37,15 +39,15 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
     const client = await connect({
       ...connection,
       queue,
-      connectTimeout: timeoutMs,
+      connectTimeout,
       publishTimeout: timeoutMs,
       signal: stop.signal,
     })
     try {
-      const ids = await publishAll(client, { topic, isJson, bodies, timeoutMs }).catch((error: unknown) => {
-        throw explain(error, queue, topic)
-      })
-      if (flags.output === 'json') for (const id of ids) io.stdout.write(`${JSON.stringify({ queue, topic, id })}\n`)
+      const onPublished = (id: string) => {
+        if (flags.output === 'json') io.stdout.write(`${JSON.stringify({ queue, topic, id })}\n`)
+      }
+      await publishAll(client, { topic, isJson, bodies, timeoutMs, onPublished })
     } finally {
       await client.close()
     }
@@ -60,32 +62,36 @@ interface Publishing {
   readonly isJson: boolean
   readonly bodies: Iterable<string> | AsyncIterable<string>
   readonly timeoutMs: number
+  onPublished(id: string): void
 }
 
 /** @throws XmqError the first refusal, with how many of how many were refused */
-async function publishAll(
-  client: Client,
-  { topic, isJson, bodies, timeoutMs }: Publishing,
-): Promise<readonly string[]> {
-  const refused: XmqError[] = []
-  client.on('returned', ({ error }) => refused.push(error))
+async function publishAll(client: Client, publishing: Publishing): Promise<void> {
+  const { topic, isJson, bodies, timeoutMs } = publishing
+  let refusedCount = 0
+  let refusal: XmqError | undefined
+  client.on('returned', ({ error }) => {
+    refusedCount++
+    refusal ??= explain(error, client.queue, topic)
+  })
   const text = defineTopic(topic, { encoding: 'text' })
   const json = defineTopic(topic, { encoding: 'xml' })
-  const ids: string[] = []
+  let count = 0
   for await (const body of bodies) {
-    if (isJson) parseJson(`Message ${ids.length + 1}`, body)
+    count++
+    if (isJson) parseJson(`Message ${count}`, body)
     const { id } = isJson ? await client.publish(json, encodeContent(body, true)) : await client.publish(text, body)
-    ids.push(id)
+    publishing.onPublished(id)
   }
   // Streams are ordered: what was refused has come back before this answer.
   const unanswered = await client.ping({ timeout: timeoutMs }).catch((error: unknown) => error)
-  const [first] = refused
-  if (first === undefined) {
-    if (unanswered !== undefined) throw unanswered
-    return ids
-  }
-  if (ids.length === 1) throw first
-  throw new XmqError(first.code, `${refused.length} of ${ids.length} messages were refused: ${first.message}`, {
-    cause: first,
-  })
+  const first = firstOf(refusal, refusedCount, count)
+  if (first !== undefined) throw first
+  if (unanswered !== undefined) throw unanswered
+}
+
+function firstOf(refusal: XmqError | undefined, refusedCount: number, count: number): XmqError | undefined {
+  if (refusal === undefined || count === 1) return refusal
+  const text = `${refusedCount} of ${count} messages were refused: ${refusal.message}`
+  return new XmqError(refusal.code, text, { cause: refusal })
 }

@@ -1,4 +1,5 @@
 import { connect, defineTopic } from '@xmq/client'
+import { XmqError } from '@xmq/protocol'
 import { readBody, parseJson } from './body.ts'
 import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
 import { contentOfElements, encodeContent } from './content.ts'
@@ -9,6 +10,7 @@ import { untilStopped, writeLine, type Io } from './io.ts'
 export interface RequestFlags extends ClientFlags {
   readonly json?: boolean
   readonly timeout: string
+  readonly connectTimeout: string
 }
 
 /** What to ask, and where. */
@@ -22,13 +24,14 @@ export interface RequestTarget {
 export async function request(io: Io, target: RequestTarget, flags: RequestFlags): Promise<ExitCode> {
   const { queue, topic } = target
   const timeoutMs = durationOf('--timeout', flags.timeout)
+  const connectTimeout = durationOf('--connect-timeout', flags.connectTimeout)
   const connection = connectionOf(io, flags)
   // A request may have no payload: then neither an argument nor a pipe is needed.
   const body = target.body ?? (io.stdin.isTTY === true ? '' : await readBody(io))
   if (flags.json === true && body !== '') parseJson('The body', body)
   const stop = untilStopped(io)
   try {
-    const client = await connect({ ...connection, queue, connectTimeout: timeoutMs, signal: stop.signal })
+    const client = await connect({ ...connection, queue, connectTimeout, signal: stop.signal })
     try {
       const startedAt = performance.now()
       const elements = body === '' ? [] : [encodeContent(body, flags.json === true)]
@@ -41,7 +44,7 @@ export async function request(io: Io, target: RequestTarget, flags: RequestFlags
       if (flags.output === 'json') io.stdout.write(`${JSON.stringify({ queue, topic, type, payload, elapsedMs })}\n`)
       else writeLine(io, text)
     } catch (error) {
-      throw explain(error, queue, topic)
+      throw explain(XmqError.from(error), queue, topic)
     } finally {
       await client.close()
     }

@@ -80,7 +80,11 @@ describe('pub', () => {
       3,
       expect.stringContaining(`Nobody is subscribed to 'nobody' at ${QUEUE}. Subscribe with: xmq sub`),
     ])
-    expect((await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })).code).toBe(3)
+    const lines = await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })
+    expect([lines.code, lines.err]).toEqual([
+      3,
+      expect.stringContaining('2 of 2 messages were refused: Nobody is subscribed'),
+    ])
   })
 
   it('ends with 0 where nobody is subscribed to a queue of type all', async () => {
@@ -102,7 +106,16 @@ describe('pub', () => {
   })
 
   it('ends with 6 without a server or a queue', async () => {
-    const noServer = await cli(['pub', QUEUE, 't', 'x', '--service', 'xmpp://127.0.0.1:1', '--timeout', '300ms'])
+    const noServer = await cli([
+      'pub',
+      QUEUE,
+      't',
+      'x',
+      '--service',
+      'xmpp://127.0.0.1:1',
+      '--connect-timeout',
+      '300ms',
+    ])
     expect([noServer.code, noServer.err]).toEqual([6, expect.stringContaining('xmpp://127.0.0.1:1')])
     const noQueue = await cli(['pub', 'nowhere.localhost', 't', 'x', '--timeout', '2s'])
     expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
