@@ -1,6 +1,6 @@
 /** The reader against another one: on what both must read, and on what both must refuse. */
 import { NS_CLIENT, type XmlElement, type XmlNode, XmlStreamReader, writeElement } from '@xmq/protocol'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { SaxesParser } from 'saxes'
 import { expect, test } from 'vitest'
 import { cut, lengths } from './trees.ts'
@@ -30,13 +30,13 @@ function readWithSaxes(text: string): Outcome {
   parser.on('error', (error) => {
     throw error
   })
-  parser.on('text', (found) => {
-    if (open.length === 1 && /[^ \t\r\n]/.test(found)) forbidden()
-    add(found)
+  parser.on('text', (some) => {
+    if (open.length === 1 && /[^ \t\r\n]/.test(some)) forbidden()
+    add(some)
   })
-  parser.on('cdata', (found) => {
+  parser.on('cdata', (some) => {
     if (open.length === 1) forbidden()
-    add(found)
+    add(some)
   })
   parser.on('opentag', (tag) => {
     const attrs = new Map<string, string>()

@@ -100,35 +100,41 @@ describe.each(names)('%s', (name) => {
     else expect(written).toBe(xml)
   })
 
-  test.runIf(golden.command)('command', () => {
-    expect(decodeCommand(xmqOf(stanza))).toEqual(golden.command)
-    if (golden.oneWay !== true) expect(back([encodeCommand(golden.command as XmqCommand)])).toBe(xml)
-  })
+  if (golden.command !== undefined)
+    test('command', () => {
+      expect(decodeCommand(xmqOf(stanza))).toEqual(golden.command)
+      if (golden.oneWay !== true) expect(back([encodeCommand(golden.command as XmqCommand)])).toBe(xml)
+    })
 
-  test.runIf(golden.message)('message', () => {
-    const xmq = findTopic(stanza) as XmlElement
-    expect({ topic: decodeTopic(xmq), payload: summary(decodeMessagePayload(stanza)) }).toEqual(golden.message)
-    const again = stanza.children.map((child) => (child === xmq ? encodeTopic(decodeTopic(xmq), xmq.children) : child))
-    expect(back(again)).toBe(xml)
-  })
+  if (golden.message !== undefined)
+    test('message', () => {
+      const xmq = findTopic(stanza) as XmlElement
+      expect({ topic: decodeTopic(xmq), payload: summary(decodeMessagePayload(stanza)) }).toEqual(golden.message)
+      const again = stanza.children.map((child) =>
+        child === xmq ? encodeTopic(decodeTopic(xmq), xmq.children) : child,
+      )
+      expect(back(again)).toBe(xml)
+    })
 
-  test.runIf(golden.request)('request', () => {
-    const request = decodeRequest(stanza)
-    if (request === undefined) throw new Error('no request')
-    const { topic, form, payload } = request
-    expect({ topic, form, payload: summary(payloadOf(payload)) }).toEqual(golden.request)
-    if (golden.oneWay !== true) expect(back(encodeRequest(topic, payload, form))).toBe(xml)
-  })
+  if (golden.request !== undefined)
+    test('request', () => {
+      const request = decodeRequest(stanza)
+      if (request === undefined) throw new Error('no request')
+      const { topic, form, payload } = request
+      expect({ topic, form, payload: summary(payloadOf(payload)) }).toEqual(golden.request)
+      if (golden.oneWay !== true) expect(back(encodeRequest(topic, payload, form))).toBe(xml)
+    })
 
-  test.runIf(golden.error)('error', () => {
-    const error = decodeError(stanza)
-    const { code, condition, type, message, fromBroker, retryAfterSeconds } = error
-    expect(error).toBeInstanceOf(XmqError)
-    expect(JSON.parse(JSON.stringify({ code, condition, type, message, fromBroker, retryAfterSeconds }))).toEqual(
-      golden.error,
-    )
-    if (golden.oneWay !== true) expect(back([encodeError(error)])).toBe(xml)
-  })
+  if (golden.error !== undefined)
+    test('error', () => {
+      const error = decodeError(stanza)
+      const { code, condition, type, message, fromBroker, retryAfterSeconds } = error
+      expect(error).toBeInstanceOf(XmqError)
+      expect(JSON.parse(JSON.stringify({ code, condition, type, message, fromBroker, retryAfterSeconds }))).toEqual(
+        golden.error,
+      )
+      if (golden.oneWay !== true) expect(back([encodeError(error)])).toBe(xml)
+    })
 
   test('nothing is lost when it stands elsewhere', () => {
     for (const child of childElements(stanza))

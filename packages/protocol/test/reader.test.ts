@@ -1,5 +1,5 @@
 /** The streamed reader: docs/protocol.md "Streams" and "Sizes", RFC 6120 11. */
-import { type ReaderLimits, XmlStreamReader, XmqError, parseElement, writeElement } from '@xmq/protocol'
+import { type ReaderLimits, XmlStreamReader, type XmqError, parseElement, writeElement } from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
 import { countWork } from './work.ts'
 
@@ -244,7 +244,7 @@ describe('malformed XML is refused, naming the cause and the position', () => {
     if (cause === undefined) return expect(last).toContain('open')
     expect(last).toContain('malformed-xml: ')
     expect(last).toContain(cause)
-    expect(last).toContain(`at character ${ROOT.length + (at as number)}:`)
+    expect(last).toContain(`at character ${ROOT.length + at}:`)
   })
 
   test('also in the XML declaration', () => {

@@ -14,7 +14,7 @@ import {
   type XmlNode,
   XmlStreamReader,
 } from '@xmq/protocol'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { cut, legalText, lengths, tree } from './trees.ts'
 

@@ -1,3 +1,4 @@
+/* oxlint-disable typescript/unbound-method, no-extend-native -- watching the built-ins is the purpose, and they are put back */
 /** Counts what string operations look at: work that does not depend on the machine. */
 
 /** Characters that strings and regular expressions looked at, or copied, while `run` ran. */
