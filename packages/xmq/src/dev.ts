@@ -114,6 +114,7 @@ async function startServer(
       domain: flags.domain,
       anonymousDomain: `anon.${flags.domain}`,
       registerOnLogin: true,
+      registerPasswords: ['secret'],
     })
   } catch (error) {
     const { code, message } = XmqError.from(error)
@@ -167,7 +168,7 @@ function announce(io: Io, flags: DevFlags, { server, config, http, data, account
     ...queues.map(({ address, type }, index) => {
       return `  ${index === 0 ? 'queues    ' : '          '} ${cyan(address.padEnd(width))}  ${type}: ${typeText[type]}`
     }),
-    `  accounts   any name@${server.domain}, made at its first login with its name as its password`,
+    `  accounts   any name@${server.domain}, made at its first login; password: its name, or secret`,
     `             (another password: put it into ${shownPath(io, data)}/accounts.json before the start)`,
     ...(accounts.length === 0
       ? []

@@ -63,6 +63,14 @@ describe('dev', () => {
     await expect(login(second.ready.service, 'other')).rejects.toMatchObject({ code: 'not-authorized' })
   })
 
+  it('makes an account with the password that the examples use, too', async () => {
+    const { ready } = await started()
+    const options = { service: ready.service, jid: 'worker@localhost', password: 'secret', queue: 'queue1.localhost' }
+    const client = await connect(options)
+    await client.close()
+    await expect(connect({ ...options, password: 'other' })).rejects.toMatchObject({ code: 'not-authorized' })
+  })
+
   it('takes queues, a domain and an HTTP address', async () => {
     const flags = ['--queue', 'jobs:any', '--queue', 'orders@xmq.test:all', '--domain', 'test', '--http', '127.0.0.1:0']
     const { ready } = await started(flags)
