@@ -97,6 +97,7 @@ export class Oracle {
     }
     this.#judgeAnswers(judged, now, events)
     this.#applyEnds(events, now)
+    if (input.type === 'stanza') this.#judgeEnds(input.stanza, events)
     this.#checkLate(now)
     if (stats.subscriptions !== this.#subscriptions.length) {
       throw new Violation(
@@ -169,13 +170,17 @@ export class Oracle {
         'remote-server-timeout',
       ].includes(decodeError(stanza).condition)
     ping.state = dead ? 'dead' : 'alive'
-    this.#turns.clear()
+    this.#forgetTurns(from)
     if (!dead) this.#doubted.delete(from)
   }
 
   #doubt(jid: string): void {
     this.#doubted.add(jid)
-    this.#turns.clear()
+    this.#forgetTurns(jid)
+  }
+
+  #forgetTurns(jid: string): void {
+    for (const held of this.#subscriptions) if (held.jid === jid) this.#turns.delete(`${held.queue}\n${held.topic}`)
   }
 
   /** Judges what belongs to this stanza alone and returns the sends that are left to judge. */
@@ -546,6 +551,19 @@ export class Oracle {
       this.#turns.delete(`${ended.queue}\n${ended.topic}`)
       this.#subscriptions.splice(index, 1)
     }
+  }
+
+  /** What a bounce or a session's end has to end at once. */
+  #judgeEnds(stanza: XmlElement, events: readonly CoreEvent[]): void {
+    for (const event of events) {
+      if (event.name !== 'unsubscribed' || event.reason !== 'session-ended') continue
+      const asked = this.#requests.find((open) => open.worker === event.consumer)
+      if (asked !== undefined) throw new Violation(`${event.consumer} ended, but its request '${asked.id}' stays open`)
+    }
+    const bounced = events.find((event) => event.name === 'bounced')
+    if (bounced === undefined || hasFailure(stanza) || !BOUNCES.has(bounced.condition)) return
+    const kept = this.#subscriptions.find((held) => held.jid === bounced.consumer && held.queue === bounced.queue)
+    if (kept !== undefined) throw new Violation(`${kept.jid} bounced, but is still subscribed to '${kept.topic}'`)
   }
 
   #provedGone(jid: string, now: number): boolean {

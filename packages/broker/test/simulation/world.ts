@@ -19,6 +19,7 @@ import {
   XmqError,
 } from '@xmq/protocol'
 import type { Core, CoreRules, Effect, Input } from '../../src/core/port.ts'
+import { Agenda } from './agenda.ts'
 import { Oracle, Violation } from './oracle.ts'
 import { createRandom, type Random } from './random.ts'
 
@@ -30,6 +31,7 @@ export const RULES: CoreRules = {
     queue('orders@xmq.localhost', 'any', { topicsMax: 2, subscriptionsPerJidMax: 3, requestTimeoutMs: 4_000 }),
     queue('closed@xmq.localhost', 'any', { publish: ['p1@localhost'], consume: ['w1@localhost'] }),
     queue('open@xmq.localhost', 'all', { preserveFrom: true }),
+    queue('tiny@xmq.localhost', 'any', { subscriptionsPerJidMax: 1 }),
   ],
   subscriptionsMax: 24,
   openRequestsMax: 12,
@@ -68,8 +70,17 @@ const ACCOUNTS = [
   'w4@localhost',
   'eve@evil.example',
 ]
-const TOPICS = ['a', 'b', 'A', '__proto__']
-const QUEUES = RULES.queues.map((rules) => rules.address)
+// One topic and one queue are busy, so that turns go round; the others keep them apart.
+const TOPICS = ['a', 'a', 'a', 'a', 'b', 'A', '__proto__']
+const QUEUES = [...RULES.queues.map((rules) => rules.address), 'jobs.localhost', 'jobs.localhost', 'jobs.localhost']
+
+/** What kind of world a seed gives: a cap that hardly binds, or workers that mostly work, would leave rules unmet. */
+interface Mood {
+  readonly subscriptionsMax: number
+  readonly openRequestsMax: number
+  /** Every worker refuses what it is asked, and stays. */
+  readonly refusing: boolean
+}
 
 /** How a session treats what it is asked. */
 interface Habits {
@@ -113,13 +124,13 @@ class World {
   readonly #core: Core
   readonly #oracle: Oracle
   readonly #seed: number
+  readonly #mood: Mood
   readonly #sessions = new Map<string, Session>()
   readonly #arrivals = new Map<string, number>()
-  readonly #agenda: { at: number; order: number; act: () => void }[] = []
+  readonly #agenda = new Agenda()
   readonly #linkUp = new Map<string, boolean>()
   /** Link breaks so far: proofs about timing hold only while the number stands still. */
   #breaks = 0
-  #order = 0
   #steps = 0
   #quiet = false
   #counter = 0
@@ -130,8 +141,14 @@ class World {
     this.#seed = seed
     this.#random = createRandom(seed)
     this.#entropy = createRandom(seed ^ 0x5f3759df)
-    this.#core = createCore(RULES)
-    this.#oracle = new Oracle(RULES)
+    this.#mood = {
+      subscriptionsMax: this.#random.pick([3, 24, 24, 24]),
+      openRequestsMax: this.#random.pick([1, 12, 12, 12]),
+      refusing: this.#random.chance(0.2),
+    }
+    const rules = { ...RULES, ...this.#mood }
+    this.#core = createCore(rules)
+    this.#oracle = new Oracle(rules)
   }
 
   run(horizonMs: number): RunReport {
@@ -149,49 +166,13 @@ class World {
   }
 
   #at(delayMs: number, act: () => void): void {
-    this.#agenda.push({ at: this.now + delayMs, order: this.#order++, act })
-    let child = this.#agenda.length - 1
-    while (child > 0) {
-      const parent = (child - 1) >> 1
-      if (!this.#before(child, parent)) break
-      this.#swap(child, parent)
-      child = parent
-    }
-  }
-
-  #before(left: number, right: number): boolean {
-    const a = this.#agenda[left]
-    const b = this.#agenda[right]
-    if (a === undefined || b === undefined) return false
-    return a.at < b.at || (a.at === b.at && a.order < b.order)
-  }
-
-  #swap(left: number, right: number): void {
-    const a = this.#agenda[left]
-    const b = this.#agenda[right]
-    if (a === undefined || b === undefined) return
-    this.#agenda[left] = b
-    this.#agenda[right] = a
-  }
-
-  #take(): { at: number; act: () => void } | undefined {
-    const first = this.#agenda[0]
-    const last = this.#agenda.pop()
-    if (first === undefined || last === undefined || this.#agenda.length === 0) return first
-    this.#agenda[0] = last
-    for (let parent = 0; ; ) {
-      const left = 2 * parent + 1
-      const least = this.#before(left + 1, left) ? left + 1 : left
-      if (!this.#before(least, parent)) return first
-      this.#swap(least, parent)
-      parent = least
-    }
+    this.#agenda.add(this.now + delayMs, act)
   }
 
   #runUntil(end: number): void {
     let idleTicks = 0
     for (;;) {
-      const next = this.#agenda[0]?.at ?? Number.POSITIVE_INFINITY
+      const next = this.#agenda.next ?? Number.POSITIVE_INFINITY
       const deadline = this.#core.deadline ?? Number.POSITIVE_INFINITY
       const at = Math.min(next, deadline)
       if (at > end) break
@@ -204,7 +185,7 @@ class World {
         this.#handle({ type: 'tick' })
       } else {
         idleTicks = 0
-        const due = this.#take()
+        const due = this.#agenda.take()
         if (due === undefined) break
         this.now = Math.max(this.now, due.at)
         due.act()
@@ -261,6 +242,8 @@ class World {
     if (type === 'error' || (incoming.name === 'iq' && type === 'result') || incoming.name === 'presence') return
     // RFC 6121 8.5.3.2: an IQ to a dead resource always bounces; a message may bounce, be re-routed, or vanish.
     if (incoming.name === 'message' && this.#random.chance(0.6)) return
+    if (isPing(incoming) && this.#random.chance(0.3))
+      this.#forge({ id: incoming.attrs.get('id'), to: incoming.attrs.get('from') })
     const bounce = stanza(
       incoming.name as 'iq',
       { type: 'error', id: incoming.attrs.get('id'), from: jid, to: incoming.attrs.get('from') },
@@ -308,7 +291,9 @@ class World {
         case 'failure':
           return refuse('unsupported', true)
         case 'refuses':
-          return refuse('unsupported', false)
+          // It lives on and comes straight back, while the request is on its way to others.
+          refuse('unsupported', false)
+          return this.#subscribe(session, head.to ?? '', topicOf(iq))
         case 'silent':
           return undefined
       }
@@ -341,7 +326,10 @@ class World {
     const session = this.#anySession()
     if (session === undefined) return
     if (dice < 40) return this.#command(session)
-    if (dice < 66) return this.#publish(session)
+    if (dice < 66) {
+      for (let burst = this.#random.chance(0.3) ? 8 : 1; burst > 0; burst--) this.#publish(session)
+      return
+    }
     if (dice < 90) return this.#request(session)
     this.#strange(session)
   }
@@ -361,7 +349,9 @@ class World {
     if (this.#sessions.get(jid)?.alive) return
     const habits: Habits = {
       pings: this.#random.pick(['answers', 'answers', 'answers', 'unsupported', 'silent']),
-      requests: this.#random.pick(['result', 'result', 'result', 'error', 'failure', 'refuses', 'silent']),
+      requests: this.#mood.refusing
+        ? 'refuses'
+        : this.#random.pick(['result', 'result', 'result', 'error', 'failure', 'refuses', 'silent']),
       announces: this.#random.chance(0.7),
     }
     this.#sessions.set(jid, { jid, habits, alive: true, announcedTo: new Set() })
@@ -430,6 +420,11 @@ class World {
         element('xmq', 'xmq:command', attrs),
       ]),
     )
+  }
+
+  #subscribe(session: Session, to: string, topic: string): void {
+    const sub = element('xmq', 'xmq:command', { command: 'sub', topic, ttl: '20', load: '1' })
+    this.#toCore(session, stanza('iq', { type: 'set', id: this.#id(), to }, [sub]))
   }
 
   #publish(session: Session): void {
@@ -512,6 +507,10 @@ class World {
   #id(): string {
     return `i${this.#counter++}`
   }
+}
+
+function topicOf(iq: XmlElement): string {
+  return findChild(iq, 'xmq', 'xmq:topic')?.attrs.get('topic') ?? ''
 }
 
 function withoutFailure(error: XmlElement): XmlElement {
