@@ -1,10 +1,11 @@
 import { decodeError, findTopic, parseElement, XmqError, type XmlElement } from '@xmq/protocol'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { Broker, BrokerOptions } from '../src/broker.ts'
 import { parseConfig } from '../src/config.ts'
 import { createCore } from '../src/core/index.ts'
 import type { Core, Effect, Input } from '../src/core/port.ts'
 import { createLogger } from '../src/log.ts'
-import { createBroker, type Broker, type BrokerOptions } from '../src/runtime.ts'
+import { createBroker } from '../src/runtime.ts'
 import { fakeLinks, type FakeLink } from './fake-links.ts'
 
 const made: Broker[] = []
@@ -88,6 +89,14 @@ describe('starting', () => {
     await expect(start).rejects.toMatchObject({ code: 'conflict' })
     expect(fatal).toHaveLength(1)
     expect(broker.status).toMatchObject({ state: 'stopped', links: [{ status: { state: 'closed' } }] })
+  })
+
+  it('tells a fatal error once, however many links meet it', async () => {
+    const { broker, links } = await started({ queues: ['a.localhost', 'b.localhost'] })
+    const fatal = vi.fn()
+    broker.on('fatal', fatal)
+    for (const link of links) link.handlers.onFatal(new XmqError('conflict', 'A second broker.'))
+    expect(fatal).toHaveBeenCalledOnce()
   })
 
   it('is rejected by stop and by the signal', async () => {
@@ -254,6 +263,13 @@ describe('a congested link', () => {
     link.congested = false
     link.handlers.onStanza(PUBLISH)
     expect(link.sent.at(-1)?.attrs.get('to')).toBe('w@localhost/1')
+  })
+
+  it('lets presence pass, and answers none', async () => {
+    const { link } = await started()
+    link.congested = true
+    link.handlers.onStanza(client("<presence from='w@localhost/1' to='q.localhost'/>"))
+    expect(link.sent.filter((stanza) => stanza.attrs.get('type') === 'error')).toEqual([])
   })
 
   it('never answers an error', async () => {
