@@ -15,7 +15,7 @@ const SEEDS_MAX = 400
 const source = fileURLToPath(new URL('../../src/core/', import.meta.url))
 const mutants = fileURLToPath(new URL('../../dist/.mutants/', import.meta.url))
 
-type CoreModule = { createCore(rules: CoreRules): Core }
+type CoreModule = { readonly createCore: (rules: CoreRules) => Core }
 
 function caughtAt(createCore: CoreModule['createCore']): string {
   for (let seed = 1; seed <= SEEDS_MAX; seed++) {
