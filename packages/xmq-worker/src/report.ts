@@ -28,6 +28,7 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
   let done = 0
   let failed = 0
   let trouble = ''
+  let isReady = false
   let stopping = false
 
   const tell = (event: string, colour: Colour, text: string, details: Details = {}): void => {
@@ -47,11 +48,6 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
   }
   const retry = (retryAt: number): Details => ({ retryAt: new Date(retryAt).toISOString() })
 
-  worker.on('online', ({ jid }) => {
-    if (trouble === '') return
-    trouble = ''
-    tell('back', 'green', `as ${jid}`, { jid })
-  })
   worker.on('offline', ({ reason, retryAt, fatal }) => {
     if (!stopping && !fatal) tellTrouble('offline', reason, retry(retryAt))
   })
@@ -59,7 +55,12 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
   worker.on('subscription-failed', ({ topic, error, retryAt }) =>
     tellTrouble('subscription-failed', error, { topic, ...retry(retryAt) }),
   )
-  worker.on('subscribed', ({ topic }) => void topics.add(topic))
+  worker.on('subscribed', ({ topic }) => {
+    topics.add(topic)
+    // Only now messages come again; being online alone is not that.
+    if (trouble !== '' && isReady) tell('back', 'green', `as ${jidOf(worker)}`, { jid: jidOf(worker) })
+    trouble = ''
+  })
   worker.on('warning', ({ message }) => tell('warning', 'yellow', message, { text: message }))
   worker.on('completed', () => void done++)
   worker.on('failed', ({ topic, kind, id, error }) => {
@@ -75,10 +76,12 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
   return {
     gaveUp,
     ready() {
-      const { queue, status } = worker
-      const jid = status.state === 'online' ? status.jid : undefined
-      const text = `${file}: ${[...topics].sort().join(', ')} on ${queue}, as ${jid ?? 'nobody yet'}`
-      tell('ready', 'green', text, { file, queue, jid, topics: [...topics].sort(), pid: process.pid })
+      isReady = true
+      const { queue } = worker
+      const jid = jidOf(worker)
+      const names = [...topics].sort((left, right) => left.localeCompare(right))
+      const text = `${file}: ${names.join(', ')} on ${queue}, as ${jid}`
+      tell('ready', 'green', text, { file, queue, jid, topics: names, pid: process.pid })
     },
     health() {
       const { state } = worker.status
@@ -97,4 +100,8 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
       tell('stopped', 'dim', `${done} done, ${failed} failed`, { done, failed })
     },
   }
+}
+
+function jidOf({ status }: Worker): string {
+  return status.state === 'online' ? status.jid : 'offline'
 }

@@ -10,7 +10,6 @@ import { type ConnectionFlags, readEnvironment, resolveConnection } from './conn
 import type { Worker } from '@xmq/client'
 import { findWorkerFile, loadWorker } from './load.ts'
 import { type Report, reportOn } from './report.ts'
-import { listenForStop } from './signals.ts'
 import { type ExitCode, type Io, type OutputFormat, reportFailure } from './terminal.ts'
 
 /** The flags of `run` and `dev`. */
@@ -33,7 +32,7 @@ export async function runCommand(io: Io, file: string | undefined, flags: RunFla
   if (io.env === process.env) Object.assign(process.env, env)
   const worker = await loadWorker(io.cwd, path, () => resolveConnection(io.cwd, env, flags))
   const report = reportOn(worker, io, flags.output, relative(io.cwd, path))
-  const stop = stopRequest()
+  const stop = stopRequest(io)
   try {
     const started = worker.start()
     // A start that is given up still settles; nobody waits for it then.
@@ -70,12 +69,12 @@ interface StopRequest {
 }
 
 /** A signal asks, and so does the end of `xmq-worker dev`, which this process must not outlive. */
-function stopRequest(): StopRequest {
+function stopRequest(io: Io): StopRequest {
   let ask: () => void = () => {}
   const requested = new Promise<typeof STOP>((resolve) => {
     ask = () => resolve(STOP)
   })
-  const release = listenForStop(ask, (exitCode) => process.exit(exitCode))
+  const release = io.onStop(ask, (exitCode) => process.exit(exitCode))
   const supervised = process.env['XMQ_WORKER_SUPERVISED'] === '1' && process.channel !== undefined
   if (supervised) {
     process.on('disconnect', ask)

@@ -1,6 +1,7 @@
 /** Where a command writes: text for a person, JSON lines for a program. */
 import { styleText } from 'node:util'
 import { XmqError } from '@xmq/protocol'
+import { listenForStop } from './signals.ts'
 
 /** What a command may touch of the process; tests hand in their own. */
 export interface Io {
@@ -9,6 +10,11 @@ export interface Io {
   /** The directory that relative paths start from. */
   readonly cwd: string
   readonly env: Readonly<Record<string, string | undefined>>
+  /**
+   * Calls `onStop` when the command is asked to stop, and `onInsist`, with the exit code of such an end, on every later
+   * time. The returned function stops listening.
+   */
+  onStop(onStop: () => void, onInsist: (exitCode: number) => void): () => void
 }
 
 /** 0 it worked · 1 it did not · 2 it was asked for in a way that cannot work. */
@@ -18,9 +24,10 @@ export type OutputFormat = 'text' | 'json'
 
 type Paint = 'bold' | 'dim' | 'green' | 'yellow' | 'red' | 'cyan'
 
-/** The process's own streams, directory and environment. */
+/** The process's own streams, directory, environment and signals. */
 export function processIo(): Io {
-  return { stdout: process.stdout, stderr: process.stderr, cwd: process.cwd(), env: process.env }
+  const { stdout, stderr, env } = process
+  return { stdout, stderr, env, cwd: process.cwd(), onStop: listenForStop }
 }
 
 /** Colours `text` for `stream`, if that is a terminal and NO_COLOR (https://no-color.org) does not forbid it. */

@@ -15,7 +15,6 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findWorkerFile } from './load.ts'
 import type { RunFlags } from './run.ts'
-import { listenForStop } from './signals.ts'
 import { type ExitCode, type Io, mistake, type OutputFormat, paint } from './terminal.ts'
 
 /** An editor writes a file in several steps: they count as one change. */
@@ -40,7 +39,7 @@ export function watchCommand(io: Io, file: string | undefined, flags: RunFlags):
       reject(mistake(`${dirname(path)} cannot be watched: ${(error as Error).message}. Use xmq-worker run instead`))
       return
     }
-    const release = listenForStop(
+    const release = io.onStop(
       () => {
         watcher.close()
         void supervisor.end().then(() => {
