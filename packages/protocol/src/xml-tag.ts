@@ -115,19 +115,44 @@ export function readStartTag(
       if (attribute.local !== 'xml') (prefixes ??= new Map()).set(attribute.local, value)
     } else if (attribute.kind === 'prefixed') (prefixed ??= []).push(attribute)
   }
+  const written = {
+    name,
+    attrs,
+    xmlns,
+    prefixes,
+    prefixed,
+    selfClosing,
+    tooManyAttributes: count > attributesMax,
+    end: i + 1,
+  }
+  return resolveTag(window, at, written, outer)
+}
+
+/** A start tag before its prefixes mean anything. */
+interface WrittenTag {
+  readonly name: QName
+  readonly attrs: Map<string, string> | undefined
+  readonly xmlns: string | undefined
+  readonly prefixes: ReadonlyMap<string, string> | undefined
+  readonly prefixed: readonly QName[] | undefined
+  readonly selfClosing: boolean
+  readonly tooManyAttributes: boolean
+  readonly end: number
+}
+
+function resolveTag(window: XmlWindow, at: number, tag: WrittenTag, outer: NamespaceScope): StartTag {
+  const { name, attrs, xmlns, prefixes, prefixed, selfClosing, tooManyAttributes, end } = tag
   const scope: NamespaceScope =
     xmlns === undefined && prefixes === undefined
       ? outer
       : { outer, defaultNs: xmlns === undefined ? outer.defaultNs : contentNamespace(xmlns), prefixes }
-  const tooManyAttributes = count > attributesMax
   if (tooManyAttributes) {
-    const ns = name.prefix === '' ? scope.defaultNs : (lookup(scope, name.prefix) ?? '')
-    const head = addressing(attrs)
-    return { name, attrs: head, ns, xmlns, scope, selfClosing, tooManyAttributes, added: 0, end: i + 1 }
+    const found = name.prefix === '' ? scope.defaultNs : contentNamespace(lookup(scope, name.prefix) ?? '')
+    return { name, attrs: addressing(attrs), ns: found, xmlns, scope, selfClosing, tooManyAttributes, added: 0, end }
   }
   const ns = name.prefix === '' ? scope.defaultNs : contentNamespace(resolve(window, at, scope, name))
   const added = prefixed === undefined ? 0 : bindAttributes(window, at, prefixed, attrs as Map<string, string>, scope)
-  return { name, attrs: attrs ?? NO_ATTRS, ns, xmlns, scope, selfClosing, tooManyAttributes, added, end: i + 1 }
+  return { name, attrs: attrs ?? NO_ATTRS, ns, xmlns, scope, selfClosing, tooManyAttributes, added, end }
 }
 
 /** What identifies a stanza, of a start tag that is too long to be read whole. Total: what cannot be read is left out. */
