@@ -106,7 +106,7 @@ async function readiness(broker) {
   const line = await broker.line('“ready” or “error”', (text) => /^\{"(event":"ready|error)"/.test(text))
   const { error, ...ready } = JSON.parse(line)
   if (error === undefined) return ready
-  const hint = error.code === 'conflict' ? '\n\nTake another port: npm start -- --port 5300' : ''
+  const hint = error.code === 'conflict' ? '\n\nFor example: npm start -- --port 5300' : ''
   throw new PartError(`The broker could not start: ${error.text}${hint}`)
 }
 

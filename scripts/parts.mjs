@@ -17,6 +17,11 @@ const TAIL_LINES = 20
 /** Lines kept for later waits. */
 const LINES_MAX = 10_000
 
+/** Without XMQ's own settings: they lead to wherever their owner works. */
+const OUTER_ENV = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('XMQ_') || name === 'XMQ_DEBUG'),
+)
+
 const PRELOAD = new URL('./end-with-parent.mjs', import.meta.url).href
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -43,7 +48,7 @@ export class Part {
     this.name = name
     this.#child = spawn(process.execPath, ['--import', PRELOAD, ...args], {
       cwd,
-      env: { ...process.env, ...env },
+      env: { ...OUTER_ENV, ...env },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // A group of its own: Ctrl-C reaches the script alone, which stops the parts in their order.
       detached: process.platform !== 'win32',
