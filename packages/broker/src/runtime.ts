@@ -203,6 +203,7 @@ class RunningBroker implements Broker {
     this.#transition('stopping')
     this.#started.reject(reason)
     if (wasRunning && reason.code === 'closed') await this.#drain()
+    this.#feed({ type: 'shutdown' })
     await Promise.all(Array.from(this.#links.values(), (link) => link.close()))
     clearTimeout(this.#timer)
     await this.#http?.close()

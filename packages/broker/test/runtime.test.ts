@@ -339,12 +339,14 @@ describe('stopping', () => {
     expect(broker.status.state).toBe('stopped')
   })
 
-  it('does not wait for ever', async () => {
+  it('does not wait for ever, and tells whoever waited', async () => {
     const { broker, link } = await started({ drainMs: 20 })
     link.handlers.onStanza(SUB)
     link.handlers.onStanza(REQUEST)
     await broker.stop()
     expect(broker.status.state).toBe('stopped')
+    const last = link.sent.at(-1) as XmlElement
+    expect([last.attrs.get('id'), decodeError(last).code]).toEqual([REQUEST.attrs.get('id'), 'timeout'])
   })
 
   it('is idempotent, and ends what it opened', async () => {

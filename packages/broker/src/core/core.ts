@@ -8,6 +8,7 @@
  *            +-> iq result/error -> of a ping | of a request -> else dropped
  *     skipped --> as much of that as a head allows
  *     link-up, link-down --> sessions are verified; answers that waited are written
+ *     shutdown --> open requests are answered
  *     tick --> what is due
  *
  * Owner of the whole: it wires the owners of the parts and holds no state but them.
@@ -125,6 +126,9 @@ class QueueCore implements Core {
         break
       case 'link-down':
         this.#handleLinkDown(step, input.domain)
+        break
+      case 'shutdown':
+        this.#requests.shutDown(step)
         break
       case 'tick':
         break
@@ -344,7 +348,7 @@ class QueueCore implements Core {
     if (ttlSeconds > ttlSecondsMax) {
       throw new XmqError(
         'bad-request',
-        `Attribute 'ttl' is '${ttlSeconds}'; this queue takes at most ${ttlSecondsMax} seconds (ttlSecondsMax). ` +
+        `Attribute 'ttl' is '${ttlSeconds}'; this queue takes at most ${ttlSecondsMax} seconds (maxTtl). ` +
           'Ask for less, and renew before it ends.',
       )
     }

@@ -70,6 +70,8 @@ export type Input =
   | { readonly type: 'link-up'; readonly domain: string }
   /** The stream of a domain ended: nothing can be sent from that domain, nothing is known of its consumers. */
   | { readonly type: 'link-down'; readonly domain: string }
+  /** The broker is about to stop: whoever waits for an answer gets one now. */
+  | { readonly type: 'shutdown' }
   /** `deadline` has come. */
   | { readonly type: 'tick' }
 

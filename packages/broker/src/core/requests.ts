@@ -13,7 +13,7 @@
  *      | ^---- a server's bounce: the next worker, at most 3
  *      +------ nobody is left, or nobody was there --------------> no-recipients
  *      +------ the worker's session ended -----------------------> worker-gone
- *      +------ requestTimeoutMs are over ------------------------> timeout
+ *      +------ requestTimeoutMs are over, the broker stops ------> timeout
  *
  * In an `all` queue, too, one worker gets a request, in turn: an IQ has one answer (RFC 6120 8.2.3), and of several the
  * requester would see the fastest and the others would have worked for nothing.
@@ -104,7 +104,7 @@ export class Requests {
       throw new XmqError(
         'limit-reached',
         `${this.#open.size} requests are open in this broker; at most ${this.#rules.openRequestsMax} are allowed ` +
-          '(openRequestsMax). Try again later.',
+          '(limits.maxOpenRequests). Try again later.',
       )
     }
     const request = new OpenRequest(queue, topic, iq, children, step.now)
@@ -145,6 +145,12 @@ export class Requests {
   sessionEnded(step: Step, session: Session): void {
     const text = "The worker's session ended before it answered. Whether it did the work is unknown."
     for (const request of session.requests) this.#fail(step, request, 'worker-gone', text)
+  }
+
+  /** The broker stops: nobody is left waiting. */
+  shutDown(step: Step): void {
+    const text = 'The broker stopped before the worker answered. Whether it did the work is unknown.'
+    for (const request of this.#open.values()) this.#fail(step, request, 'timeout', text)
   }
 
   /** A request's time is over. */

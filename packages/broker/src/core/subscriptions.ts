@@ -79,18 +79,18 @@ export class Subscriptions {
     if (own >= rules.subscriptionsPerJidMax) {
       return limitReached(
         `${bare} has ${own} subscriptions in ${address}; at most ${rules.subscriptionsPerJidMax} are allowed ` +
-          `(subscriptionsPerJidMax). End some with command='del', or use another account.`,
+          `(maxSubscriptionsPerJid). End some with command='del', or use another account.`,
       )
     }
     if (!queue.topics.has(topic) && queue.topics.size >= rules.topicsMax) {
       return limitReached(
         `${address} has subscriptions to ${queue.topics.size} topics; at most ${rules.topicsMax} are allowed ` +
-          '(topicsMax). Use fewer topics, or another queue.',
+          '(maxTopics). Use fewer topics, or another queue.',
       )
     }
     if (this.#count < this.#max) return undefined
     return limitReached(
-      `The broker holds ${this.#count} subscriptions; at most ${this.#max} are allowed (subscriptionsMax). ` +
+      `The broker holds ${this.#count} subscriptions; at most ${this.#max} are allowed (limits.maxSubscriptions). ` +
         'Try again later.',
     )
   }

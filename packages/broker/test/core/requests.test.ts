@@ -109,7 +109,7 @@ describe('a request', () => {
     const c = new Conversation(coreRules({ openRequestsMax: 1 })).sub(A, 't').request('t')
     const id = hop(c)
     expect(c.request('t').named('refused')).toMatchObject([
-      { code: 'limit-reached', text: expect.stringContaining('openRequestsMax') },
+      { code: 'limit-reached', text: expect.stringContaining('maxOpenRequests') },
     ])
     c.receive(result(id, A))
     expect(c.request('t').named('requested')).toHaveLength(1)
@@ -287,6 +287,15 @@ describe('without an answer', () => {
       new RegExp(`^<iq type='error' id='q1' from='${Q}' to='${SHOP}'><error type='wait'><recipient-unavailable`),
     )
     expect(c.named('requested')).toEqual([])
+  })
+
+  test('a stopping broker leaves nobody waiting', () => {
+    const c = asked(A).input({ type: 'shutdown' })
+    expect(c.named('answered')).toMatchObject([{ outcome: 'timeout' }])
+    expect(c.sent[0]).toMatch(
+      new RegExp(`^<iq type='error' id='q1' from='${Q}' to='${SHOP}'><error type='wait'><remote-server-timeout`),
+    )
+    expect(c.core.stats().openRequests).toBe(0)
   })
 
   test('a request that became due while the stream was down is answered once it is up', () => {

@@ -47,7 +47,7 @@ describe('sub', () => {
     [`command='sub' topic='T' load='1'`, "'ttl' is missing"],
     [`command='sub' topic='T' ttl='x' load='1'`, "'ttl' is 'x'"],
     [`command='sub' topic='T' ttl='1e3' load='1'`, "'ttl' is '1e3'"],
-    [`command='sub' topic='T' ttl='3601' load='1'`, 'at most 3600 seconds (ttlSecondsMax)'],
+    [`command='sub' topic='T' ttl='3601' load='1'`, 'at most 3600 seconds (maxTtl)'],
     [`command='sub' topic='T' ttl='60'`, "'load' is missing"],
     [`command='sub' topic='T' ttl='60' load='101'`, "'load' is '101'"],
     [`command='sub' topic='T' ttl='60' load='-1'`, "'load' is '-1'"],
@@ -156,7 +156,7 @@ describe('limits', () => {
     const c = limited({ subscriptionsPerJidMax: 2 }).sub('w@localhost/1', 'a').sub('w@localhost/2', 'a')
     c.sub('w@localhost/3', 'a')
     expect(c.named('refused')).toMatchObject([
-      { code: 'limit-reached', text: expect.stringContaining('subscriptionsPerJidMax') },
+      { code: 'limit-reached', text: expect.stringContaining('maxSubscriptionsPerJid') },
     ])
     expect(c.sent[0]).toContain('resource-constraint')
     expect(c.sub('w@localhost/1', 'a', { ttl: 9 }).named('subscribed')).toHaveLength(1)
@@ -174,7 +174,7 @@ describe('limits', () => {
 
   test('topics count while somebody is subscribed to them', () => {
     const c = limited({ topicsMax: 1 }).sub('w@localhost/1', 'a').sub('w@localhost/1', 'b')
-    expect(c.named('refused')).toMatchObject([{ code: 'limit-reached', text: expect.stringContaining('topicsMax') }])
+    expect(c.named('refused')).toMatchObject([{ code: 'limit-reached', text: expect.stringContaining('maxTopics') }])
     c.sub('w@localhost/2', 'a').del('w@localhost/1', 'a').sub('w@localhost/1', 'b')
     expect(c.named('refused')).toHaveLength(1)
     c.del('w@localhost/2', 'a').sub('w@localhost/1', 'b')
@@ -185,7 +185,7 @@ describe('limits', () => {
     const c = limited({}, 2).sub('w@localhost/1', 'a').sub('w@localhost/1', 'a', { queue: 'orders@xmq.localhost' })
     c.sub('v@localhost/1', 'a')
     expect(c.named('refused')).toMatchObject([
-      { code: 'limit-reached', text: expect.stringContaining('subscriptionsMax') },
+      { code: 'limit-reached', text: expect.stringContaining('maxSubscriptions') },
     ])
     expect(c.core.stats()).toMatchObject({ subscriptions: 2, consumers: 2 })
   })

@@ -95,7 +95,8 @@ export class Oracle {
     if (input.type === 'link-down' || input.type === 'link-up') {
       for (const { jid } of this.#subscriptions) this.#doubt(jid)
     }
-    this.#judgeAnswers(judged, now, events)
+    this.#judgeAnswers(judged, now, events, input.type === 'shutdown')
+    if (input.type === 'shutdown' && stats.openRequests > 0) throw new Violation('a stopping broker left requests open')
     this.#applyEnds(events, now)
     if (input.type === 'stanza') this.#judgeEnds(input.stanza, events)
     this.#checkLate(now)
@@ -493,7 +494,7 @@ export class Oracle {
   }
 
   /** Every answer that is left must settle one IQ, and the broker's own codes must be true. */
-  #judgeAnswers(sends: readonly XmlElement[], now: number, events: readonly CoreEvent[]): void {
+  #judgeAnswers(sends: readonly XmlElement[], now: number, events: readonly CoreEvent[], stopping: boolean): void {
     for (const sent of sends) {
       const type = sent.attrs.get('type')
       if (sent.name !== 'iq' || (type !== 'result' && type !== 'error')) continue
@@ -507,6 +508,7 @@ export class Oracle {
         const { code } = decodeError(sent)
         if (
           code === 'timeout' &&
+          !stopping &&
           now - request.openedAt + ROUNDING_MS < (this.#queues.get(request.queue)?.requestTimeoutMs ?? 0)
         )
           throw new Violation('a request timed out too early')

@@ -159,6 +159,7 @@ class World {
     this.#runUntil(end)
     this.#quiet = true
     for (const domain of RULES.domains) this.#link(domain, true)
+    if (this.#random.chance(0.3)) this.#handle({ type: 'shutdown' })
     // Longest ttl, then a ping of whoever is left, and every timeout.
     this.#runUntil(end + 60_000 + 2 * (RULES.pingIntervalMs + RULES.pingTimeoutMs) + 10_000)
     this.#oracle.checkEnd(this.#core.stats())
