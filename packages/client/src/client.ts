@@ -135,14 +135,17 @@ class ConnectedClient implements Client {
   }
 
   get status(): ConnectionStatus {
-    return this.#runtime.status
+    return wallStatus(this.#runtime.status)
   }
 
   async start(): Promise<void> {
     const { signal, connectTimeoutMs } = this.#config
     const online = new Promise<void>((resolve) => void this.#emitter.on('online', () => resolve()))
     await firstConnection(this.#runtime, online, this.#emitter, { signal, connectTimeoutMs })
-    whenAborted(signal, (reason) => void this.#close(reason))
+    this.#emitter.on(
+      'closed',
+      whenAborted(signal, (reason) => void this.#close(reason)),
+    )
   }
 
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe {
@@ -260,6 +263,11 @@ export function emitConnectionEvent(emitter: ConnectionEmitter, event: SessionEv
   }
 }
 
+/** A status with its instants as `Date.now()` has them. */
+export function wallStatus(status: ConnectionStatus): ConnectionStatus {
+  return status.state === 'offline' ? { ...status, retryAt: wallTime(status.retryAt) } : status
+}
+
 /** An instant of the session as `Date.now()` has it. */
 export function wallTime(instant: number): number {
   return Math.round(Date.now() + instant - monotonicNow())
@@ -309,10 +317,13 @@ export async function firstConnection(
   }
 }
 
-/** Calls back when a signal fires, or at once when it has fired already. */
-export function whenAborted(signal: AbortSignal | undefined, listener: (reason: XmqError) => void): void {
-  if (signal?.aborted === true) listener(abortError(signal))
-  else signal?.addEventListener('abort', () => listener(abortError(signal)), { once: true })
+/** Calls back when a signal fires, or at once when it has fired already. Returns how to stop that. */
+export function whenAborted(signal: AbortSignal | undefined, listener: (reason: XmqError) => void): Unsubscribe {
+  if (signal === undefined) return () => {}
+  const onAbort = (): void => listener(abortError(signal))
+  if (signal.aborted) onAbort()
+  else signal.addEventListener('abort', onAbort, { once: true })
+  return () => signal.removeEventListener('abort', onAbort)
 }
 
 function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {

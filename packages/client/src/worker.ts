@@ -5,8 +5,9 @@
  *                       starting --refused, timed out, aborted--> stopped
  *
  * Invariants:
- * 1. At most `concurrency` handlers run. At most `bufferMax` deliveries wait: a request beyond is answered with `overloaded`,
- *    a message is reported as `failed`. The load report makes the queue stop long before.
+ * 1. At most `concurrency` handlers run. At most `bufferMax` deliveries wait (requests: ten times the capacity): a request
+ *    beyond is answered with `overloaded`, a message is reported as `failed`. The load report stops the queue before, except
+ *    for what a burst had already sent.
  * 2. Every request that came is answered once: result, `handler-failed`, `invalid-payload` or `overloaded`. Never with a
  *    condition that makes the queue ask the next worker.
  * 3. Every delivery ends in one `completed` or `failed`.
@@ -15,7 +16,14 @@
 import { XmqError } from '@xmq/protocol'
 import PQueue from 'p-queue'
 import { platform } from '#platform'
-import { emitConnectionEvent, type ConnectionEvents, firstConnection, wallTime, whenAborted } from './client.ts'
+import {
+  emitConnectionEvent,
+  type ConnectionEvents,
+  firstConnection,
+  wallStatus,
+  wallTime,
+  whenAborted,
+} from './client.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import { type Duration, parseDuration } from './duration.ts'
 import { Emitter, type Unsubscribe } from './events.ts'
@@ -33,8 +41,10 @@ export interface WorkerOptions extends ConnectionOptions {
   /** Deliveries that may wait beside those that run, before the worker counts as full. @default concurrency */
   readonly prefetch?: number
   /**
-   * Most deliveries that wait. A plain queue knows no credit: until it has heard that the worker is full, more may come than
-   * fit. They wait, up to this. @default 1000, or capacity if that is more
+   * Most deliveries that wait. A plain queue knows no credit: until it has heard that the worker is full, a burst may bring
+   * many more than fit, and never brings them again. They wait, up to this and 64 MiB; a message beyond is reported as
+   * `failed`. Requests wait up to ten times the capacity (concurrency + prefetch), and beyond are answered with
+   * `overloaded`: better told early than answered late. @default 50000
    */
   readonly bufferMax?: number
   /** Lifetime of the subscriptions, renewed after a third of it. At least 3 s. @default '60s' */
@@ -109,7 +119,7 @@ export class Worker implements AsyncDisposable {
     const concurrency = positiveInteger(options.concurrency ?? 8, 'concurrency')
     const prefetch = positiveInteger(options.prefetch ?? concurrency, 'prefetch', 0)
     this.#capacity = concurrency + prefetch
-    this.#bufferMax = positiveInteger(options.bufferMax ?? Math.max(1000, this.#capacity), 'bufferMax', prefetch)
+    this.#bufferMax = positiveInteger(options.bufferMax ?? Math.max(50_000, prefetch), 'bufferMax', prefetch)
     this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? '30s', 'stopTimeout')
     this.#queue = new PQueue({ concurrency })
     this.#runtime = new Runtime(this.#config, {
@@ -125,7 +135,7 @@ export class Worker implements AsyncDisposable {
 
   /** Where the connection is; each change is an event, too. */
   get status(): ConnectionStatus {
-    return this.#runtime.status
+    return wallStatus(this.#runtime.status)
   }
 
   /** `idle`, `starting`, `running`, `stopping`, `stopped`. */
@@ -215,7 +225,10 @@ export class Worker implements AsyncDisposable {
     }
     // stop() may have come in between.
     if (this.#state === 'starting') this.#state = 'running'
-    whenAborted(signal, (reason) => void this.#stop(reason))
+    this.#emitter.on(
+      'closed',
+      whenAborted(signal, (reason) => void this.#stop(reason)),
+    )
   }
 
   /**
@@ -297,7 +310,8 @@ export class Worker implements AsyncDisposable {
 
   #deliver(delivery: Delivery): void {
     const bytes = sizeOf(delivery.payload)
-    if (this.#queue.size >= this.#bufferMax || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
+    const room = delivery.kind === 'request' ? Math.min(this.#bufferMax, this.#capacity * 10) : this.#bufferMax
+    if (this.#queue.size >= room || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
       const text = `The worker is full: ${this.#queue.size} deliveries wait already.`
       this.#failed(delivery, new XmqError('overloaded', text, { retryAfterSeconds: 1 }))
       return

@@ -32,8 +32,8 @@ describe('load', () => {
     [{ running: 8, waiting: 0, capacity: 16, lagMs: 0 }, 50],
     [{ running: 8, waiting: 8, capacity: 16, lagMs: 0 }, 100],
     [{ running: 8, waiting: 800, capacity: 16, lagMs: 0 }, 100],
-    [{ running: 1, waiting: 0, capacity: 16, lagMs: 49 }, 6],
-    [{ running: 1, waiting: 0, capacity: 16, lagMs: 250 }, 50],
+    [{ running: 1, waiting: 0, capacity: 16, lagMs: 199 }, 6],
+    [{ running: 1, waiting: 0, capacity: 16, lagMs: 1000 }, 50],
     [{ running: 0, waiting: 0, capacity: 16, lagMs: 5000 }, 100],
   ])('of %o is %d', (work, load) => expect(loadOf(work)).toBe(load))
 })

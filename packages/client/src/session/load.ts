@@ -5,8 +5,8 @@ import { LOAD_ELIGIBLE_MAX } from '@xmq/protocol'
 export const LOAD_RELIEVED_MAX = 75
 /** Least time between two reports of being full. */
 export const LOAD_REPORT_MS = 1000
-/** Event-loop lag that counts as full. Below a tenth of it, it does not count. */
-const LAG_FULL_MS = 500
+/** Event-loop lag that counts as full; a handler that computes for a second must not stop the queue. */
+const LAG_FULL_MS = 2000
 
 /** What a worker has to do. */
 export interface Work {
