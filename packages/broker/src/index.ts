@@ -54,4 +54,6 @@ export {
 } from './log.ts'
 export { createBroker } from './runtime.ts'
 export { VERSION } from './runtime-world.ts'
-export type { Durability, Store, StoreCaps, StoreConfig, StoreStats } from './store/port.ts'
+export { createMemoryStore } from './store/memory.ts'
+export { openStore } from './store/open.ts'
+export * from './store/port.ts'

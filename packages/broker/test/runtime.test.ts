@@ -6,6 +6,7 @@ import { createCore } from '../src/core/index.ts'
 import type { Core, Effect, Input } from '../src/core/port.ts'
 import { createLogger } from '../src/log.ts'
 import { createBroker } from '../src/runtime.ts'
+import { createMemoryStore } from '../src/store/memory.ts'
 import { fakeLinks, type FakeLink } from './fake-links.ts'
 
 const made: Broker[] = []
@@ -303,12 +304,10 @@ describe('readiness', () => {
     const { broker } = await started({
       http: '127.0.0.1:0',
       parts: {
-        openStore: () => ({
-          caps: { durability: 'disk' },
-          probe: () => Promise.resolve(new XmqError('overloaded', 'The disk is full.')),
-          stats: () => ({ messages: 1, bytes: 2 }),
-          close: () => Promise.resolve(),
-        }),
+        openStore: () =>
+          Object.assign(createMemoryStore(), {
+            probe: () => Promise.resolve(new XmqError('overloaded', 'The disk is full.')),
+          }),
       },
     })
     const response = await fetch(`http://127.0.0.1:${broker.httpAddress?.port}/readyz`)
