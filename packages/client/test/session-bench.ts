@@ -20,7 +20,7 @@ import {
 export const OWN = 'w1@localhost/res'
 export const QUEUE = 'queue1.localhost'
 
-export const RULES: SessionRules = {
+const RULES: SessionRules = {
   queue: QUEUE,
   domain: 'localhost',
   mode: 'auto',

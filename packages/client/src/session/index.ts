@@ -1,4 +1,4 @@
 /** The session's own entrance: for the runtime and for simulations. */
-export { type Work, loadOf } from './load.ts'
+export { loadOf } from './load.ts'
 export * from './port.ts'
 export { createSession } from './session.ts'

@@ -2,9 +2,9 @@
 import { LOAD_ELIGIBLE_MAX } from '@xmq/protocol'
 
 /** Below this load a worker that was full says at once that it is not any more. */
-export const LOAD_RELIEVED_MAX = 75
+const LOAD_RELIEVED_MAX = 75
 /** Least time between two reports of being full. */
-export const LOAD_REPORT_MS = 1000
+const LOAD_REPORT_MS = 1000
 /** Event-loop lag that counts as full; a handler that computes for a second must not stop the queue. */
 const LAG_FULL_MS = 2000
 
