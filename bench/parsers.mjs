@@ -68,7 +68,9 @@ const candidates = {
     const reader = new XmlStreamReader({
       onOpen() {},
       onElement: () => count++,
-      onSkipped: () => count++,
+      onSkipped: (_head, error) => {
+        throw error
+      },
       onClose() {},
     })
     return { write: (text) => reader.write(text), count: () => count }

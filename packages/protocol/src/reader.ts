@@ -20,7 +20,7 @@
  * 4. A string that comes out keeps no more than a window of text alive (V8 strings share their source).
  */
 import type { XmlElement } from './element.ts'
-import { XmqError } from './errors.ts'
+import { XmqError, type XmqErrorCode } from './errors.ts'
 import { ATTRIBUTES_MAX, DEPTH_MAX, READ_STANZA_BYTES_MAX } from './limits.ts'
 import { utf8Length } from './writer.ts'
 import { findIllegalCharacter, isSpace, NameTable, NOT_PLAIN_ASCII } from './xml-characters.ts'
@@ -45,9 +45,9 @@ export interface StreamReaderHandlers {
   /** A whole first-level element: a stanza, `<stream:features/>`, `<handshake/>`, … */
   onElement(root: XmlElement): void
   /**
-   * A first-level element broke a limit and is being skipped to its end: its start tag (no children) and a `too-large` error
-   * that says which limit. If the start tag itself is over a limit, of its attributes only `type`, `id`, `from` and `to`, and
-   * those only where they were found before the breach. The stream goes on.
+   * A first-level element broke a limit (`too-large`) or used a prefix that nothing declares (`malformed-xml`), and is being
+   * skipped to its end: its start tag (no children) and why. If that start tag itself is the fault, of its attributes only
+   * `type`, `id`, `from` and `to`, and those only where they were found before the breach. The stream goes on.
    */
   onSkipped(head: XmlElement, error: XmqError): void
   /** `</stream:stream>`. */
@@ -306,14 +306,15 @@ export class XmlStreamReader {
       this.#bytes += tag.added + (inherited ? tag.ns.length : 0)
       fits = this.#countNow(tag.end)
     }
-    if (tag.tooManyAttributes || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, from, fits)
+    if (tag.problem !== undefined || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, from, fits)
     const added = tree.add(tag)
     if (depth === 1 && tag.selfClosing) this.#finish(added)
     return true
   }
 
   #openStream(tag: StartTag, from: number, fits: boolean): boolean {
-    if (!fits || tag.tooManyAttributes) this.#window.fail(from, ROOT_PROBLEM)
+    if (tag.problem?.kind === 'prefix') this.#window.fail(from, undeclared(tag.problem.prefix))
+    if (!fits || tag.problem !== undefined) this.#window.fail(from, ROOT_PROBLEM)
     if (tag.selfClosing) this.#window.fail(from, 'the stream ends in its start tag')
     const attrs = new Map(tag.attrs)
     if (tag.xmlns !== undefined) attrs.set('xmlns', tag.xmlns)
@@ -410,21 +411,24 @@ export class XmlStreamReader {
   }
 
   #bytesProblem(): string {
-    return `more than ${this.#limits.stanzaBytesMax} bytes`
+    return tooLarge(`more than ${this.#limits.stanzaBytesMax} bytes`)
   }
 
   #skipFrom(tag: StartTag, from: number, fits: boolean): true {
     const { depth } = this.#tree
-    const { attributesMax, depthMax } = this.#limits
-    const problem = tag.tooManyAttributes
-      ? `an element with more than ${attributesMax} attributes`
-      : fits
-        ? `elements nested more than ${depthMax} deep`
-        : this.#bytesProblem()
-    const broken = depth === 1 && !fits && !tag.tooManyAttributes
+    const { problem } = tag
+    const broken = depth === 1 && !fits && problem === undefined
     const text = broken ? this.#window.text.slice(from, tag.end) : ''
     const head = broken ? this.#brokenHead(text) : headOf({ name: tag.name.local, ns: tag.ns, attrs: tag.attrs })
-    return this.#skip(head, depth - (tag.selfClosing ? 1 : 0), problem)
+    const open = depth - (tag.selfClosing ? 1 : 0)
+    // Not the end of the stream: ejabberd passes a client's prefixes on without the declarations of the client's stream root,
+    // and a client must not be able to cut a component off.
+    if (problem?.kind === 'prefix') return this.#skip(head, open, `${undeclared(problem.prefix)}.`, 'malformed-xml')
+    if (problem !== undefined) {
+      return this.#skip(head, open, tooLarge(`an element with more than ${this.#limits.attributesMax} attributes`))
+    }
+    if (!fits) return this.#skip(head, open, this.#bytesProblem())
+    return this.#skip(head, open, tooLarge(`elements nested more than ${this.#limits.depthMax} deep`))
   }
 
   /** Of a start tag that is too long: cut at a place that does not depend on how much of it happens to be here. */
@@ -438,15 +442,14 @@ export class XmlStreamReader {
    * @param broken its start tag, where that is what broke the limit
    * @param depth elements of it that are open still
    */
-  #skip(broken: XmlElement | undefined, depth: number, problem: string): true {
+  #skip(broken: XmlElement | undefined, depth: number, problem: string, code: XmqErrorCode = 'too-large'): true {
     const head = headOf((this.#tree.first ?? broken) as XmlElement)
     this.#tree.clear(1)
     this.#bytes = 0
     this.#skipDepth = depth
     this.#skipping = depth > 0 || this.#tagEnd.kind !== undefined
     if (!this.#skipping) this.#settle()
-    const text = `<${printableName(head.name)}> was skipped: it has ${problem}. Send less in one stanza.`
-    this.#handlers.onSkipped(head, new XmqError('too-large', text))
+    this.#handlers.onSkipped(head, new XmqError(code, `<${printableName(head.name)}> was skipped: ${problem}`))
     return true
   }
 
@@ -465,6 +468,14 @@ export class XmlStreamReader {
     this.#settle()
     return true
   }
+}
+
+function tooLarge(what: string): string {
+  return `it has ${what}. Send less in one stanza.`
+}
+
+function undeclared(prefix: string): string {
+  return `prefix '${printableName(prefix)}' is not declared`
 }
 
 /** A copy in one piece: a slice would keep all of the text alive (invariant 4), a concatenation is slower to read. */

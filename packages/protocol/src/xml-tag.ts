@@ -27,17 +27,21 @@ export interface NamespaceScope {
 /** The scope around everything: no namespace, no prefix. */
 export const NO_SCOPE: NamespaceScope = { outer: undefined, defaultNs: '', prefixes: undefined }
 
+/** More attributes than allowed, or a prefix that nothing declares. */
+export type TagProblem = { readonly kind: 'attributes' } | { readonly kind: 'prefix'; readonly prefix: string }
+
 /** A start tag as it was read. */
 export interface StartTag {
   readonly name: QName
-  /** Invariants 2 and 3 of element.ts hold; of a tag over the attribute limit only what identifies a stanza. */
+  /** Invariants 2 and 3 of element.ts hold; of a tag with a problem only what identifies a stanza. */
   readonly attrs: ReadonlyMap<string, string>
   readonly ns: string
   /** The value of `xmlns` as written, if it has one. */
   readonly xmlns: string | undefined
   readonly scope: NamespaceScope
   readonly selfClosing: boolean
-  readonly tooManyAttributes: boolean
+  /** Why the stanza that it stands in cannot be read, though the stream can. */
+  readonly problem: TagProblem | undefined
   /** Characters that writing it out would add for namespaces declared further out. */
   readonly added: number
   /** Index after the tag. */
@@ -146,13 +150,23 @@ function resolveTag(window: XmlWindow, at: number, tag: WrittenTag, outer: Names
     xmlns === undefined && prefixes === undefined
       ? outer
       : { outer, defaultNs: xmlns === undefined ? outer.defaultNs : contentNamespace(xmlns), prefixes }
-  if (tooManyAttributes) {
-    const found = name.prefix === '' ? scope.defaultNs : contentNamespace(lookup(scope, name.prefix) ?? '')
-    return { name, attrs: addressing(attrs), ns: found, xmlns, scope, selfClosing, tooManyAttributes, added: 0, end }
+  const found = name.prefix === '' ? scope.defaultNs : lookup(scope, name.prefix)
+  const ns = contentNamespace(found ?? '')
+  const problem: TagProblem | undefined = tooManyAttributes
+    ? { kind: 'attributes' }
+    : found === undefined
+      ? { kind: 'prefix', prefix: name.prefix }
+      : undeclared(prefixed, scope)
+  if (problem !== undefined) {
+    return { name, attrs: addressing(attrs), ns, xmlns, scope, selfClosing, problem, added: 0, end }
   }
-  const ns = name.prefix === '' ? scope.defaultNs : contentNamespace(resolve(window, at, scope, name))
   const added = prefixed === undefined ? 0 : bindAttributes(window, at, prefixed, attrs as Map<string, string>, scope)
-  return { name, attrs: attrs ?? NO_ATTRS, ns, xmlns, scope, selfClosing, tooManyAttributes, added, end }
+  return { name, attrs: attrs ?? NO_ATTRS, ns, xmlns, scope, selfClosing, problem, added, end }
+}
+
+function undeclared(prefixed: readonly QName[] | undefined, scope: NamespaceScope): TagProblem | undefined {
+  const attribute = prefixed?.find(({ prefix }) => lookup(scope, prefix) === undefined)
+  return attribute && { kind: 'prefix', prefix: attribute.prefix }
 }
 
 /** What identifies a stanza, of a start tag that is too long to be read whole. Total: what cannot be read is left out. */
@@ -200,12 +214,6 @@ function lookup(scope: NamespaceScope, prefix: string): string | undefined {
   return undefined
 }
 
-function resolve(window: XmlWindow, at: number, scope: NamespaceScope, name: QName): string {
-  const ns = lookup(scope, name.prefix)
-  if (ns === undefined) window.fail(at, `prefix '${printableName(name.prefix)}' is not declared`)
-  return ns
-}
-
 /** Gives each prefixed attribute its declaration on the same element, and refuses two that mean the same. */
 function bindAttributes(
   window: XmlWindow,
@@ -217,7 +225,7 @@ function bindAttributes(
   let added = 0
   const seen = prefixed.length === 1 ? undefined : new Set<string>()
   for (const attribute of prefixed) {
-    const ns = resolve(window, at, scope, attribute)
+    const ns = lookup(scope, attribute.prefix) as string
     const key = `xmlns:${attribute.prefix}`
     if (!attrs.has(key)) {
       attrs.set(key, ns)
