@@ -21,7 +21,7 @@ onEachServer('discovery', (stage) => {
     const client = await stage.client()
     const result = expectResult(await client.ask('xmq.localhost', 'get', `<query xmlns='${ITEMS}'/>`))
     const items = childElements(result).flatMap(childElements)
-    expect(items.map((item) => item.attrs.get('jid')).sort()).toEqual([QUEUES.allNode, QUEUES.anyNode])
+    expect(new Set(items.map((item) => item.attrs.get('jid')))).toEqual(new Set([QUEUES.allNode, QUEUES.anyNode]))
   })
 
   test('a ping is answered', async () => {

@@ -7,7 +7,7 @@ const SAMPLE =
 
 /** Exactly `count` characters (code points). */
 export function sampleOfCharacters(count: number): string {
-  const characters = [...SAMPLE]
+  const characters = Array.from(SAMPLE)
   let text = ''
   for (let index = 0; index < count; index++) text += characters[index % characters.length]
   return text
@@ -15,7 +15,7 @@ export function sampleOfCharacters(count: number): string {
 
 /** Exactly `bytes` bytes of UTF-8, ending with one-byte characters where a whole one would not fit. */
 export function sampleOfBytes(bytes: number): string {
-  const characters = [...SAMPLE]
+  const characters = Array.from(SAMPLE)
   let text = ''
   let length = 0
   for (let index = 0; ; index++) {

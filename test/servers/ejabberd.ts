@@ -1,6 +1,6 @@
 /** ejabberd 23.01 in a folder, as any user: its virtual machine started directly, without su, epmd and /etc. */
 import { existsSync, readdirSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type ServerPlace, type ServerRecipe, startInstalled } from './installed.ts'
 import { type TestServer, type TestServerOptions, waitUntil } from './server.ts'
@@ -75,6 +75,14 @@ const RECIPE: ServerRecipe = {
   register: async (where, user, password) => {
     await call(where, 'register', { user, host: where.domain, password })
   },
+  // Its database is written up to two seconds later: an account made just before a crash would be gone after it.
+  beforeKill: (where, users) =>
+    waitUntil('ejabberd writing its accounts', async () => {
+      const database = join(where.folder, 'db')
+      const names = list(database).filter((name) => /^passwd\.|\.LOG$/.test(name))
+      const files = await Promise.all(names.map((name) => readFile(join(database, name)).catch(() => Buffer.alloc(0))))
+      return users.every((user) => files.some((file) => file.includes(user)))
+    }),
 }
 
 async function call(where: ServerPlace, command: string, body: object): Promise<string> {

@@ -22,6 +22,8 @@ export async function startEmbedded(options: TestServerOptions = {}): Promise<Te
       domain: 'localhost',
       anonymousDomain: 'anon.localhost',
       secret: 'secret',
+      // As ejabberd; Prosody shows the other way.
+      componentConflict: 'share',
       accounts: Object.fromEntries(accounts),
       log: (line) => {
         log.push(line)

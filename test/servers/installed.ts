@@ -16,6 +16,8 @@ export interface ServerRecipe {
   /** Resolves once the server serves; rejects when it says that it cannot. */
   ready(place: ServerPlace, running: () => boolean): Promise<void>
   register(place: ServerPlace, user: string, password: string): Promise<void>
+  /** Resolves once these accounts are sure to survive a crash. */
+  beforeKill?(place: ServerPlace, users: readonly string[]): Promise<void>
 }
 
 /** Where a server lives. */
@@ -75,6 +77,7 @@ function installedServer(recipe: ServerRecipe, where: ServerPlace, command: Serv
   const { folder, logPath, ports } = where
   const [c2sPort, componentPort, httpPort] = ports
   let child: GuardedProcess | undefined
+  const users: string[] = []
   const outPath = join(folder, 'out.log')
 
   const start = async (): Promise<void> => {
@@ -107,8 +110,12 @@ function installedServer(recipe: ServerRecipe, where: ServerPlace, command: Serv
     secret: where.secret,
     domain: where.domain,
     anonymousDomain: where.anonymousDomain,
-    register: (user, password) => recipe.register(where, user, password),
+    register: async (user, password) => {
+      await recipe.register(where, user, password)
+      users.push(user)
+    },
     kill: async () => {
+      if (child?.running === true) await recipe.beforeKill?.(where, users)
       child?.signal('SIGKILL')
       await child?.exited
     },
