@@ -5,6 +5,7 @@
 import type { XmlElement, XmlNode } from './element.ts'
 import { XmqError } from './errors.ts'
 import { NS_CLIENT, NS_XML } from './namespaces.ts'
+import { WrittenElement } from './queue/written.ts'
 import { findIllegalCharacter, isName } from './xml-characters.ts'
 
 export { findIllegalCharacter, type IllegalCharacter } from './xml-characters.ts'
@@ -79,7 +80,7 @@ const GOOD_NAMES_MAX = 1024
  * @throws XmqError `illegal-character`, naming the character and the place; `bad-request` on a name that XML does not allow
  */
 export function writeElement(root: XmlElement, contextNs: string = NS_CLIENT): string {
-  const { ns, children } = root
+  const { ns } = root
   if (!goodElementNames.has(root.name)) checkElementName(root.name)
   // `xml` is the one prefix that needs no declaration, and its namespace must never be the default one.
   const name = ns === NS_XML ? `xml:${root.name}` : root.name
@@ -90,6 +91,10 @@ export function writeElement(root: XmlElement, contextNs: string = NS_CLIENT): s
     if (!goodAttributeNames.has(key)) checkAttributeName(key, name)
     out += ` ${key}='${ATTR_SPECIAL.test(value) ? escapeAttr(value, `attribute '${key}' of <${name}>`) : value}'`
   }
+  // Before `children` is touched, which would parse it.
+  const inner = WrittenElement.innerOf(root)
+  if (inner !== undefined) return inner === '' ? `${out}/>` : `${out}>${inner}</${name}>`
+  const { children } = root
   const { length } = children
   if (length === 0) return `${out}/>`
   out += '>'
@@ -173,6 +178,8 @@ export function wireLength(node: XmlNode, contextNs: string = NS_CLIENT): number
   let bytes = utf8Length(node.name) * 2 + (ns === NS_XML ? 13 : 5)
   if (innerNs !== contextNs) bytes += 9 + escapedAttrLength(ns)
   for (const [key, value] of node.attrs) bytes += utf8Length(key) + 4 + escapedAttrLength(value)
+  const written = WrittenElement.innerBytesOf(node)
+  if (written !== undefined) return bytes + written
   for (const child of node.children) bytes += wireLength(child, innerNs)
   return bytes
 }

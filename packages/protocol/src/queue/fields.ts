@@ -121,7 +121,9 @@ export function optionalWord<Word extends string>(
   const text = from.attrs.get(name)
   if (text === undefined) return undefined
   const found = words.find((word) => word === text)
-  return found ?? refuse(name, from.name, `is '${shorten(text)}'; expected ${words.map((word) => `'${word}'`).join(', ')}`)
+  return (
+    found ?? refuse(name, from.name, `is '${shorten(text)}'; expected ${words.map((word) => `'${word}'`).join(', ')}`)
+  )
 }
 
 /** @throws XmqError `bad-request` */

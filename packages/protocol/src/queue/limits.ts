@@ -5,6 +5,8 @@ import { TTL_SECONDS_MAX } from '../limits.ts'
 export const BATCH_ITEMS_MAX = 1000
 /** Most bytes of UTF-8 of an id, a lease token, or a request's name in `<cancel/>` and `<progress/>`. */
 export const ID_BYTES_MAX = 256
+/** Most bytes of UTF-8 of an address (RFC 7622): three parts of 1023, and two separators. */
+export const JID_BYTES_MAX = 3071
 /** Most bytes of UTF-8 of a key. */
 export const KEY_BYTES_MAX = 255
 /** Most bytes of UTF-8 of a durable subscription's name. */

@@ -7,7 +7,7 @@
  * 1. The text inside came from `writeElement`, `escapeText` or `escapeAttr` of this package, or from a store to which a codec
  *    gave it (`restoreContent`). So it is well-formed, and it closes what it opens.
  * 2. It may stand in any element of the namespace that it was made for: what is of another one declares it.
- * 3. `bytes` is what `wireLength` would count, exactly.
+ * 3. Its bytes are what `wireLength` counts of its children, plus the namespaces that they declare needlessly.
  */
 import type { XmlElement, XmlNode } from '../element.ts'
 

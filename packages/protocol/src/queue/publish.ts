@@ -1,0 +1,160 @@
+/**
+ * Publishing and its confirm. docs/protocol-reliable.md "Publishing".
+ *
+ *     <iq type='set'><publish xmlns='xmq:queue:1'><item …/>…</publish></iq>
+ *     <iq type='result'><published xmlns='xmq:queue:1' durability='disk'><item id='..' seq='..'/>…</published></iq>
+ */
+import { element, type XmlElement } from '../element.ts'
+import { decodeError, encodeError, type XmqError } from '../errors.ts'
+import { NS_CLIENT, NS_QUEUE } from '../namespaces.ts'
+import { wireLength, writeElement } from '../writer.ts'
+import { readWritten } from './content.ts'
+import {
+  assertQueueElement,
+  attrBytes,
+  optionalBoolean,
+  optionalInteger,
+  requiredInteger,
+  writeAttr,
+} from './fields.ts'
+import type { ItemCodec, ItemResult, PublishItem } from './item.ts'
+import { WrittenElement, type WrittenItem } from './written.ts'
+import { itemCodecOf, itemsOf, XML_ITEMS } from './xml-items.ts'
+
+/** What survives what: nothing, a restart of the broker, or the loss of its machine. */
+export type ConfirmDurability = 'memory' | 'disk' | 'replicated'
+
+/** How one item of a publish ended. */
+export type PublishedItem =
+  | {
+      readonly status: 'stored'
+      readonly id: string | undefined
+      readonly seq: number
+      /** It had been stored before: `seq` is that of the first. */
+      readonly duplicate: boolean
+      /** In an `all` queue: the named durable subscriptions that it was stored for. */
+      readonly subscriptions?: number | undefined
+    }
+  | { readonly status: 'failed'; readonly id: string | undefined; readonly error: XmqError }
+
+/** A confirm: an item for each that was published, in the same order. */
+export interface Published {
+  readonly durability: ConfirmDurability
+  readonly items: readonly PublishedItem[]
+}
+
+/** A container with items that are text already. */
+export function itemContainer(
+  name: string,
+  attrs: Readonly<Record<string, string | undefined>>,
+  items: readonly WrittenItem[],
+  codec: ItemCodec,
+): XmlElement {
+  let bytes = 0
+  for (const item of items) bytes += item.bytes
+  const head = element(name, NS_QUEUE, { ...attrs, encoding: codec.encoding })
+  return new WrittenElement(head, codec.join(items), bytes, readWritten)
+}
+
+/** Writes `<publish/>`; the items come from `codec.writePublishItem`. */
+export function encodePublish(items: readonly WrittenItem[], codec: ItemCodec = XML_ITEMS): XmlElement {
+  return itemContainer('publish', {}, items, codec)
+}
+
+/**
+ * Reads `<publish/>`: an entry for each item, in order; a broken one is an error of its own. Two items of one id are two
+ * entries, in order: the second is the store's duplicate.
+ *
+ * @throws XmqError `bad-request` when there are none or the encoding is unknown, `too-large` when there are too many
+ */
+export function decodePublish(publish: XmlElement): ItemResult<PublishItem>[] {
+  assertQueueElement(publish, 'publish')
+  return itemCodecOf(publish).readPublishItems(publish)
+}
+
+/** Writes `<published/>`. */
+export function encodePublished(published: Published): XmlElement {
+  let inner = ''
+  let bytes = 0
+  for (const item of published.items) {
+    const { id } = item
+    const start = id === undefined ? '<item' : `<item${writeAttr('id', id, 'item')}`
+    bytes += 13 + (id === undefined ? 0 : attrBytes('id', id))
+    if (item.status === 'failed') {
+      const error = encodeError(item.error)
+      inner += `${start}>${writeElement(error, NS_QUEUE)}</item>`
+      bytes += wireLength(error, NS_QUEUE)
+      continue
+    }
+    const rest =
+      ` seq='${item.seq}'${item.duplicate ? " duplicate='true'" : ''}` +
+      (item.subscriptions === undefined ? '' : ` subscriptions='${item.subscriptions}'`)
+    inner += `${start}${rest}/>`
+    bytes += rest.length
+  }
+  const head = element('published', NS_QUEUE, { durability: published.durability })
+  return new WrittenElement(head, inner, bytes, readWritten)
+}
+
+/**
+ * Reads `<published/>`. An item that cannot be read stands as `undefined` in its place: that is no confirm.
+ *
+ * A durability that is not known here counts as `memory`.
+ * @throws XmqError `bad-request` when it is something else
+ */
+export function decodePublished(root: XmlElement): Omit<Published, 'items'> & {
+  readonly items: readonly (PublishedItem | undefined)[]
+} {
+  assertQueueElement(root, 'published')
+  const durability = root.attrs.get('durability')
+  return {
+    durability: durability === 'disk' || durability === 'replicated' ? durability : 'memory',
+    items: itemsOf(root).map(readPublished),
+  }
+}
+
+function readPublished(item: XmlElement): PublishedItem | undefined {
+  const id = item.attrs.get('id')
+  const error = itemError(item)
+  if (error !== undefined) return { status: 'failed', id, error }
+  try {
+    const seq = requiredInteger(item, 'seq', 1, Number.MAX_SAFE_INTEGER)
+    const subscriptions = optionalInteger(item, 'subscriptions', 0, Number.MAX_SAFE_INTEGER)
+    const duplicate = optionalBoolean(item, 'duplicate')
+    return { status: 'stored', id, seq, duplicate, ...(subscriptions === undefined ? {} : { subscriptions }) }
+  } catch {
+    return undefined
+  }
+}
+
+/** The `<error/>` inside an item, if it has one. */
+export function itemError(item: XmlElement): XmqError | undefined {
+  for (const child of item.children) {
+    if (typeof child === 'string' || child.name !== 'error') continue
+    // Some that build XML by hand forget the namespace.
+    if (child.ns !== NS_CLIENT && child.ns !== NS_QUEUE) continue
+    return decodeError(element('item', NS_CLIENT, undefined, [{ ...child, ns: NS_CLIENT }]))
+  }
+  return undefined
+}
+
+/**
+ * Which answer belongs to which of the ids that were published: by its place where the ids agree, else by its id, each answer
+ * once. What got none is `undefined`: not confirmed, and not refused either.
+ */
+export function matchPublished(
+  ids: readonly string[],
+  items: readonly (PublishedItem | undefined)[],
+): (PublishedItem | undefined)[] {
+  const inPlace =
+    ids.length === items.length && items.every((item, at) => item?.id === undefined || item.id === ids[at])
+  if (inPlace) return [...items]
+  const byId = new Map<string, PublishedItem[]>()
+  for (const item of items) {
+    if (item?.id === undefined) continue
+    const same = byId.get(item.id)
+    if (same === undefined) byId.set(item.id, [item])
+    else same.push(item)
+  }
+  return ids.map((id) => byId.get(id)?.shift())
+}
