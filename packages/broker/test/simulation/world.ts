@@ -23,7 +23,7 @@ import { Agenda } from './agenda.ts'
 import { Oracle, Violation } from './oracle.ts'
 import { createRandom, type Random } from './random.ts'
 
-export const RULES: CoreRules = {
+const RULES: CoreRules = {
   domains: ['jobs.localhost', 'news.localhost', 'xmq.localhost'],
   queues: [
     queue('jobs.localhost', 'any', {}),
