@@ -35,7 +35,7 @@ function suites() {
     check('static types', [[...tsc, '.', ...tested, 'test/servers', 'test']]),
     check('static lint', [[bin('oxlint/bin/oxlint'), '--type-aware']]),
     check('static format', [[bin('@biomejs/biome/bin/biome'), 'format', '.']]),
-    check('static unused', [[bin('knip/bin/knip.js'), '--no-progress']]),
+    check('static unused', [[bin('knip/bin/knip.js'), '--no-progress', '--no-config-hints']]),
     check(
       'static packages',
       folders.map((name) => [bin('publint/src/cli.js'), `packages/${name}`, '--pack', 'npm', '--level', 'error']),

@@ -51,7 +51,7 @@ export interface TestServer {
 export const COMPONENT_DOMAINS: readonly string[] = ['queue1.localhost', 'queue2.localhost', 'xmq.localhost']
 
 /** How long a start may take, many times what it does take. */
-export const START_TIMEOUT_MS = 60_000
+const START_TIMEOUT_MS = 60_000
 
 /** Asks again every 50 ms until `ask` says yes. @throws with `what` after {@link START_TIMEOUT_MS} */
 export async function waitUntil(what: string, ask: () => Promise<boolean>): Promise<void> {
