@@ -20,7 +20,6 @@ export function failureOf(raised: unknown, target: Target): Failure {
   if (raised instanceof XmqError)
     return { error: raised, fatal: raised.code === 'invalid-config' || raised.code === 'not-authorized' }
   const { name, condition, code, message } = describe(raised)
-  if (name === 'SASLError') return saslFailure(condition, target, raised)
   if (name === 'StreamError') return streamFailure(condition, message, target, raised)
   const certificate = certificateProblem(code)
   if (certificate !== undefined) {
@@ -48,16 +47,22 @@ function describe(raised: unknown): { name: string; condition: string; code: str
   }
 }
 
-function saslFailure(condition: string, target: Target, cause: unknown): Failure {
+/**
+ * A login that the server refused (RFC 6120 6.5).
+ * @param said the server's own words, `''` when it gave none
+ */
+export function saslFailure(condition: string, said: string, target: Target): XmqError {
+  const { domain, account } = target
+  const quoted = said === '' ? '' : ` The server says: "${said}"`
   if (condition === 'temporary-auth-failure') {
-    const text = `${target.domain} cannot check passwords at the moment (temporary-auth-failure).`
-    return { error: new XmqError('connection-lost', text, { cause }), fatal: false }
+    const text = `${domain} cannot check passwords at the moment (temporary-auth-failure).${quoted}`
+    return new XmqError('connection-lost', text)
   }
   const text =
     condition === 'not-authorized'
-      ? `${target.domain} refused the password of ${target.account}. Check 'jid' and 'password', and that the account exists.`
-      : `${target.domain} refused to log ${target.account} in: ${condition || 'no reason given'}.`
-  return { error: new XmqError('not-authorized', text, { cause }), fatal: true }
+      ? `${domain} refused the password of ${account}. Check 'jid' and 'password', and that the account exists.`
+      : `${domain} refused to log ${account} in: ${condition || 'no reason given'}.`
+  return new XmqError('not-authorized', text + quoted)
 }
 
 function streamFailure(condition: string, message: string, target: Target, cause: unknown): Failure {

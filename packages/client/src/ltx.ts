@@ -1,6 +1,6 @@
 /** Between our elements and those of xmpp.js (ltx): the only place that knows both. */
 import { type XmlElement } from '@xmq/protocol'
-import { type LtxElement, xml } from '@xmpp/client'
+import { type LtxElement, xml } from '@xmpp/client-core'
 import { hideSensitive } from '@xmpp/debug'
 
 /** An element as xmpp.js has it. The namespace is declared wherever it differs from the parent's. */

@@ -1,5 +1,5 @@
 /** Options of clients and workers: validated once, into a new frozen object. */
-import { formatBareJid, formatJid, parseJid, TTL_SECONDS_MAX, XmqError } from '@xmq/protocol'
+import { formatBareJid, formatJid, parseJid, saslPrep, TTL_SECONDS_MAX, XmqError } from '@xmq/protocol'
 import { platform } from '#platform'
 import { type Duration, parseDuration } from './duration.ts'
 import type { Mode, SessionRules } from './session/index.ts'
@@ -98,7 +98,7 @@ export function configureEndpoint(
       service,
       domain: account.domain,
       username: account.username,
-      password: options.password,
+      password: account.password,
       tls: options.tls ?? 'auto',
       ca: options.ca,
       attemptTimeoutMs: ATTEMPT_TIMEOUT_MS,
@@ -135,14 +135,21 @@ function invalid(text: string, cause?: unknown): XmqError {
   return new XmqError('invalid-config', text, { cause })
 }
 
-function parseAccount(jid: string, password: string | undefined): { domain: string; username: string | undefined } {
+function parseAccount(
+  jid: string,
+  password: string | undefined,
+): { domain: string; username: string | undefined; password: string | undefined } {
   const parsed = parseAddress(jid, 'jid')
   if (parsed.resource !== '') {
     throw invalid(`jid is '${jid}'; leave '/${parsed.resource}' out: each connection takes a fresh random resource.`)
   }
-  if (parsed.local === '') return { domain: parsed.domain, username: undefined }
+  if (parsed.local === '') return { domain: parsed.domain, username: undefined, password: undefined }
   if (typeof password !== 'string') throw invalid(`password is missing for ${formatBareJid(parsed)}.`)
-  return { domain: parsed.domain, username: parsed.local }
+  try {
+    return { domain: parsed.domain, username: parsed.local, password: saslPrep(password, 'password') }
+  } catch (error) {
+    throw invalid(XmqError.from(error).message, error)
+  }
 }
 
 function parseQueue(queue: string): string {

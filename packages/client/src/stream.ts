@@ -6,7 +6,7 @@
  * reports instead.
  */
 import { parseElement, type XmlElement, XmlStreamReader, type XmqError } from '@xmq/protocol'
-import { type XmppParser, type XmppTransportClass, xml } from '@xmpp/client'
+import { type XmppParser, type XmppTransportClass, xml } from '@xmpp/client-core'
 
 /** RFC 7395. */
 const NS_FRAMING = 'urn:ietf:params:xml:ns:xmpp-framing'

@@ -1,6 +1,6 @@
-/** The parts of xmpp.js (no types of its own) that transport.ts touches. */
+/** The parts of xmpp.js (no types of its own) that entity.ts touches. */
 
-declare module '@xmpp/client' {
+declare module '@xmpp/client-core' {
   export interface LtxElement {
     name: string
     attrs: Record<string, string>
@@ -47,50 +47,52 @@ declare module '@xmpp/client' {
     prototype: XmppTransport
   }
 
-  export type XmppAuthenticate = (credentials: object, mechanism: string, userAgent?: LtxElement) => Promise<void>
-
-  export interface XmppFast {
-    mechanism: string | null
+  export interface XmppOptions {
+    service: string
+    domain: string
+    /** Milliseconds that opening the stream may take. */
+    timeout?: number
   }
 
-  export interface XmppClient extends NodeEmitter {
-    status: string
+  export interface XmppEntity extends NodeEmitter {
     timeout: number
-    jid: { toString(): string } | null
     socket: XmppSocket | null
     parser: XmppParser | null
     transports: XmppTransportClass[]
-    reconnect: { stop(): void }
     connect(service: string): Promise<void>
     open(options: { domain: string; lang?: string }): Promise<unknown>
     restart(): Promise<unknown>
     stop(): Promise<unknown>
     write(text: string): Promise<void>
     isSecure(): boolean
+    header(element: LtxElement): string
     _onData(data: unknown): void
     _attachSocket(socket: XmppSocket): void
     _detachSocket(): void
     _onSeeOtherHost(error: Error): void
   }
 
-  export function client(options: {
-    service: string
-    domain: string
-    resource?: string
-    timeout?: number
-    credentials: (
-      authenticate: XmppAuthenticate,
-      mechanisms: string[],
-      fast: XmppFast | null,
-      entity: XmppClient,
-    ) => Promise<void>
-  }): XmppClient
+  export const Client: new (options: XmppOptions) => XmppEntity
 
   export function xml(name: string, attrs: Record<string, string>, ...children: (LtxElement | string)[]): LtxElement
 }
 
+declare module '@xmpp/client' {
+  import type { XmppEntity, XmppOptions } from '@xmpp/client-core'
+
+  /** With every transport, and with much that is not wanted here: reconnecting, DNS, SASL, stream management. */
+  export function client(options: XmppOptions): XmppEntity & { reconnect: { stop(): void } }
+}
+
+declare module '@xmpp/websocket' {
+  import type { XmppEntity } from '@xmpp/client-core'
+
+  /** Adds the WebSocket transport. */
+  export default function websocket(parts: { entity: XmppEntity }): void
+}
+
 declare module '@xmpp/debug' {
-  import type { LtxElement } from '@xmpp/client'
+  import type { LtxElement } from '@xmpp/client-core'
 
   /** Replaces what SASL elements carry, in place. */
   export function hideSensitive(element: LtxElement): LtxElement

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { defineTopic, parseDuration, type Duration } from '../src/index.ts'
 import { Emitter } from '../src/events.ts'
-import { failureOf } from '../src/failure.ts'
+import { failureOf, saslFailure } from '../src/failure.ts'
 import { decodePayload, encodeMessage, encodeRequestStanza, validate } from '../src/payload.ts'
 import { loadOf } from '../src/session/index.ts'
 import { Timers } from '../src/session/timers.ts'
@@ -127,8 +127,9 @@ describe('failures', () => {
     [coded('ENOTFOUND'), 'connection-lost', false, /cannot be resolved/],
     [Object.assign(new AggregateError([coded('ECONNREFUSED')]), {}), 'connection-lost', false, /Nothing listens/],
     [coded('CERT_HAS_EXPIRED'), 'invalid-config', true, /expired/],
-    [named('SASLError', 'not-authorized'), 'not-authorized', true, /password of a@d/],
-    [named('SASLError', 'temporary-auth-failure'), 'connection-lost', false, /at the moment/],
+    [saslFailure('not-authorized', '', target), 'not-authorized', true, /password of a@d/],
+    [saslFailure('account-disabled', 'Gone away.', target), 'not-authorized', true, /account-disabled.*"Gone away\."/],
+    [saslFailure('temporary-auth-failure', '', target), 'connection-lost', false, /at the moment/],
     [named('StreamError', 'host-unknown'), 'invalid-config', true, /does not serve the domain d/],
     [named('StreamError', 'system-shutdown'), 'connection-lost', false, /system-shutdown/],
     [new Error('odd'), 'connection-lost', false, /odd/],

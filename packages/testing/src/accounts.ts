@@ -12,10 +12,11 @@
  *
  * Invariants:
  * 1. Names are lower-cased local parts (RFC 7622).
- * 2. Keys are derived once for each password, at the first SCRAM login.
+ * 2. Passwords are as SASLprep leaves them (RFC 4013), and compared so.
+ * 3. Keys are derived once for each password, at the first SCRAM login.
  */
 import { createHash, createHmac, pbkdf2Sync, randomBytes, timingSafeEqual } from 'node:crypto'
-import { parseJid, XmqError } from '@xmq/protocol'
+import { parseJid, saslPrep, XmqError } from '@xmq/protocol'
 import type { ServerRules } from './options.ts'
 
 /** What SCRAM-SHA-1 needs of an account (RFC 5802 3). */
@@ -83,13 +84,13 @@ export class Accounts {
     if (!this.#accounts.has(local) && this.#accounts.size >= ACCOUNTS_MAX) {
       throw new XmqError('limit-reached', `There are ${ACCOUNTS_MAX} accounts already; remove some first.`)
     }
-    this.#accounts.set(local, { password, offer: undefined })
+    this.#accounts.set(local, { password: saslPrep(password, `The password of '${local}'`), offer: undefined })
   }
 
   /** Whether that is the account's password; an unknown account is made of it where logins may. */
   verifyPassword(user: string, password: string): boolean {
     const account = this.#accounts.get(user)
-    if (account !== undefined) return sameText(account.password, password)
+    if (account !== undefined) return isSamePassword(account.password, password)
     return this.registerOnLogin && this.#tryRegister(user, password)
   }
 
@@ -133,6 +134,15 @@ function deriveKeys(password: string, salt: Buffer, iterations: number): ScramKe
 
 function hmac(key: Buffer, text: string): Buffer {
   return createHmac('sha1', key).update(text).digest()
+}
+
+/** @param given as it came: a client may leave SASLprep to the server (RFC 4616 2) */
+function isSamePassword(known: string, given: string): boolean {
+  try {
+    return sameText(known, saslPrep(given, 'password'))
+  } catch {
+    return false
+  }
 }
 
 function sameText(left: string, right: string): boolean {

@@ -1,12 +1,23 @@
 /** What only Node has: TLS on a socket, WebSocket with a CA, signals. Its counterpart is browser.ts. */
+import { pbkdf2 } from 'node:crypto'
 import { connect, type TLSSocket } from 'node:tls'
 import type { Socket } from 'node:net'
 import { isIP } from 'node:net'
+import { promisify } from 'node:util'
+import { client } from '@xmpp/client'
 import { WebSocket } from 'ws'
 import type { PlatformTlsOptions, Platform } from './platform.ts'
 
 /** Node's platform. */
 export const platform: Platform = {
+  createEntity(options) {
+    const entity = client(options)
+    entity.reconnect.stop()
+    return entity
+  },
+  async pbkdf2(hash, password, salt, rounds, lengthBytes) {
+    return new Uint8Array(await derive(password, salt, rounds, lengthBytes, hash.replace('-', '')))
+  },
   upgradeToTls(socket, options) {
     return new Promise((resolve, reject) => {
       const secured: TLSSocket = connect({ socket: socket as Socket, ...tlsOptions(options) })
@@ -38,6 +49,8 @@ export const platform: Platform = {
     return process.env[name]
   },
 }
+
+const derive = promisify(pbkdf2)
 
 /** The certificate has to be the XMPP domain's, whatever host the service names (RFC 6120 13.7.2). */
 function tlsOptions({ domain, ca }: PlatformTlsOptions): { servername?: string; host: string; ca?: string | string[] } {

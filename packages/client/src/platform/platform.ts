@@ -1,5 +1,7 @@
 /** What Node and browsers do differently. */
-import type { XmppSocket } from '@xmpp/client'
+import type { XmppEntity, XmppOptions, XmppSocket } from '@xmpp/client-core'
+import type { Bytes } from '../sasl/exchange.ts'
+import type { ScramHash } from '../sasl/scram.ts'
 
 export interface PlatformTlsOptions {
   /** The XMPP domain, whose certificate is expected. */
@@ -9,6 +11,10 @@ export interface PlatformTlsOptions {
 }
 
 export interface Platform {
+  /** xmpp.js with the transports that there are here. */
+  createEntity(options: XmppOptions): XmppEntity
+  /** RFC 8018 PBKDF2 with HMAC, in native code. */
+  pbkdf2(hash: ScramHash, password: Bytes, salt: Bytes, rounds: number, lengthBytes: number): Promise<Bytes>
   /** Runs TLS on a connected socket. Rejects where the certificate does not verify. */
   upgradeToTls(socket: unknown, options: PlatformTlsOptions): Promise<XmppSocket>
   /** Options for a direct TLS connection; `undefined` where there is none. */

@@ -1,0 +1,58 @@
+import { type AddressInfo, connect as connectSocket, createServer } from 'node:net'
+import { describe, expect, it } from 'vitest'
+import { afterTest, rejection, startSetting } from './setting.ts'
+
+const PASSWORDS = ['pässwörd €', 'пароль', '漢字 🦄', 'a=b,c']
+
+describe('passwords', () => {
+  it.each(PASSWORDS)('%s fits, with SCRAM', async (password) => {
+    const setting = await startSetting({ server: { accounts: { shop: password } } })
+    expect((await setting.connect({ password })).status.state).toBe('online')
+  })
+
+  it('fit in any form of the same characters', async () => {
+    const setting = await startSetting({ server: { accounts: { shop: 'u\u0308ber\u00a0alles' } } })
+    await setting.connect({ password: 'über alles' })
+    await setting.connect({ password: 'u\u0308b\u00ader alles' })
+  })
+
+  it('with control characters are refused before anything connects, without being told', async () => {
+    const setting = await startSetting()
+    const error = await rejection(setting.connect({ password: 'secret\u0007' }))
+    expect(error).toMatchObject({ code: 'invalid-config', message: expect.stringContaining('U+0007') })
+    expect(error.message).not.toContain('secret')
+  })
+})
+
+describe('a server that cannot show that it knows the password', () => {
+  it.each([
+    ['a wrong signature', Buffer.from(`v=${Buffer.alloc(20).toString('base64')}`).toString('base64')],
+    ['no signature', ''],
+  ])('is not believed: %s', async (_name, data) => {
+    const setting = await startSetting()
+    const service = await startForger(setting.dev.server.port, data)
+    expect(await rejection(setting.connect({ service }))).toMatchObject({
+      code: 'not-authorized',
+      message: expect.stringMatching(/login of shop@localhost was broken off: the server.*know/),
+    })
+    expect(setting.dev.server.sessions()).toEqual([])
+  })
+})
+
+/** Stands between, and puts its own data into the server's success. */
+async function startForger(target: number, data: string): Promise<string> {
+  const forger = createServer((socket) => {
+    const onward = connectSocket(target, '127.0.0.1')
+    socket.pipe(onward)
+    onward.on('data', (chunk: Buffer) => {
+      socket.write(chunk.toString().replace(/(<success [^>]*>)[^<]*/, `$1${data}`))
+    })
+    for (const end of [socket, onward]) {
+      end.on('error', () => {})
+      end.on('close', () => void (socket.destroy(), onward.destroy()))
+    }
+  })
+  await new Promise<void>((resolve) => forger.listen(0, '127.0.0.1', resolve))
+  afterTest(() => new Promise((resolve) => forger.close(() => resolve(undefined))))
+  return `xmpp://127.0.0.1:${(forger.address() as AddressInfo).port}`
+}
