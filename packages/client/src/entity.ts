@@ -42,7 +42,7 @@ export function isFramed(service: string): boolean {
 
 /** Creates an entity; it connects when told to. */
 export function createEntity(options: EntityOptions, hooks: EntityHooks): XmppEntity {
-  const { service, domain, timeoutMs } = options
+  const { service, domain, timeoutMs, account, loopback } = options
   const entity = platform.createEntity({ service, domain, timeout: timeoutMs })
   entity.transports = entity.transports.map((base) => fixedTransport(base, options, hooks))
   entity.on('error', (error: Error) => hooks.onError(error))
@@ -50,6 +50,11 @@ export function createEntity(options: EntityOptions, hooks: EntityHooks): XmppEn
   // It would connect to another host by itself, and outlive its transport.
   entity._onSeeOtherHost = (error) => hooks.onError(error)
   entity._onData = (data) => hooks.onData(data)
+  const header = entity.header.bind(entity)
+  entity.header = (element) => {
+    if (account !== undefined && (loopback || entity.isSecure())) element.attrs['from'] = account
+    return header(element)
+  }
   const attach = entity._attachSocket.bind(entity)
   entity._attachSocket = (socket) => {
     hooks.onSocket(socket)

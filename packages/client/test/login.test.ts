@@ -1,6 +1,7 @@
 import { type AddressInfo, connect as connectSocket, createServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { afterTest, rejection, startSetting } from './setting.ts'
+import { authority, startTlsFront } from './tls-front.ts'
 
 const PASSWORDS = ['pässwörd €', 'пароль', '漢字 🦄', 'a=b,c']
 
@@ -8,6 +9,17 @@ describe('passwords', () => {
   it.each(PASSWORDS)('%s fits, with SCRAM', async (password) => {
     const setting = await startSetting({ server: { accounts: { shop: password } } })
     expect((await setting.connect({ password })).status.state).toBe('online')
+  })
+
+  it.each(PASSWORDS)('%s fits, with PLAIN, which makes the account', async (password) => {
+    const made = new Map<string, string>()
+    const setting = await startSetting({
+      server: { registerOnLogin: true, onRegister: (user, its) => void made.set(user, its) },
+    })
+    await setting.connect({ jid: 'fresh@localhost', password })
+    expect(made.get('fresh')).toBe(password)
+    // It has the account now: SCRAM.
+    await setting.connect({ jid: 'fresh@localhost', password })
   })
 
   it('fit in any form of the same characters', async () => {
@@ -21,6 +33,32 @@ describe('passwords', () => {
     const error = await rejection(setting.connect({ password: 'secret\u0007' }))
     expect(error).toMatchObject({ code: 'invalid-config', message: expect.stringContaining('U+0007') })
     expect(error.message).not.toContain('secret')
+  })
+})
+
+describe('accounts that a first login makes', () => {
+  it.each(['tcp', 'websocket'])('are made with any password, and refuse another one later (%s)', async (way) => {
+    const setting = await startSetting({ server: { registerOnLogin: true } })
+    const service = way === 'tcp' ? setting.dev.service : (setting.dev.server.websocketUrl ?? '')
+    const jid = 'fresh@localhost'
+    await setting.connect({ service, jid, password: 'any thing' })
+    expect(await rejection(setting.connect({ service, jid, password: 'another' }))).toMatchObject({
+      code: 'not-authorized',
+      message: expect.stringMatching(
+        /refused the password of fresh@localhost\..*The server says: "Wrong account or password\."$/,
+      ),
+    })
+  })
+
+  it('are made through TLS, before which the account is not named to whoever listens', async () => {
+    const setting = await startSetting({ server: { registerOnLogin: true } })
+    const front = await startTlsFront(setting.dev.server.port)
+    afterTest(() => front.close())
+    // This machine, by a name that is not known to be loopback.
+    const service = `xmpp://0.0.0.0:${front.port}`
+    await setting.connect({ service, ca: authority, jid: 'fresh@localhost', password: 'any thing' })
+    expect(front.open()).toContain('<stream:stream')
+    expect(front.open()).not.toContain('fresh')
   })
 })
 
