@@ -1,12 +1,35 @@
-/** docs/protocol.md is true: its examples are well-formed and valid, its error table is the code's. */
+/** The protocol's pages are true: their examples are valid and our codecs read them, the tables of errors and bounds are the code's. */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { XMQ_ERROR_CODES, XmqError, decodeCommand, decodeRequest, isStanza, parseElement } from '@xmq/protocol'
+import {
+  BATCH_ITEMS_MAX,
+  HEADERS_BYTES_MAX,
+  HEADERS_MAX,
+  ID_BYTES_MAX,
+  KEY_BYTES_MAX,
+  PAGE_MAX,
+  REASON_LENGTH_MAX,
+  SUBSCRIPTION_NAME_BYTES_MAX,
+  WORKER_BYTES_MAX,
+  XMQ_ERROR_CODES,
+  XmqError,
+  decodeCommand,
+  decodeRequest,
+  isStanza,
+  parseElement,
+} from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
+import { readReliable } from './reliable-examples.ts'
 
 const root = new URL('../../', import.meta.url)
 const page = readFileSync(new URL('docs/protocol.md', root), 'utf8')
-const examples = [...page.matchAll(/```xml\n([\s\S]*?)```/g)].map((match) => match[1] as string)
+const reliablePage = readFileSync(new URL('docs/protocol-reliable.md', root), 'utf8')
+const examplesOf = (text: string): string[] =>
+  [...text.matchAll(/```xml\n([\s\S]*?)```/g)].map((match) => match[1] as string)
+const pages = [
+  { name: 'docs/protocol.md', examples: examplesOf(page) },
+  { name: 'docs/protocol-reliable.md', examples: examplesOf(reliablePage) },
+]
 const xmllint = ((): boolean => {
   try {
     execFileSync('xmllint', ['--version'], { stdio: 'ignore' })
@@ -43,7 +66,7 @@ function validate(xml: string): string {
   }
 }
 
-describe('docs/protocol.md', () => {
+describe.each(pages)('$name', ({ examples }) => {
   test('has examples', () => expect(examples.length).toBeGreaterThan(10))
 
   test.each(examples.map((xml) => [xml.split('\n')[0], xml]))('%s is a stanza that our codecs read', (_, xml) => {
@@ -51,6 +74,7 @@ describe('docs/protocol.md', () => {
     expect(isStanza(stanza)).toBe(true)
     const command = stanza.children.find((child) => typeof child !== 'string' && child.ns === 'xmq:command')
     if (command !== undefined && typeof command !== 'string') expect(decodeCommand(command).topic).not.toBe('')
+    readReliable(stanza)
     if (stanza.name === 'iq' && /^(get|set)$/.test(stanza.attrs.get('type') ?? '')) decodeRequest(stanza)
   })
 
@@ -60,7 +84,9 @@ describe('docs/protocol.md', () => {
       for (const xml of examples) expect(validate(xml.trim()), xml).toBe('')
     },
   )
+})
 
+describe('docs/protocol.md', () => {
   test.skipIf(!xmllint)('the schema refuses what the protocol refuses', () => {
     const command = (attrs: string): string => `<iq type='set' id='1' to='q'><xmq xmlns='xmq:command' ${attrs}/></iq>`
     expect(validate(command("command='sub' topic='t' ttl='60' load='1'"))).toBe('')
@@ -80,5 +106,44 @@ describe('docs/protocol.md', () => {
       return { code, type, condition }
     })
     expect(rows).toEqual(expected)
+  })
+})
+
+describe('docs/protocol-reliable.md', () => {
+  const rows = new Map(
+    [...reliablePage.slice(reliablePage.indexOf('## 13. Bounds')).matchAll(/^\| ([^|]+) \| ([^|]+) \|$/gm)].map(
+      ([, what, bound]) => [what as string, bound as string],
+    ),
+  )
+
+  test.each([
+    ['items of a batch, settlements of a `<settle/>`, dead letters of an order', `${BATCH_ITEMS_MAX}`],
+    ['id, lease', `${ID_BYTES_MAX} bytes`],
+    ['key', `${KEY_BYTES_MAX} bytes`],
+    ['name of a subscription', `${SUBSCRIPTION_NAME_BYTES_MAX} bytes`],
+    ['headers', `${HEADERS_MAX}; names of 64 characters; ${HEADERS_BYTES_MAX} bytes together`],
+    ['reason of a nack, a reject, a history entry', `${REASON_LENGTH_MAX} characters, then cut`],
+    ['attributes of `<worker/>`', `${WORKER_BYTES_MAX} bytes each`],
+    ['page of `<dead-letters/>`, `<browse/>`, topics of `<stats/>`', `${PAGE_MAX}`],
+  ])('the bound of %s', (what, bound) => expect(rows.get(what)).toBe(bound))
+
+  test('every element of the schema has an example', () => {
+    const schema = readFileSync(new URL('docs/schema/xmq-queue-1.xsd', root), 'utf8')
+    const names = [...schema.matchAll(/^ {2}<xs:element name='([a-z-]+)'/gm)].map((match) => match[1] as string)
+    expect(names.length).toBeGreaterThan(15)
+    const all = pages.flatMap(({ examples }) => examples).join('\n')
+    expect(names.filter((name) => !all.includes(`<${name} xmlns='xmq:queue:1'`))).toEqual([])
+  })
+
+  test.skipIf(!xmllint)('the schema refuses what the codecs refuse', () => {
+    const set = (inner: string): string => `<iq type='set' id='1' to='q'>${inner}</iq>`
+    const item = (attrs: string): string => set(`<publish xmlns='xmq:queue:1'><item ${attrs}/></publish>`)
+    expect(validate(item("id='1' topic='t'"))).toBe('')
+    expect(validate(item("topic='t'"))).toMatch(/id/)
+    expect(validate(item("id='1' topic='t' priority='10'"))).toMatch(/priority/)
+    expect(validate(item("id='1' topic='t' delay='1e3'"))).toMatch(/delay/)
+    expect(validate(set("<publish xmlns='xmq:queue:1'/>"))).toMatch(/item/)
+    expect(validate(set("<renew xmlns='xmq:queue:1' ttl='60' load='101' credit='1'/>"))).toMatch(/load/)
+    expect(validate(set("<settle xmlns='xmq:queue:1'><ack/></settle>"))).toMatch(/lease/)
   })
 })

@@ -151,26 +151,28 @@ export function decodeBrowse(root: XmlElement): BrowseQuery {
  * @throws XmqError when its content cannot be written
  */
 export function writeBrowsedItem(item: BrowsedItem): WrittenItem {
-  const { content } = item
+  const { content, history } = item
   const head = browsedHead(item)
-  const { children } = head
-  const start = writeElement({ ...head, children: [] }, NS_QUEUE).slice(0, -2)
-  let inner = content === undefined ? '' : content.extras + content.body
-  for (const child of children) if (typeof child !== 'string') inner = writeElement(child, NS_QUEUE) + inner
-  return new WrittenItem(
-    inner === '' ? `${start}/>` : `${start}>${inner}</item>`,
-    wireLength(head, NS_QUEUE) + (content?.bytes ?? 0),
+  const start = writeElement(head, NS_QUEUE).slice(0, -2)
+  const records = history.length === 0 ? undefined : encodeHistory(history)
+  // In the context of another namespace, so that it declares its own as every child of an item does.
+  const inner = (records ? writeElement(records, '') : '') + (content ? content.extras + content.body : '')
+  const bytes = wireLength(head, NS_QUEUE) + (records ? wireLength(records, '') : 0) + (content?.bytes ?? 0)
+  return new WrittenItem(inner === '' ? `${start}/>` : `${start}>${inner}</item>`, bytes)
+}
+
+function encodeHistory(history: readonly HistoryRecord[]): XmlElement {
+  const entries = history.map(({ at, worker, attempt, why }) =>
+    element('entry', NS_QUEUE, { at: instantText(at, 'at', 'entry'), worker, attempt: textOfNumber(attempt) }, [
+      sendableReason(why),
+    ]),
   )
+  return element('history', NS_QUEUE, undefined, entries)
 }
 
 function browsedHead(item: BrowsedItem): XmlElement {
   const instant = (name: string, ms: number | undefined): string | undefined =>
     ms === undefined ? undefined : instantText(ms, name, 'item')
-  const records = item.history.map(({ at, worker, attempt, why }) =>
-    element('entry', NS_QUEUE, { at: instantText(at, 'at', 'entry'), worker, attempt: textOfNumber(attempt) }, [
-      sendableReason(why),
-    ]),
-  )
   const attrs = {
     seq: String(item.seq),
     state: item.state === 'dead' ? undefined : item.state,
@@ -189,9 +191,7 @@ function browsedHead(item: BrowsedItem): XmlElement {
     holder: item.holder,
     bytes: String(item.bytes),
   }
-  return element('item', NS_QUEUE, attrs, [
-    records.length === 0 ? undefined : element('history', NS_QUEUE, undefined, records),
-  ])
+  return element('item', NS_QUEUE, attrs)
 }
 
 /** Writes a page, of what {@link writeBrowsedItem} gave. @param state as the query had it */
