@@ -85,6 +85,7 @@ daemonize = false
 log = { { levels = { min = "info" }, to = "file", filename = ${lua(where.logPath)} } }
 
 interfaces = { "127.0.0.1" }
+network_settings = { nagle = false } -- as docs/operating.md tells operators: with it a message may wait 40 ms
 c2s_ports = { ${c2sPort} }
 legacy_ssl_ports = { }
 c2s_direct_tls_ports = { }
