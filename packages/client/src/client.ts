@@ -1,37 +1,31 @@
 /** The producer's side: publish and request. */
 import { element, NS_PING, stanza, wireLength, XmqError } from '@xmq/protocol'
+import { CONNECTION_EVENTS, type ConnectionEvents, emitConnectionEvent, wallStatus } from './connection-events.ts'
 import { parseDuration, type Duration } from './duration.ts'
-import { Emitter, type Unsubscribe } from './events.ts'
-import { configureEndpoint, type ConnectOptions, type EndpointConfig } from './options.ts'
+import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
+import { firstConnection, whenAborted } from './lifecycle.ts'
+import { configureEndpoint, type ConnectionOptions, type EndpointConfig } from './options.ts'
 import { answerPayload, decodePayload, encodeMessage, encodeRequestStanza, validate } from './payload.ts'
-import { abortError, monotonicNow, randomId, Runtime } from './runtime.ts'
-import type { ConnectionStatus, Mode, SessionEvent } from './session/index.ts'
+import { randomId, Runtime } from './runtime.ts'
+import type { ConnectionStatus, SessionEvent } from './session/index.ts'
 import { type Topic, topicOf } from './topic.ts'
-
-/** Events of a connection, of a client and of a worker alike. Times are `Date.now()` milliseconds. */
-export interface ConnectionEvents {
-  /** An attempt to connect begins. */
-  connecting: { readonly attempt: number }
-  /** Logged in, with this full JID. */
-  online: { readonly jid: string }
-  /** The connection ended or an attempt failed; the next one comes at `retryAt`, unless `fatal`. */
-  offline: { readonly reason: XmqError; readonly retryAt: number; readonly fatal: boolean }
-  /** How the queue is spoken to is known: calls and subscriptions go out from now on. */
-  mode: { readonly mode: Mode }
-  /** Online, but the queue does not answer as one: `reason` says what to do. Asked again at `retryAt`. */
-  waiting: { readonly reason: XmqError; readonly retryAt: number }
-  /** Something that the operator should know. */
-  warning: { readonly message: string }
-  /** Something arrived that does not count: a forged answer, a delivery from elsewhere. */
-  ignored: { readonly from: string; readonly what: string }
-  /** Closed for good; with the reason when it was not the owner who closed. */
-  closed: { readonly reason: XmqError | undefined }
-}
 
 /** Events of a {@link Client}. */
 export interface ClientEvents extends ConnectionEvents {
   /** A message that was published came back: nobody subscribed, not allowed, no such queue. */
   returned: { readonly topic: string | undefined; readonly id: string; readonly error: XmqError }
+}
+
+/** Options of {@link connect}. */
+export interface ConnectOptions extends ConnectionOptions {
+  /** How long a publish may wait for the connection and the queue. @default '30s' */
+  readonly publishTimeout?: Duration
+  /** How long a request may take in all. @default '60s' */
+  readonly requestTimeout?: Duration
+  /** Most publishes and requests pending at once; more is refused with `limit-reached`. @default 10000 */
+  readonly pendingMax?: number
+  /** Listeners from the first moment on: `connect()` resolves only when what they tell is over. */
+  readonly on?: Listeners<ClientEvents>
 }
 
 /** Options of one publish. */
@@ -72,6 +66,7 @@ export async function connect(options: ConnectOptions): Promise<Client> {
     publishMs: parseDuration(options.publishTimeout ?? '30s', 'publishTimeout'),
     requestMs: parseDuration(options.requestTimeout ?? '60s', 'requestTimeout'),
   })
+  client.listen(options.on)
   await client.start()
   return client
 }
@@ -146,6 +141,11 @@ class ConnectedClient implements Client {
       'closed',
       whenAborted(signal, (reason) => void this.#close(reason)),
     )
+  }
+
+  /** @throws XmqError `invalid-config` on a name that is no event */
+  listen(listeners: Listeners<ClientEvents> | undefined): void {
+    this.#emitter.onEach(listeners, { ...CONNECTION_EVENTS, returned: true })
   }
 
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe {
@@ -228,105 +228,4 @@ class ConnectedClient implements Client {
       emitConnectionEvent(this.#emitter, event)
     }
   }
-}
-
-/** The part of an emitter that clients and workers share. */
-export type ConnectionEmitter = Pick<Emitter<ConnectionEvents>, 'on' | 'emit'>
-
-/** Passes on what concerns the connection. @returns whether it did */
-export function emitConnectionEvent(emitter: ConnectionEmitter, event: SessionEvent): boolean {
-  switch (event.name) {
-    case 'connecting':
-      emitter.emit('connecting', { attempt: event.attempt })
-      return true
-    case 'online':
-      emitter.emit('online', { jid: event.jid })
-      return true
-    case 'offline':
-      emitter.emit('offline', { reason: event.reason, retryAt: wallTime(event.retryAt), fatal: event.fatal })
-      if (event.fatal) emitter.emit('closed', { reason: event.reason })
-      return true
-    case 'mode':
-      emitter.emit('mode', { mode: event.mode })
-      return true
-    case 'waiting':
-      emitter.emit('waiting', { reason: event.reason, retryAt: wallTime(event.retryAt) })
-      return true
-    case 'warning':
-      emitter.emit('warning', { message: event.message })
-      return true
-    case 'ignored':
-      emitter.emit('ignored', { from: event.from, what: event.what })
-      return true
-    default:
-      return false
-  }
-}
-
-/** A status with its instants as `Date.now()` has them. */
-export function wallStatus(status: ConnectionStatus): ConnectionStatus {
-  return status.state === 'offline' ? { ...status, retryAt: wallTime(status.retryAt) } : status
-}
-
-/** An instant of the session as `Date.now()` has it. */
-export function wallTime(instant: number): number {
-  return Math.round(Date.now() + instant - monotonicNow())
-}
-
-/**
- * Starts a runtime and waits for its first success; on failure everything is closed.
- * @param ready resolves when the caller has what it wants
- */
-export async function firstConnection(
-  runtime: Runtime,
-  ready: Promise<void>,
-  emitter: ConnectionEmitter,
-  { signal, connectTimeoutMs }: { signal: AbortSignal | undefined; connectTimeoutMs: number | undefined },
-): Promise<void> {
-  if (signal?.aborted === true) throw abortError(signal)
-  let timer: ReturnType<typeof setTimeout> | undefined
-  let last: XmqError | undefined
-  const offs: Unsubscribe[] = []
-  const failed = new Promise<never>((_resolve, reject) => {
-    offs.push(
-      emitter.on('offline', ({ reason }) => void (last = reason)),
-      emitter.on('waiting', ({ reason }) => void (last = reason)),
-      emitter.on('closed', ({ reason }) => reject(reason ?? new XmqError('closed', 'Closed before it was connected.'))),
-    )
-    if (signal !== undefined) {
-      const onAbort = (): void => reject(abortError(signal))
-      signal.addEventListener('abort', onAbort, { once: true })
-      offs.push(() => signal.removeEventListener('abort', onAbort))
-    }
-    if (connectTimeoutMs !== undefined) {
-      timer = setTimeout(() => reject(notConnected(connectTimeoutMs, last)), connectTimeoutMs)
-    }
-  })
-  try {
-    runtime.dispatch({ type: 'start' })
-    await Promise.race([ready, failed])
-  } catch (error) {
-    const reason = XmqError.from(error)
-    const wasClosed = runtime.status.state === 'closed'
-    await runtime.close(reason)
-    if (!wasClosed) emitter.emit('closed', { reason })
-    throw reason
-  } finally {
-    clearTimeout(timer)
-    for (const off of offs) off()
-  }
-}
-
-/** Calls back when a signal fires, or at once when it has fired already. Returns how to stop that. */
-export function whenAborted(signal: AbortSignal | undefined, listener: (reason: XmqError) => void): Unsubscribe {
-  if (signal === undefined) return () => {}
-  const onAbort = (): void => listener(abortError(signal))
-  if (signal.aborted) onAbort()
-  else signal.addEventListener('abort', onAbort, { once: true })
-  return () => signal.removeEventListener('abort', onAbort)
-}
-
-function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {
-  const text = `Not connected within ${timeoutMs} ms.${last === undefined ? '' : ` ${last.message}`}`
-  return new XmqError(last?.code ?? 'connection-lost', text, { cause: last })
 }

@@ -1,7 +1,14 @@
 /** A typed emitter: small, the same in Node and browsers, without a fatal `error` event. */
 
+import { XmqError } from '@xmq/protocol'
+
 /** Takes a listener off again. Idempotent. */
 export type Unsubscribe = () => void
+
+/** Listeners by the event's name, as the option `on` takes them. */
+export type Listeners<Events extends object> = {
+  readonly [Name in keyof Events]?: (event: Events[Name]) => void
+}
 
 /** Owner: whoever emits. A listener that throws does not stop the others; its error becomes an uncaught one. */
 export class Emitter<Events extends object> {
@@ -15,6 +22,23 @@ export class Emitter<Events extends object> {
     const entry = (event: Events[Name]): void => listener(event)
     listeners.add(entry)
     return () => void listeners.delete(entry)
+  }
+
+  /**
+   * Registers the listeners of an option.
+   * @throws XmqError `invalid-config` on a name that is no event, and on what is no function
+   */
+  onEach(listeners: Listeners<Events> | undefined, names: Readonly<Record<keyof Events, true>>): void {
+    for (const name of Object.keys(listeners ?? {}) as (keyof Events & string)[]) {
+      const listener: unknown = listeners?.[name]
+      if (listener === undefined) continue
+      if (!Object.hasOwn(names, name)) {
+        const known = Object.keys(names).join(', ')
+        throw new XmqError('invalid-config', `on.${name} is no event; expected one of ${known}.`)
+      }
+      if (typeof listener !== 'function') throw new XmqError('invalid-config', `on.${name} is no function.`)
+      this.on(name, listener as (event: Events[typeof name]) => void)
+    }
   }
 
   has(name: keyof Events): boolean {

@@ -1,10 +1,11 @@
 /** The XMQ SDK: typed topics, publish, request and workers over any XMPP server. */
-export { type Client, type ClientEvents, connect, type ConnectionEvents } from './client.ts'
+export { type Client, type ClientEvents, connect, type ConnectOptions } from './client.ts'
 export type { Published, PublishOptions, RequestOptions } from './client.ts'
+export type { ConnectionEvents } from './connection-events.ts'
 export type { Handler, HandlerContext, Middleware } from './context.ts'
 export { type Duration, parseDuration } from './duration.ts'
-export type { Unsubscribe } from './events.ts'
-export type { ConnectionOptions, ConnectOptions } from './options.ts'
+export type { Listeners, Unsubscribe } from './events.ts'
+export type { ConnectionOptions } from './options.ts'
 export type { ConnectionStatus, Mode } from './session/index.ts'
 export {
   type AnsweredBy,

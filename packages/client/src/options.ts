@@ -53,16 +53,6 @@ export interface ConnectionOptions {
   readonly silence?: Duration
 }
 
-/** Options of {@link connect}. */
-export interface ConnectOptions extends ConnectionOptions {
-  /** How long a publish may wait for the connection and the queue. @default '30s' */
-  readonly publishTimeout?: Duration
-  /** How long a request may take in all. @default '60s' */
-  readonly requestTimeout?: Duration
-  /** Most publishes and requests pending at once; more is refused with `limit-reached`. @default 10000 */
-  readonly pendingMax?: number
-}
-
 /** What the runtime needs, complete. */
 export interface EndpointConfig {
   readonly transport: Omit<TransportOptions, 'resource'>

@@ -17,16 +17,16 @@ import { XmqError } from '@xmq/protocol'
 import PQueue from 'p-queue'
 import { platform } from '#platform'
 import {
-  emitConnectionEvent,
+  CONNECTION_EVENTS,
   type ConnectionEvents,
-  firstConnection,
+  emitConnectionEvent,
   wallStatus,
   wallTime,
-  whenAborted,
-} from './client.ts'
+} from './connection-events.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import { type Duration, parseDuration } from './duration.ts'
-import { Emitter, type Unsubscribe } from './events.ts'
+import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
+import { firstConnection, whenAborted } from './lifecycle.ts'
 import { type ConnectionOptions, configureEndpoint, type EndpointConfig, positiveInteger } from './options.ts'
 import { decodePayload, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
@@ -51,6 +51,8 @@ export interface WorkerOptions extends ConnectionOptions {
   readonly ttl?: Duration
   /** How long `stop` waits for handlers before it aborts their signals. @default '30s' */
   readonly stopTimeout?: Duration
+  /** Listeners from the first moment on; the same as {@link Worker.on}. */
+  readonly on?: Listeners<WorkerEvents>
 }
 
 /** What happened to one delivery. */
@@ -78,6 +80,18 @@ export interface WorkerEvents extends ConnectionEvents {
   failed: DeliveryEvent & { readonly error: XmqError }
   /** The connection that a request came over is gone: its answer went nowhere, the requester was told `worker-gone`. */
   'answer-lost': { readonly topic: string; readonly id: string }
+}
+
+const WORKER_EVENTS: Readonly<Record<keyof WorkerEvents, true>> = {
+  ...CONNECTION_EVENTS,
+  subscribed: true,
+  unsubscribed: true,
+  'subscription-failed': true,
+  load: true,
+  started: true,
+  completed: true,
+  failed: true,
+  'answer-lost': true,
 }
 
 interface Route {
@@ -121,6 +135,7 @@ export class Worker implements AsyncDisposable {
     this.#capacity = concurrency + prefetch
     this.#bufferMax = positiveInteger(options.bufferMax ?? Math.max(50_000, prefetch), 'bufferMax', prefetch)
     this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? '30s', 'stopTimeout')
+    this.#emitter.onEach(options.on, WORKER_EVENTS)
     this.#queue = new PQueue({ concurrency })
     this.#runtime = new Runtime(this.#config, {
       onDelivery: (delivery) => this.#deliver(delivery),

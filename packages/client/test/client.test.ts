@@ -60,6 +60,41 @@ describe('connect', () => {
     expect((await connected).status).toMatchObject({ state: 'online' })
   })
 
+  it('tells its listeners what it waits for, from the first moment on', async () => {
+    const setting = await startSetting()
+    await setting.dev.server.misbehave.kill()
+    const heard: string[] = []
+    const refused = deferred()
+    const connected = setting.connect({
+      on: {
+        connecting: ({ attempt }) => heard.push(`connecting ${attempt}`),
+        offline: ({ reason }) => {
+          heard.push(`offline ${reason.code}`)
+          refused.resolve()
+        },
+        online: () => heard.push('online'),
+      },
+    })
+    await refused.promise
+    await setting.dev.server.misbehave.start()
+    await connected
+    expect(heard.slice(0, 3)).toEqual(['connecting 1', 'offline connection-lost', 'connecting 2'])
+    expect(heard.at(-1)).toBe('online')
+  })
+
+  it('tells its listeners that no broker serves the queue, and why it closes', async () => {
+    const setting = await startSetting()
+    const waiting = deferred<string>()
+    const closed = deferred<unknown>()
+    const mq = await setting.connect({
+      queue: 'nobody.localhost',
+      on: { waiting: ({ reason }) => waiting.resolve(reason.message), closed: (event) => closed.resolve(event) },
+    })
+    expect(await waiting.promise).toMatch(/No broker serves nobody\.localhost/)
+    await mq.close()
+    expect(await closed.promise).toEqual({ reason: undefined })
+  })
+
   it('works over WebSocket, and without an account where the domain takes anonymous users', async () => {
     const setting = await startSetting({
       queues: { 'queue1.localhost': { type: 'any', publish: ['localhost', 'anon.localhost'] } },
@@ -81,6 +116,8 @@ describe('connect', () => {
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],
+    [{ on: { onlime: () => {} } }, /on\.onlime is no event; expected one of connecting, online/],
+    [{ on: { online: 'log' } }, /on\.online is no function/],
   ])('refuses %o', async (options, text) => {
     const good = { service: 'xmpp://127.0.0.1:1', jid: 'shop@localhost', password: 'pw', queue: 'q.localhost' }
     expect(await rejection(connect({ ...good, ...options }))).toMatchObject({

@@ -1,7 +1,15 @@
 /** What does not compile. `tsc -b packages/client/test` is the test; the running part only keeps the types honest. */
 import { expect, expectTypeOf, it } from 'vitest'
 import { z } from 'zod'
-import { type Client, defineTopic, type HandlerContext, type XmlElement, type Worker } from '../src/index.ts'
+import {
+  type Client,
+  connect,
+  type ConnectOptions,
+  defineTopic,
+  type HandlerContext,
+  type XmlElement,
+  Worker,
+} from '../src/index.ts'
 
 const size = defineTopic('images.size', {
   input: z.object({ url: z.string(), scale: z.coerce.number().default(1) }),
@@ -59,6 +67,15 @@ function consumer(worker: Worker): void {
   worker.handle(note, () => 7)
 }
 
+async function listener(options: ConnectOptions): Promise<void> {
+  await connect({ ...options, on: { offline: ({ retryAt }) => expectTypeOf(retryAt).toEqualTypeOf<number>() } })
+  // @ts-expect-error -- a client subscribes to nothing
+  await connect({ ...options, on: { subscribed: () => {} } })
+  new Worker({ ...options, on: { subscribed: ({ topic }) => expectTypeOf(topic).toEqualTypeOf<string>() } }).use(
+    (_, proceed) => proceed(),
+  )
+}
+
 it('a wrong payload is a compile error', () => {
-  expect([producer, consumer]).toHaveLength(2)
+  expect([producer, consumer, listener]).toHaveLength(3)
 })

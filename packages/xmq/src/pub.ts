@@ -5,6 +5,7 @@ import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
 import { encodeContent } from './content.ts'
 import { EXIT, explain, mistake, type ExitCode } from './exit.ts'
 import { untilStopped, type Io } from './io.ts'
+import { tellTrouble } from './trouble.ts'
 
 /** Flags of `xmq pub`. */
 export interface PubFlags extends ClientFlags {
@@ -42,6 +43,7 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
       connectTimeout,
       publishTimeout: timeoutMs,
       signal: stop.signal,
+      on: tellTrouble(io).listeners,
     })
     try {
       const onPublished = (id: string) => {

@@ -5,6 +5,7 @@ import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
 import { contentOfElements, encodeContent } from './content.ts'
 import { EXIT, explain, type ExitCode } from './exit.ts'
 import { untilStopped, writeLine, type Io } from './io.ts'
+import { tellTrouble } from './trouble.ts'
 
 /** Flags of `xmq request`. */
 export interface RequestFlags extends ClientFlags {
@@ -31,7 +32,13 @@ export async function request(io: Io, target: RequestTarget, flags: RequestFlags
   if (flags.json === true && body !== '') parseJson('The body', body)
   const stop = untilStopped(io)
   try {
-    const client = await connect({ ...connection, queue, connectTimeout, signal: stop.signal })
+    const client = await connect({
+      ...connection,
+      queue,
+      connectTimeout,
+      signal: stop.signal,
+      on: tellTrouble(io).listeners,
+    })
     try {
       const startedAt = performance.now()
       const elements = body === '' ? [] : [encodeContent(body, flags.json === true)]

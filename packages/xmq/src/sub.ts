@@ -5,6 +5,7 @@ import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
 import { contentOf, encodeContent } from './content.ts'
 import { EXIT, mistake, type ExitCode } from './exit.ts'
 import { paint, untilStopped, writeLine, type Io } from './io.ts'
+import { tellTrouble } from './trouble.ts'
 
 /** Flags of `xmq sub`. */
 export interface SubFlags extends ClientFlags {
@@ -33,7 +34,21 @@ export async function sub(
   const enough = new Promise<void>((resolve) => {
     onEnough = resolve
   })
-  const worker = new Worker({ ...connection, queue, connectTimeout: timeoutMs, concurrency: 1, prefetch: PREFETCH })
+  const trouble = tellTrouble(io)
+  const worker = new Worker({
+    ...connection,
+    queue,
+    connectTimeout: timeoutMs,
+    concurrency: 1,
+    prefetch: PREFETCH,
+    on: {
+      ...trouble.listeners,
+      subscribed: () => trouble.forget(),
+      failed({ kind, id, error }) {
+        if (error.code !== 'overloaded') trouble.tell(`${kind} ${id}: ${error.message}`)
+      },
+    },
+  })
   worker.handle(defineTopic(topic, { encoding: 'xml' }), async (_, { id, from, kind, raw }) => {
     if (count >= countMax) throw new XmqError('overloaded', 'This subscriber has seen what it wanted.')
     const { type, payload, text } = contentOf(raw)
@@ -50,7 +65,6 @@ export async function sub(
     }
     return reply ?? []
   })
-  tellTrouble(io, worker)
   const ended = new Promise<XmqError | undefined>((resolve) => worker.on('closed', ({ reason }) => resolve(reason)))
   try {
     // A Ctrl-C while it connects stops it; then start() is rejected with `closed`.
@@ -78,25 +92,4 @@ function replyOf({ reply, json }: SubFlags): readonly XmlElement[] | undefined {
   if (reply === undefined) return undefined
   if (json === true) parseJson('--reply', reply)
   return [encodeContent(reply, json === true)]
-}
-
-/** On stderr, so that stdout has messages only. */
-function tellTrouble(io: Io, worker: Worker): void {
-  let last = ''
-  const tell = (text: string) => {
-    if (text === last) return // the same trouble at every try
-    last = text
-    io.stderr.write(`${paint(io, 'stderr', 'yellow', 'xmq:')} ${text}\n`)
-  }
-  worker.on('offline', ({ reason, fatal }) => {
-    if (!fatal) tell(`${reason.message} Trying again.`)
-  })
-  worker.on('waiting', ({ reason }) => tell(`${reason.message} Trying again.`))
-  worker.on('warning', ({ message }) => tell(message))
-  worker.on('subscribed', () => {
-    last = ''
-  })
-  worker.on('failed', ({ kind, id, error }) => {
-    if (error.code !== 'overloaded') tell(`${kind} ${id}: ${error.message}`)
-  })
 }
