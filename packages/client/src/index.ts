@@ -7,6 +7,7 @@ export { type Duration, parseDuration } from './duration.ts'
 export type { Listeners, Unsubscribe } from './events.ts'
 export type { ConnectionOptions } from './options.ts'
 export type { ConnectionStatus, Mode } from './session/index.ts'
+export { listenForStop } from './signals.ts'
 export {
   type AnsweredBy,
   defineTopic,

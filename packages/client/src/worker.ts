@@ -32,6 +32,7 @@ import { decodePayload, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
 import { abortError, monotonicNow, Runtime } from './runtime.ts'
 import { type ConnectionStatus, type Delivery, loadOf, type SessionEvent } from './session/index.ts'
+import { listenForStop } from './signals.ts'
 import { type Topic, topicOf } from './topic.ts'
 
 /** Options of a {@link Worker}. */
@@ -259,23 +260,25 @@ export class Worker implements AsyncDisposable {
   }
 
   /**
-   * Starts, and stops on SIGTERM or SIGINT. A second signal exits at once, with code 1. Resolves when stopped; handlers that
-   * did not heed their signal are left behind by exiting with code 1.
+   * Starts, and stops on SIGTERM or SIGINT. A second signal, half a second later or more, exits at once with 128 + its number.
+   * Resolves when stopped; handlers that did not heed their signal are left behind by exiting with code 1.
    *
    * @throws XmqError as {@link start}
    */
   async run(): Promise<void> {
-    let signals = 0
+    let isAsked = false
     const stopped = new Promise<void>((resolve) => void this.#emitter.on('closed', () => resolve()))
-    const off = platform.onStopSignal(() => {
-      signals++
-      if (signals > 1) platform.exit(1)
-      else void this.#stop(undefined)
-    })
+    const off = listenForStop(
+      () => {
+        isAsked = true
+        void this.#stop(undefined)
+      },
+      (exitCode) => platform.exit(exitCode),
+    )
     try {
       await this.start().catch((error: unknown) => {
         // Stopped by a signal while it was starting: that is no failure.
-        if (signals === 0) throw error
+        if (!isAsked) throw error
       })
       await stopped
       await this.#stopped

@@ -1,7 +1,7 @@
 /** Where a command writes: text for a person, JSON lines for a program. */
 import { styleText } from 'node:util'
 import { XmqError } from '@xmq/protocol'
-import { listenForStop } from './signals.ts'
+import { listenForStop } from '@xmq/client'
 
 /** What a command may touch of the process; tests hand in their own. */
 export interface Io {

@@ -1,6 +1,7 @@
 /** What a command may touch of the process. Tests hand in their own. */
 import { once } from 'node:events'
 import { styleText } from 'node:util'
+import { listenForStop } from '@xmq/client'
 
 /** Where text goes. */
 export interface TextSink {
@@ -29,8 +30,6 @@ export type OutputFormat = (typeof OUTPUT_FORMATS)[number]
 
 type Paint = 'bold' | 'dim' | 'green' | 'yellow' | 'red' | 'cyan'
 
-const FORCED_EXIT_CODE = 130
-
 /** The process's own streams, environment and directory. */
 export function processIo(): Io {
   // `xmq sub … | head -1` closes the pipe; that is an end, not a failure.
@@ -45,20 +44,8 @@ export function processIo(): Io {
     stderr: process.stderr,
     env: process.env,
     cwd: process.cwd(),
-    onStop: (listener) => {
-      let asked = false
-      const onSignal = () => {
-        if (asked) process.exit(FORCED_EXIT_CODE) // the second Ctrl-C does not wait
-        asked = true
-        listener()
-      }
-      process.on('SIGINT', onSignal)
-      process.on('SIGTERM', onSignal)
-      return () => {
-        process.off('SIGINT', onSignal)
-        process.off('SIGTERM', onSignal)
-      }
-    },
+    // A second Ctrl-C does not wait.
+    onStop: (listener) => listenForStop(listener, (exitCode) => process.exit(exitCode)),
   }
 }
 

@@ -35,11 +35,14 @@ export const platform: Platform = {
     return new WebSocket(url, ['xmpp'], url.startsWith('wss:') ? { ...tlsOptions(options) } : {})
   },
   onStopSignal(listener) {
-    process.on('SIGTERM', listener)
-    process.on('SIGINT', listener)
+    // 128 + the signal's number, as a shell has it.
+    const onInterrupt = (): void => listener(130)
+    const onTerminate = (): void => listener(143)
+    process.on('SIGINT', onInterrupt)
+    process.on('SIGTERM', onTerminate)
     return () => {
-      process.off('SIGTERM', listener)
-      process.off('SIGINT', listener)
+      process.off('SIGINT', onInterrupt)
+      process.off('SIGTERM', onTerminate)
     }
   },
   exit(code) {
