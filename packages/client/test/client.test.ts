@@ -11,6 +11,10 @@ const size = defineTopic('images.size', {
 })
 const note = defineTopic('note', { encoding: 'text' })
 
+/** What a caller without types may write. */
+const WRONG_EVENT: object = { onlime: () => {} }
+const WRONG_LISTENER: object = { online: 'log' }
+
 describe('connect', () => {
   it('rejects at once on a wrong password, and says what to check', async () => {
     const { dev } = await startSetting()
@@ -116,8 +120,8 @@ describe('connect', () => {
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],
-    [{ on: { onlime: () => {} } }, /on\.onlime is no event; expected one of connecting, online/],
-    [{ on: { online: 'log' } }, /on\.online is no function/],
+    [{ on: WRONG_EVENT }, /on\.onlime is no event; expected one of connecting, online/],
+    [{ on: WRONG_LISTENER }, /on\.online is no function/],
   ])('refuses %o', async (options, text) => {
     const good = { service: 'xmpp://127.0.0.1:1', jid: 'shop@localhost', password: 'pw', queue: 'q.localhost' }
     expect(await rejection(connect({ ...good, ...options }))).toMatchObject({
