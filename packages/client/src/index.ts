@@ -18,5 +18,6 @@ export {
   type TopicOptions,
 } from './topic.ts'
 export type { TlsPolicy } from './transport.ts'
-export { type DeliveryEvent, Worker, type WorkerEvents, type WorkerOptions } from './worker.ts'
+export { Worker, type WorkerOptions } from './worker.ts'
+export type { DeliveryEvent, WorkerEvents } from './worker-events.ts'
 export { element, type Payload, type XmlElement, XmqError, type XmqErrorCode } from '@xmq/protocol'

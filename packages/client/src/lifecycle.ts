@@ -61,3 +61,16 @@ function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {
   const text = `Not connected within ${timeoutMs} ms.${last === undefined ? '' : ` ${last.message}`}`
   return new XmqError(last?.code ?? 'connection-lost', text, { cause: last })
 }
+
+/** Whether a promise settles in time. */
+export async function endsWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs)
+  })
+  try {
+    return await Promise.race([promise.then(() => true), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -4,36 +4,27 @@
  *     idle --start()--> starting --every topic subscribed--> running --stop()--> stopping --> stopped
  *                       starting --refused, timed out, aborted--> stopped
  *
+ * What is handled, and how it is answered, is in deliveries.ts.
+ *
  * Invariants:
- * 1. At most `concurrency` handlers run. At most `bufferMax` deliveries wait (requests: ten times the capacity): a request
- *    beyond is answered with `overloaded`, a message is reported as `failed`. The load report stops the queue before, except
- *    for what a burst had already sent.
- * 2. Every request that came is answered once: result, `handler-failed`, `invalid-payload` or `overloaded`. Never with a
- *    condition that makes the queue ask the next worker.
- * 3. Every delivery ends in one `completed` or `failed`.
- * 4. `stop` leaves the topics first, then waits for the handlers, then closes: a plain queue redelivers nothing.
+ * 1. The state changes in this order only; `start` works once, `stop` any number of times.
+ * 2. The load is reported while the worker runs, and never after it began to stop.
+ * 3. `stop` leaves the topics first, then waits for the handlers, then closes: a plain queue redelivers nothing.
  */
 import { XmqError } from '@xmq/protocol'
-import PQueue from 'p-queue'
 import { platform } from '#platform'
-import {
-  CONNECTION_EVENTS,
-  type ConnectionEvents,
-  emitConnectionEvent,
-  wallStatus,
-  wallTime,
-} from './connection-events.ts'
-import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
+import { emitConnectionEvent, wallStatus, wallTime } from './connection-events.ts'
+import type { Handler, Middleware } from './context.ts'
+import { Deliveries } from './deliveries.ts'
 import { type Duration, parseDuration } from './duration.ts'
 import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
-import { firstConnection, whenAborted } from './lifecycle.ts'
+import { endsWithin, firstConnection, whenAborted } from './lifecycle.ts'
 import { type ConnectionOptions, configureEndpoint, type EndpointConfig, positiveInteger } from './options.ts'
-import { decodePayload, validate } from './payload.ts'
-import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
-import { abortError, monotonicNow, Runtime } from './runtime.ts'
-import { type ConnectionStatus, type Delivery, loadOf, type SessionEvent } from './session/index.ts'
+import { monotonicNow, Runtime } from './runtime.ts'
+import { type ConnectionStatus, loadOf, type SessionEvent } from './session/index.ts'
 import { listenForStop } from './signals.ts'
 import { type Topic, topicOf } from './topic.ts'
+import { WORKER_EVENTS, type WorkerEvents } from './worker-events.ts'
 
 /** Options of a {@link Worker}. */
 export interface WorkerOptions extends ConnectionOptions {
@@ -56,56 +47,11 @@ export interface WorkerOptions extends ConnectionOptions {
   readonly on?: Listeners<WorkerEvents>
 }
 
-/** What happened to one delivery. */
-export interface DeliveryEvent {
-  readonly topic: string
-  readonly id: string
-  readonly kind: 'message' | 'request'
-  readonly from: string | undefined
-}
-
-/** Events of a {@link Worker}. */
-export interface WorkerEvents extends ConnectionEvents {
-  /** The queue knows the subscription; `renewal` when not for the first time. */
-  subscribed: { readonly topic: string; readonly renewal: boolean }
-  unsubscribed: { readonly topic: string }
-  /** The queue refused or did not answer; asked again at `retryAt`. */
-  'subscription-failed': { readonly topic: string; readonly error: XmqError; readonly retryAt: number }
-  /** A load was reported out of turn: the worker is full (above 90), or has room again (below 75). */
-  load: { readonly load: number }
-  /** A handler begins. */
-  started: DeliveryEvent
-  /** A handler is done, and a request answered. */
-  completed: DeliveryEvent & { readonly elapsedMs: number }
-  /** A handler threw, a payload was invalid, or there was no room. Without a listener it is written to standard error. */
-  failed: DeliveryEvent & { readonly error: XmqError }
-  /** The connection that a request came over is gone: its answer went nowhere, the requester was told `worker-gone`. */
-  'answer-lost': { readonly topic: string; readonly id: string }
-}
-
-const WORKER_EVENTS: Readonly<Record<keyof WorkerEvents, true>> = {
-  ...CONNECTION_EVENTS,
-  subscribed: true,
-  unsubscribed: true,
-  'subscription-failed': true,
-  load: true,
-  started: true,
-  completed: true,
-  failed: true,
-  'answer-lost': true,
-}
-
-interface Route {
-  readonly topic: Topic
-  readonly handler: Handler<unknown, unknown>
-}
-
 type WorkerState = 'idle' | 'starting' | 'running' | 'stopping' | 'stopped'
 
 const LAG_PERIOD_MS = 500
 /** After the signals were aborted, handlers have this long to end. */
 const ABORT_GRACE_MS = 1000
-const BUFFER_BYTES_MAX = 64 * 1024 * 1024
 /** Refusals that asking again does not change. */
 const HOPELESS: ReadonlySet<string> = new Set(['forbidden', 'bad-request', 'unsupported', 'not-found'])
 
@@ -113,17 +59,12 @@ const HOPELESS: ReadonlySet<string> = new Set(['forbidden', 'bad-request', 'unsu
 export class Worker implements AsyncDisposable {
   readonly #config: EndpointConfig
   readonly #capacity: number
-  readonly #bufferMax: number
   readonly #stopTimeoutMs: number
   readonly #emitter = new Emitter<WorkerEvents>()
   readonly #runtime: Runtime
-  readonly #queue: PQueue
-  readonly #routes = new Map<string, Route>()
-  readonly #middleware: Middleware[] = []
-  readonly #stopping = new AbortController()
+  readonly #deliveries: Deliveries
   #state: WorkerState = 'idle'
   #stopped: Promise<void> | undefined
-  #waitingBytes = 0
   #lagMs = 0
   #lagTimer: ReturnType<typeof setInterval> | undefined
   #loadDue = false
@@ -134,12 +75,16 @@ export class Worker implements AsyncDisposable {
     const concurrency = positiveInteger(options.concurrency ?? 8, 'concurrency')
     const prefetch = positiveInteger(options.prefetch ?? concurrency, 'prefetch', 0)
     this.#capacity = concurrency + prefetch
-    this.#bufferMax = positiveInteger(options.bufferMax ?? Math.max(50_000, prefetch), 'bufferMax', prefetch)
+    const bufferMax = positiveInteger(options.bufferMax ?? Math.max(50_000, prefetch), 'bufferMax', prefetch)
     this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? '30s', 'stopTimeout')
     this.#emitter.onEach(options.on, WORKER_EVENTS)
-    this.#queue = new PQueue({ concurrency })
+    const limits = { concurrency, capacity: this.#capacity, bufferMax }
+    this.#deliveries = new Deliveries(limits, this.#emitter, {
+      answer: (delivery, stanza) => this.#runtime.dispatch({ type: 'answer', delivery, stanza }),
+      onChange: () => this.#noteLoad(),
+    })
     this.#runtime = new Runtime(this.#config, {
-      onDelivery: (delivery) => this.#deliver(delivery),
+      onDelivery: (delivery) => this.#deliveries.add(delivery),
       onEvent: (event) => this.#event(event),
     })
   }
@@ -161,7 +106,7 @@ export class Worker implements AsyncDisposable {
 
   /** Handlers that run, and deliveries that wait. */
   get work(): { readonly running: number; readonly waiting: number } {
-    return { running: this.#queue.pending, waiting: this.#queue.size }
+    return { running: this.#deliveries.running, waiting: this.#deliveries.waiting }
   }
 
   /** Calls back on each event of that name. Returns how to stop that. */
@@ -172,7 +117,7 @@ export class Worker implements AsyncDisposable {
   /** Runs `middleware` around every handler; the first one added is the outermost. */
   use(middleware: Middleware): this {
     this.#assertIdle('use')
-    this.#middleware.push(middleware)
+    this.#deliveries.middleware.push(middleware)
     return this
   }
 
@@ -186,13 +131,13 @@ export class Worker implements AsyncDisposable {
   ): this {
     this.#assertIdle('handle')
     const defined = topicOf(topic)
-    if (this.#routes.has(defined.name)) {
+    if (this.#deliveries.routes.has(defined.name)) {
       throw new XmqError(
         'invalid-config',
         `The topic '${defined.name}' has a handler already; one worker has one a topic.`,
       )
     }
-    this.#routes.set(defined.name, { topic: defined, handler: handler as Handler<unknown, unknown> })
+    this.#deliveries.routes.set(defined.name, { topic: defined, handler: handler as Handler<unknown, unknown> })
     return this
   }
 
@@ -210,12 +155,12 @@ export class Worker implements AsyncDisposable {
    */
   async start(): Promise<void> {
     this.#assertIdle('start')
-    if (this.#routes.size === 0) {
+    if (this.#deliveries.routes.size === 0) {
       throw new XmqError('invalid-config', 'The worker handles no topic: call handle() before start().')
     }
     this.#state = 'starting'
     const { signal, connectTimeoutMs } = this.#config
-    const missing = new Set(this.#routes.keys())
+    const missing = new Set(this.#deliveries.routes.keys())
     const offs: Unsubscribe[] = []
     const subscribed = new Promise<void>((resolve, reject) => {
       offs.push(
@@ -285,7 +230,7 @@ export class Worker implements AsyncDisposable {
     } finally {
       off()
     }
-    if (this.#queue.pending > 0) platform.exit(1)
+    if (this.#deliveries.running > 0) platform.exit(1)
   }
 
   #stop(reason: XmqError | undefined): Promise<void> {
@@ -317,67 +262,11 @@ export class Worker implements AsyncDisposable {
   #onLeft: () => void = () => {}
 
   async #drain(): Promise<void> {
-    if (await endsWithin(this.#queue.onIdle(), this.#stopTimeoutMs)) return
-    this.#stopping.abort(new XmqError('aborted', 'The worker stops, and its grace time is over.'))
-    if (await endsWithin(this.#queue.onIdle(), ABORT_GRACE_MS)) return
-    const message = `${this.#queue.pending} handlers did not heed their signal; they are left behind.`
+    if (await endsWithin(this.#deliveries.whenIdle(), this.#stopTimeoutMs)) return
+    this.#deliveries.abort(new XmqError('aborted', 'The worker stops, and its grace time is over.'))
+    if (await endsWithin(this.#deliveries.whenIdle(), ABORT_GRACE_MS)) return
+    const message = `${this.#deliveries.running} handlers did not heed their signal; they are left behind.`
     this.#emitter.emit('warning', { message })
-  }
-
-  // --- deliveries ---------------------------------------------------------------------------------------------------
-
-  #deliver(delivery: Delivery): void {
-    const bytes = sizeOf(delivery.payload)
-    const room = delivery.kind === 'request' ? Math.min(this.#bufferMax, this.#capacity * 10) : this.#bufferMax
-    if (this.#queue.size >= room || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
-      const text = `The worker is full: ${this.#queue.size} deliveries wait already.`
-      this.#failed(delivery, new XmqError('overloaded', text, { retryAfterSeconds: 1 }))
-      return
-    }
-    this.#waitingBytes += bytes
-    void this.#queue.add(async () => {
-      this.#waitingBytes -= bytes
-      await this.#process(delivery)
-      this.#noteLoad()
-    })
-    this.#noteLoad()
-  }
-
-  /** Never rejects. */
-  async #process(delivery: Delivery): Promise<void> {
-    const route = this.#routes.get(delivery.topic)
-    const { topic, id, kind, from } = delivery
-    if (route === undefined) {
-      this.#failed(delivery, new XmqError('not-found', `This worker does not handle '${topic}'.`))
-      return
-    }
-    const abort = new AbortController()
-    const onStop = (): void => abort.abort(this.#stopping.signal.reason)
-    this.#stopping.signal.addEventListener('abort', onStop, { once: true })
-    const context: HandlerContext = { topic, kind, id, from, signal: abort.signal, raw: delivery.payload }
-    const startedAt = monotonicNow()
-    try {
-      if (this.#stopping.signal.aborted) throw abortError(this.#stopping.signal)
-      this.#emitter.emit('started', { topic, id, kind, from })
-      const answer = await composeMiddleware(this.#middleware, context, () => handlePayload(route, delivery, context))
-      if (kind === 'request') {
-        this.#runtime.dispatch({ type: 'answer', delivery, stanza: await answerStanza(route.topic, delivery, answer) })
-      }
-      this.#emitter.emit('completed', { topic, id, kind, from, elapsedMs: monotonicNow() - startedAt })
-    } catch (error) {
-      this.#failed(delivery, asFailure(error))
-    } finally {
-      this.#stopping.signal.removeEventListener('abort', onStop)
-    }
-  }
-
-  #failed(delivery: Delivery, error: XmqError): void {
-    const { topic, id, kind, from } = delivery
-    if (kind === 'request') {
-      this.#runtime.dispatch({ type: 'answer', delivery, stanza: failureStanza(delivery, error) })
-    }
-    if (this.#emitter.has('failed')) this.#emitter.emit('failed', { topic, id, kind, from, error })
-    else console.error(`xmq worker: ${kind} ${id} to '${topic}' failed: ${error.code}: ${error.message}`)
   }
 
   // --- load -----------------------------------------------------------------------------------------------------------
@@ -394,15 +283,8 @@ export class Worker implements AsyncDisposable {
 
   #reportLoad(): void {
     if (this.#state === 'stopping' || this.#state === 'stopped') return
-    this.#runtime.dispatch({
-      type: 'load',
-      load: loadOf({
-        running: this.#queue.pending,
-        waiting: this.#queue.size,
-        capacity: this.#capacity,
-        lagMs: this.#lagMs,
-      }),
-    })
+    const load = loadOf({ ...this.work, capacity: this.#capacity, lagMs: this.#lagMs })
+    this.#runtime.dispatch({ type: 'load', load })
   }
 
   #watchLag(): void {
@@ -442,29 +324,5 @@ export class Worker implements AsyncDisposable {
       default:
         emitConnectionEvent(this.#emitter, event)
     }
-  }
-}
-
-async function handlePayload(route: Route, delivery: Delivery, context: HandlerContext): Promise<unknown> {
-  const value = decodePayload(route.topic, delivery.payload, 'payload')
-  const accepted = await validate(route.topic.input, value, `The payload of '${route.topic.name}'`)
-  try {
-    return await route.handler(accepted.value, context)
-  } catch (error) {
-    // Also an XmqError of the handler's own calls: its code says nothing about this delivery.
-    throw new XmqError('handler-failed', XmqError.from(error).message, { cause: error })
-  }
-}
-
-/** Whether a promise settles in time. */
-async function endsWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), timeoutMs)
-  })
-  try {
-    return await Promise.race([promise.then(() => true), late])
-  } finally {
-    clearTimeout(timer)
   }
 }

@@ -14,13 +14,11 @@
  */
 import {
   decodeError,
-  element,
   encodeError,
   errorTo,
   formatBareJid,
   isPing,
   mayBeAnswered,
-  NS_PING,
   parseJid,
   resultTo,
   sameJid,
@@ -32,6 +30,7 @@ import {
 import { Calls } from './calls.ts'
 import { Detection, DETECTION_TIMER } from './detection.ts'
 import { type Addresses, explainAbsence, isAddressedDelivery, readMessage, readRequest } from './incoming.ts'
+import { Liveness, PONG_TIMER, SILENCE_TIMER } from './liveness.ts'
 import type { ConnectionStatus, Effect, Entropy, Input, Mode, Session, SessionEvent, SessionRules } from './port.ts'
 import { subscriptionTimer, Subscriptions } from './subscriptions.ts'
 import { Timers } from './timers.ts'
@@ -46,8 +45,6 @@ const MOD_XMQ_WARNING =
   'senders cannot be checked.'
 
 const TIMER_RECONNECT = 'reconnect'
-const TIMER_SILENCE = 'silence'
-const TIMER_PONG = 'pong'
 const TIMER_LOAD = 'load'
 const TIMER_LEAVE = 'leave'
 
@@ -62,15 +59,13 @@ class ClientSession implements Session {
   readonly #calls: Calls
   readonly #subscriptions: Subscriptions
   readonly #detection: Detection
+  readonly #liveness: Liveness
   readonly #explain: (error: XmqError) => XmqError
   #status: ConnectionStatus = { state: 'idle' }
   #connection = 0
   #attempts = 0
   #onlineSince: number | undefined
   #wasOnline = false
-  #heardAt = 0
-  #heardSincePing = false
-  #pingId = ''
   #ready: Mode | undefined
   #leaving = false
   #now = 0
@@ -82,6 +77,7 @@ class ClientSession implements Session {
     this.#calls = new Calls(rules, this.#timers)
     this.#subscriptions = new Subscriptions(rules, this.#timers)
     this.#detection = new Detection(rules, this.#timers)
+    this.#liveness = new Liveness(rules, this.#timers)
     this.#explain = (error) => (this.#ready === 'mod_xmq' ? error : explainAbsence(error, rules.queue))
   }
 
@@ -120,10 +116,10 @@ class ClientSession implements Session {
       case 'down':
         return this.#down(input.reason, input.fatal)
       case 'stanza':
-        this.#heard()
+        this.#liveness.heard(this.#now)
         return this.#stanza(input.stanza)
       case 'skipped':
-        this.#heard()
+        this.#liveness.heard(this.#now)
         return this.#skipped(input.head, input.error)
       case 'publish':
       case 'request':
@@ -183,10 +179,8 @@ class ClientSession implements Session {
     if (this.#status.state !== 'connecting') return
     this.#wasOnline = true
     this.#onlineSince = this.#now
-    this.#heardAt = this.#now
-    this.#pingId = ''
     this.#status = { state: 'online', jid, mode: undefined }
-    this.#timers.set(TIMER_SILENCE, this.#now + this.#rules.silenceMs)
+    this.#liveness.up(this.#now)
     this.#event({ name: 'online', jid })
     const mode = this.#detection.up(this.#now, this.#random, this.#out) ? this.#detection.mode : undefined
     if (mode !== undefined) this.#becomeReady(mode)
@@ -210,8 +204,7 @@ class ClientSession implements Session {
     this.#ready = undefined
     this.#detection.down()
     this.#subscriptions.unready(true)
-    this.#timers.delete(TIMER_SILENCE)
-    this.#timers.delete(TIMER_PONG)
+    this.#liveness.down()
     this.#calls.connectionLost(reason, this.#out)
     if (this.#leaving) this.#left()
     if (fatal && !this.#wasOnline) {
@@ -273,16 +266,11 @@ class ClientSession implements Session {
   #timer(name: string): void {
     if (name === TIMER_RECONNECT) this.#open()
     else if (name === DETECTION_TIMER) this.#detection.timer(this.#now, this.#random, this.#out)
-    else if (name === TIMER_SILENCE) this.#silence()
-    else if (name === TIMER_PONG) this.#noPong()
+    else if (name === SILENCE_TIMER) this.#liveness.silence(this.#now, this.#random, this.#out)
+    else if (name === PONG_TIMER) this.#pong()
     else if (name === TIMER_LOAD) this.#subscriptions.loadDue(this.#now, this.#random, this.#out)
     else if (name === TIMER_LEAVE) this.#left()
     else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
-  }
-
-  #heard(): void {
-    this.#heardAt = this.#now
-    this.#heardSincePing = true
   }
 
   /** Why nothing can be written at the moment. */
@@ -292,26 +280,11 @@ class ClientSession implements Session {
     return this.#detection.hindrance ?? new XmqError('connection-lost', 'The connection is not up yet.')
   }
 
-  #silence(): void {
-    const quietUntil = this.#heardAt + this.#rules.silenceMs
-    if (quietUntil > this.#now) {
-      this.#timers.set(TIMER_SILENCE, quietUntil)
-      return
-    }
-    this.#pingId = this.#random.id()
-    this.#heardSincePing = false
-    this.#send(stanza('iq', { type: 'get', id: this.#pingId, to: this.#rules.domain }, [element('ping', NS_PING)]))
-    this.#timers.set(TIMER_PONG, this.#now + this.#rules.answerTimeoutMs)
-  }
-
-  #noPong(): void {
-    if (this.#heardSincePing) {
-      this.#timers.set(TIMER_SILENCE, this.#heardAt + this.#rules.silenceMs)
-      return
-    }
-    const text = `The server gave no sign of life for ${this.#now - this.#heardAt} ms.`
+  #pong(): void {
+    const reason = this.#liveness.pong(this.#now)
+    if (reason === undefined) return
     this.#out.push({ type: 'drop' })
-    this.#down(new XmqError('connection-lost', text), false)
+    this.#down(reason, false)
   }
 
   // --- stanzas ----------------------------------------------------------------------------------------------------------
@@ -359,7 +332,7 @@ class ClientSession implements Session {
   #answer(iq: XmlElement): void {
     const id = iq.attrs.get('id') ?? ''
     const from = iq.attrs.get('from')
-    if (this.#pingId !== '' && id === this.#pingId) return
+    if (this.#liveness.isPing(id)) return
     const fromQueue = sameJid(from ?? '', this.#rules.queue)
     if (this.#calls.isOpen(id)) {
       if (fromQueue || this.#ready === 'mod_xmq') this.#calls.answered(id, iq, this.#explain, this.#out)

@@ -1,0 +1,43 @@
+/** What a worker tells. */
+import type { XmqError } from '@xmq/protocol'
+import { CONNECTION_EVENTS, type ConnectionEvents } from './connection-events.ts'
+
+/** What happened to one delivery. */
+export interface DeliveryEvent {
+  readonly topic: string
+  readonly id: string
+  readonly kind: 'message' | 'request'
+  readonly from: string | undefined
+}
+
+/** Events of a worker. */
+export interface WorkerEvents extends ConnectionEvents {
+  /** The queue knows the subscription; `renewal` when not for the first time. */
+  subscribed: { readonly topic: string; readonly renewal: boolean }
+  unsubscribed: { readonly topic: string }
+  /** The queue refused or did not answer; asked again at `retryAt`. */
+  'subscription-failed': { readonly topic: string; readonly error: XmqError; readonly retryAt: number }
+  /** A load was reported out of turn: the worker is full (above 90), or has room again (below 75). */
+  load: { readonly load: number }
+  /** A handler begins. */
+  started: DeliveryEvent
+  /** A handler is done, and a request answered. */
+  completed: DeliveryEvent & { readonly elapsedMs: number }
+  /** A handler threw, a payload was invalid, or there was no room. Without a listener it is written to standard error. */
+  failed: DeliveryEvent & { readonly error: XmqError }
+  /** The connection that a request came over is gone: its answer went nowhere, the requester was told `worker-gone`. */
+  'answer-lost': { readonly topic: string; readonly id: string }
+}
+
+/** The names of {@link WorkerEvents}. */
+export const WORKER_EVENTS: Readonly<Record<keyof WorkerEvents, true>> = {
+  ...CONNECTION_EVENTS,
+  subscribed: true,
+  unsubscribed: true,
+  'subscription-failed': true,
+  load: true,
+  started: true,
+  completed: true,
+  failed: true,
+  'answer-lost': true,
+}
