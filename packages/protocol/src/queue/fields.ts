@@ -155,7 +155,12 @@ export function instantText(ms: number, name: string, of: string): string {
 
 /** ` name='value'`. @throws XmqError `illegal-character` */
 export function writeAttr(name: string, value: string, of: string): string {
-  return ` ${name}='${escapeAttr(value, `attribute '${name}' of <${of}>`)}'`
+  try {
+    return ` ${name}='${escapeAttr(value)}'`
+  } catch {
+    // Again, to name the place: to build its name each time would cost more than the rest.
+    return escapeAttr(value, `attribute '${name}' of <${of}>`)
+  }
 }
 
 /** Bytes of {@link writeAttr}, as `wireLength` counts: for values without tabs and line ends. */

@@ -39,8 +39,8 @@ export function decodeQueuedMessage(message: XmlElement): QueuedMessage {
   const topic = decodeTopic(xmq)
   const nested = childElements(xmq).filter((child) => child.ns !== NS_QUEUE)
   const siblings = childElements(message).filter((child) => child === xmq || child.ns !== NS_QUEUE)
-  const beside = nested.length > 0 ? undefined : payloadBeside(siblings, xmq)
-  const children = siblings.map((child) => (child === xmq ? 'topic' : child === beside ? 'payload' : child))
+  const beside = nested.length > 0 ? -1 : payloadBeside(siblings)
+  const children = siblings.map((child, at) => (child === xmq ? 'topic' : at === beside ? 'payload' : child))
   // Where it stands last is where it is put without a mark.
   if (children.at(-1) === 'topic') children.pop()
   const { attrs } = message
@@ -50,17 +50,14 @@ export function decodeQueuedMessage(message: XmlElement): QueuedMessage {
     language: attrs.get('xml:lang'),
     children,
   }
-  const payload = beside === undefined ? nested : [beside]
+  const payload = beside === -1 ? nested : siblings.slice(beside, beside + 1)
   return { topic, content: createContent({ payload, headers: headersIn(xmq), envelope }) }
 }
 
-/** JSON, else the first body: as `decodeMessagePayload` has it. */
-function payloadBeside(siblings: readonly XmlElement[], xmq: XmlElement): XmlElement | undefined {
-  const others = siblings.filter((child) => child !== xmq)
-  return (
-    others.find((child) => child.name === 'json' && child.ns === NS_JSON) ??
-    others.find((child) => child.name === 'body' && child.ns === NS_CLIENT)
-  )
+/** Where the payload is: JSON, else the first body, as `decodeMessagePayload` has it; -1 for none. */
+function payloadBeside(siblings: readonly XmlElement[]): number {
+  const json = siblings.findIndex((child) => child.name === 'json' && child.ns === NS_JSON)
+  return json === -1 ? siblings.findIndex((child) => child.name === 'body' && child.ns === NS_CLIENT) : json
 }
 
 /** Who a rebuilt message says it is from and to. */
