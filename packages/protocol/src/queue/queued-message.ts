@@ -17,7 +17,7 @@ import { childElements, type XmlElement, type XmlNode } from '../element.ts'
 import { XmqError } from '../errors.ts'
 import { NS_CLIENT, NS_JSON, NS_QUEUE } from '../namespaces.ts'
 import { decodeTopic, encodeTopic, findTopic } from '../topic.ts'
-import { createContent, isBodyOnly, type ItemContent } from './content.ts'
+import { createContent, type ItemContent } from './content.ts'
 import { type Envelope, type EnvelopeMark, messageType } from './envelope.ts'
 import { encodeHeaders, headersIn } from './headers.ts'
 
@@ -92,6 +92,8 @@ export function encodeQueuedMessage(message: QueuedMessage, addressing: MessageA
 }
 
 function itemEnvelope({ id, content }: QueuedMessage): Envelope {
-  const children: EnvelopeMark[] = isBodyOnly(content.payload, NS_CLIENT) ? ['payload'] : []
+  const [first] = content.payload
+  const isBody = content.payload.length === 1 && first?.name === 'body' && first.ns === NS_CLIENT
+  const children: EnvelopeMark[] = isBody ? ['payload'] : []
   return { type: 'normal', id, language: undefined, children }
 }

@@ -11,7 +11,10 @@
  */
 import type { XmlElement, XmlNode } from '../element.ts'
 
-/** An element with its children as text. To everyone but the writer it is an element: `children` parses at the first look. */
+/**
+ * An element with its children as text. To everyone but the writer it is an element: `children` parses at the first look.
+ * Copy one with `withAttrs` or `withChildren`: a spread has no children.
+ */
 export class WrittenElement implements XmlElement {
   readonly name: string
   readonly ns: string

@@ -74,10 +74,12 @@ describe('items', () => {
         const stored = xmq.storedText(item.content, from)
         const restored = xmq.restoreContent(stored)
         expect(restored.from).toBe(from)
+        expect(restored.content.bytes).toBe(item.content.bytes)
         const { id, topic } = item
         const head = { lease: 'l', seq, id, topic, from, at, attempt: 1 }
         const written = XML_ITEMS.writeDeliveredItem({ ...head, content: restored.content })
         const deliver = xmq.encodeDeliver(1500, [written])
+        expect(xmq.wireLength(deliver)).toBeGreaterThanOrEqual(xmq.wireLength(overTheWire(deliver)))
         const { leaseMs, items } = xmq.decodeDeliver(overTheWire(deliver))
         expect(leaseMs).toBe(1500)
         const [result] = items
