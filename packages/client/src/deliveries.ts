@@ -45,6 +45,7 @@ export interface DeliveryPorts {
 
 const BUFFER_BYTES_MAX = 64 * 1024 * 1024
 
+/** Runs the handlers of one worker. */
 export class Deliveries {
   readonly #limits: DeliveryLimits
   readonly #ports: DeliveryPorts

@@ -11,6 +11,7 @@ import { XmqError } from '@xmq/protocol'
 /** Told when a stanza was written, or why not. */
 export type Written = (error: XmqError | undefined) => void
 
+/** Collects the writes of one turn. */
 export class Outbox {
   readonly #framed: boolean
   readonly #socket: () => XmppSocket | null

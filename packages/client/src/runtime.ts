@@ -35,7 +35,7 @@ interface OpenCall {
 }
 
 const entropy: Entropy = {
-  id: () => globalThis.crypto.randomUUID(),
+  id: randomId,
   unit: () => Math.random(),
 }
 
@@ -44,11 +44,18 @@ export function monotonicNow(): number {
   return performance.now()
 }
 
-/** A random id for stanzas. */
+/** A random id for stanzas, which nobody guesses: 122 bits or more. */
 export function randomId(): string {
-  return entropy.id()
+  // Browsers hide randomUUID from pages that did not come over https.
+  const source: Pick<Crypto, 'getRandomValues'> & Partial<Crypto> = globalThis.crypto
+  return source.randomUUID?.() ?? toHex(source.getRandomValues(new Uint8Array(16)))
 }
 
+function toHex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
+/** A session with its transport, clock and promises. */
 export class Runtime {
   readonly #config: EndpointConfig
   readonly #handlers: RuntimeHandlers

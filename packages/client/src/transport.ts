@@ -38,6 +38,8 @@ import { Login, offeredMechanisms } from './sasl/login.ts'
 
 const NS_TLS = 'urn:ietf:params:xml:ns:xmpp-tls'
 const CLOSE_TIMEOUT_MS = 2000
+/** The one IQ of a stream before it is bound. */
+const BIND_ID = 'bind'
 
 /** When TLS has to be there. */
 export type TlsPolicy =
@@ -110,7 +112,7 @@ class XmppTransport implements Transport, EntityHooks {
   #state: 'opening' | 'up' | 'closing' | 'over' = 'opening'
   #tls: 'none' | 'asked' | 'done' = 'none'
   #login: Login | 'done' | undefined
-  #bindId: string | undefined
+  #binding = false
   #socket: XmppSocket | undefined
   #attempt: ReturnType<typeof setTimeout> | undefined
 
@@ -188,7 +190,7 @@ class XmppTransport implements Transport, EntityHooks {
     try {
       if (root.name === 'features' && root.ns === NS_STREAM) this.#features(root)
       else if (this.#tls === 'asked') this.#tlsAnswer(root)
-      else if (this.#bindId !== undefined) this.#bound(root)
+      else if (this.#binding) this.#bound(root)
       else if (this.#login !== undefined && this.#login !== 'done') this.#try(this.#loginAnswer(this.#login, root))
     } catch (error) {
       this.onError(error)
@@ -270,15 +272,13 @@ class XmppTransport implements Transport, EntityHooks {
 
   /** RFC 6120 7. */
   #bind(): void {
-    this.#bindId = globalThis.crypto.randomUUID()
+    this.#binding = true
     const resource = element('resource', NS_BIND, undefined, [this.#options.resource])
-    this.#write(
-      createStanza('iq', { type: 'set', id: this.#bindId }, [element('bind', NS_BIND, undefined, [resource])]),
-    )
+    this.#write(createStanza('iq', { type: 'set', id: BIND_ID }, [element('bind', NS_BIND, undefined, [resource])]))
   }
 
   #bound(answer: XmlElement): void {
-    if (answer.name !== 'iq' || answer.attrs.get('id') !== this.#bindId) return
+    if (answer.name !== 'iq' || answer.attrs.get('id') !== BIND_ID) return
     if (answer.attrs.get('type') === 'error') {
       const error = decodeError(answer)
       const text = `${this.#target.domain} gave ${this.#target.account} no session: ${error.message}`

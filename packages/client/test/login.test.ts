@@ -68,7 +68,7 @@ describe('a server that cannot show that it knows the password', () => {
     ['no signature', ''],
   ])('is not believed: %s', async (_name, data) => {
     const setting = await startSetting()
-    const service = await startForger(setting.dev.server.port, data)
+    const service = await startForger(setting.dev.server.port, /(<success [^>]*>)[^<]*/, `$1${data}`)
     expect(await rejection(setting.connect({ service }))).toMatchObject({
       code: 'not-authorized',
       message: expect.stringMatching(/login of shop@localhost was broken off: the server.*know/),
@@ -77,14 +77,45 @@ describe('a server that cannot show that it knows the password', () => {
   })
 })
 
-/** Stands between, and puts its own data into the server's success. */
-async function startForger(target: number, data: string): Promise<string> {
+describe('a server that', () => {
+  it('does not serve the domain says so at once', async () => {
+    const setting = await startSetting()
+    expect(await rejection(setting.connect({ jid: 'shop@elsewhere.localhost' }))).toMatchObject({
+      code: 'invalid-config',
+      message: expect.stringContaining('does not serve the domain elsewhere.localhost'),
+    })
+  })
+
+  it('gives no session is asked again, and its reason told', async () => {
+    const setting = await startSetting()
+    const refusal =
+      "<iq type='error' id='bind'><error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>" +
+      "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>Ten sessions are enough.</text></error></iq>"
+    const service = await startForger(setting.dev.server.port, /<iq [^>]*type=.result.*<\/iq>/s, refusal)
+    expect(await rejection(setting.connect({ service, connectTimeout: 200 }))).toMatchObject({
+      code: 'connection-lost',
+      message: expect.stringMatching(/localhost gave shop@localhost no session: .*Ten sessions are enough/),
+    })
+  })
+
+  it('sends its clients elsewhere is not followed: another host has another certificate, and another operator', async () => {
+    const setting = await startSetting()
+    const errand =
+      "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>example.org</see-other-host></stream:error>"
+    const service = await startForger(setting.dev.server.port, /<stream:features>.*<\/stream:features>/s, errand)
+    expect(await rejection(setting.connect({ service, connectTimeout: 200 }))).toMatchObject({
+      code: 'connection-lost',
+      message: expect.stringContaining('see-other-host'),
+    })
+  })
+})
+
+/** Stands between, and puts something else in place of what the server said. */
+async function startForger(target: number, said: RegExp, forged: string): Promise<string> {
   const forger = createServer((socket) => {
     const onward = connectSocket(target, '127.0.0.1')
     socket.pipe(onward)
-    onward.on('data', (chunk: Buffer) => {
-      socket.write(chunk.toString().replace(/(<success [^>]*>)[^<]*/, `$1${data}`))
-    })
+    onward.on('data', (chunk: Buffer) => void socket.write(chunk.toString().replace(said, forged)))
     for (const end of [socket, onward]) {
       end.on('error', () => {})
       end.on('close', () => void (socket.destroy(), onward.destroy()))

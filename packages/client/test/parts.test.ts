@@ -1,6 +1,6 @@
 import { element, parseElement, writeElement, XmqError, type Payload } from '@xmq/protocol'
 import { array, assert, constantFrom, nat, property, tuple } from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { z } from 'zod'
 import { defineTopic, parseDuration, type Duration } from '../src/index.ts'
 import { Emitter } from '../src/events.ts'
@@ -8,6 +8,7 @@ import { failureOf, saslFailure } from '../src/failure.ts'
 import { decodePayload, encodeMessage, encodeRequestStanza, validate } from '../src/payload.ts'
 import { loadOf } from '../src/session/index.ts'
 import { Timers } from '../src/session/timers.ts'
+import { randomId } from '../src/runtime.ts'
 import { isLoopback } from '../src/transport.ts'
 
 describe('durations', () => {
@@ -147,6 +148,15 @@ describe('failures', () => {
     for (const host of ['example.org', 'localhost.example.org', '128.0.0.1', '127.0.0.1.example.org', '[::2]']) {
       expect(isLoopback(host)).toBe(false)
     }
+  })
+})
+
+describe('ids', () => {
+  it('are random also where a browser has no randomUUID', () => {
+    vi.stubGlobal('crypto', { getRandomValues: <Bytes extends Uint8Array>(bytes: Bytes) => bytes.fill(10) })
+    expect(randomId()).toBe('0a'.repeat(16))
+    vi.unstubAllGlobals()
+    expect(randomId()).not.toBe(randomId())
   })
 })
 

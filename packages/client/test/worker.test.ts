@@ -348,6 +348,16 @@ describe('stop', () => {
     expect(worker.state).toBe('stopped')
   })
 
+  it('is what disposing of a worker or client means, again and again', async () => {
+    const setting = await startSetting()
+    const worker = setting.worker().handle(note, () => 'a')
+    await worker.start()
+    const mq = await setting.connect()
+    for (const opened of [mq, worker, mq, worker]) await opened[Symbol.asyncDispose]()
+    expect([mq.status.state, worker.status.state, worker.state]).toEqual(['closed', 'closed', 'stopped'])
+    expect(setting.dev.server.sessions()).toEqual([])
+  })
+
   it('happens on SIGTERM under run()', async () => {
     const setting = await startSetting()
     const worker = setting.worker().handle(note, () => 'a')

@@ -3,6 +3,7 @@ import type { XmppEntity, XmppOptions, XmppSocket } from '@xmpp/client-core'
 import type { Bytes } from '../sasl/exchange.ts'
 import type { ScramHash } from '../sasl/scram.ts'
 
+/** What TLS is checked against. */
 export interface PlatformTlsOptions {
   /** The XMPP domain, whose certificate is expected. */
   readonly domain: string
@@ -10,6 +11,7 @@ export interface PlatformTlsOptions {
   readonly ca: string | readonly string[] | undefined
 }
 
+/** What the rest of the package needs of where it runs. */
 export interface Platform {
   /** xmpp.js with the transports that there are here. */
   createEntity(options: XmppOptions): XmppEntity

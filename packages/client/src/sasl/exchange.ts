@@ -36,6 +36,7 @@ export function toText(bytes: Bytes): string {
   }
 }
 
+/** Bytes as base64, in any number of them that SASL has. */
 export function toBase64(bytes: Bytes): string {
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''))
 }

@@ -42,6 +42,7 @@ export function offeredMechanisms(features: XmlElement): readonly string[] | und
   return mechanisms && childElements(mechanisms).map((mechanism) => textOf(mechanism).trim())
 }
 
+/** One negotiation. */
 export class Login {
   readonly #options: LoginOptions
   readonly #exchange: SaslExchange

@@ -29,6 +29,7 @@ interface Call {
 /** Published ids that a bounce may still name. */
 const RECENT_MAX = 4096
 
+/** The publishes and requests that are pending. */
 export class Calls {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>

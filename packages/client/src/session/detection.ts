@@ -30,6 +30,7 @@ const RETRY_MAX_MS = 10_000
 /** The timer of the detection. */
 export const DETECTION_TIMER = 'detection'
 
+/** Asks a queue what it is until it says so. */
 export class Detection {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>

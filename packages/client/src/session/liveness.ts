@@ -12,10 +12,12 @@ import { element, NS_PING, stanza, XmqError } from '@xmq/protocol'
 import type { Effect, Entropy, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
-/** The timers of liveness. */
+/** The timer of the next question for a sign of life. */
 export const SILENCE_TIMER = 'silence'
+/** The timer of its answer. */
 export const PONG_TIMER = 'pong'
 
+/** Asks for signs of life, and gives up without one. */
 export class Liveness {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>

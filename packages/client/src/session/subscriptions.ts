@@ -35,6 +35,7 @@ export function subscriptionTimer(topic: string): string {
   return `sub:${topic}`
 }
 
+/** Keeps the topics of a worker subscribed. */
 export class Subscriptions {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
