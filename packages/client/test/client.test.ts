@@ -116,7 +116,7 @@ describe('connect', () => {
     [{ service: 'xmpp://user:pw@localhost' }, /user or password/],
     [{ jid: 'shop@localhost/home' }, /leave '\/home' out/],
     [{ queue: 'a b' }, /queue/],
-    [{ mode: 'reliable' as 'plain' }, /mode is 'reliable'/],
+    [{ mode: 'better' as 'plain' }, /mode is 'better'/],
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],

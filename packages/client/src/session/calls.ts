@@ -1,7 +1,8 @@
 /**
- * Publishes and requests of the application. Owner: one session.
+ * Requests of the application, and publishes to a queue that is plain, or not known yet. Owner: one session.
  *
  *     publish   waiting --ready--> writing --written--> settled
+ *               waiting --the queue is reliable--> the outbox's
  *     request   waiting --ready--> open --answer--> settled
  *               any --deadline, cancel, close--> failed;  writing, open --connection lost--> failed
  *
@@ -12,18 +13,37 @@
  * 4. Stanzas leave in the order of the calls.
  */
 import { decodeError, type XmlElement, XmqError } from '@xmq/protocol'
-import type { Effect, SessionRules } from './port.ts'
+import type { Effect, OutgoingMessage, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
-interface Call {
+interface CallParts {
   readonly ref: number
-  readonly kind: 'publish' | 'request'
   readonly topic: string
   readonly bytes: number
   readonly id: string
-  readonly stanza: XmlElement
   readonly timeoutMs: number
-  phase: 'waiting' | 'writing' | 'open'
+}
+
+interface PublishCall extends CallParts {
+  readonly kind: 'publish'
+  readonly message: OutgoingMessage
+  /** As the caller gave it. */
+  readonly askedTimeoutMs: number | undefined
+  readonly calledAt: number
+  phase: 'waiting' | 'writing'
+}
+
+interface RequestCall extends CallParts {
+  readonly kind: 'request'
+  readonly stanza: XmlElement
+  phase: 'waiting' | 'open'
+}
+
+type Call = PublishCall | RequestCall
+
+/** A publish that waited for its queue, for the outbox. */
+export type WaitingPublish = Pick<PublishCall, 'ref' | 'message' | 'calledAt'> & {
+  readonly timeoutMs: number | undefined
 }
 
 /** Published ids that a bounce may still name. */
@@ -35,7 +55,7 @@ export class Calls {
   readonly #timers: Timers<string | number>
   readonly #calls = new Map<number, Call>()
   readonly #waiting = new Set<Call>()
-  readonly #openById = new Map<string, Call>()
+  readonly #openById = new Map<string, RequestCall>()
   readonly #recent = new Map<string, string>()
   #bytes = 0
 
@@ -44,22 +64,44 @@ export class Calls {
     this.#timers = timers
   }
 
-  /** Takes a call on; writes it at once when `ready`. */
-  add(
-    input: {
-      type: 'publish' | 'request'
-      ref: number
-      topic: string
-      bytes: number
-      stanza: XmlElement
-      timeoutMs: number
-    },
+  /** Takes a publish on; writes it at once when `ready`. */
+  publish(
+    input: { ref: number; message: OutgoingMessage; timeoutMs: number | undefined },
+    ready: boolean,
+    now: number,
+    out: Effect[],
+  ): void {
+    const { ref, message } = input
+    const timeoutMs = input.timeoutMs ?? this.#rules.publishTimeoutMs
+    const { id, topic } = message
+    const parts = { ref, topic, bytes: message.bytes, id, timeoutMs }
+    this.#add(
+      { ...parts, kind: 'publish', message, askedTimeoutMs: input.timeoutMs, calledAt: now, phase: 'waiting' },
+      ready,
+      now,
+      out,
+    )
+  }
+
+  /** Takes a request on; writes it at once when `ready`. */
+  request(
+    input: { ref: number; topic: string; bytes: number; stanza: XmlElement; timeoutMs: number },
     ready: boolean,
     now: number,
     out: Effect[],
   ): void {
     const { ref, topic, bytes, stanza, timeoutMs } = input
     const id = stanza.attrs.get('id') ?? ''
+    if (this.#openById.has(id)) {
+      const error = new XmqError('conflict', `A request with the id '${id}' is open already.`)
+      out.push({ type: 'failed', ref, error })
+      return
+    }
+    this.#add({ kind: 'request', ref, topic, bytes, id, stanza, timeoutMs, phase: 'waiting' }, ready, now, out)
+  }
+
+  #add(call: Call, ready: boolean, now: number, out: Effect[]): void {
+    const { ref, bytes } = call
     if (this.#calls.size >= this.#rules.pendingMax || this.#bytes + bytes > this.#rules.pendingBytesMax) {
       const error = new XmqError(
         'limit-reached',
@@ -69,21 +111,23 @@ export class Calls {
       out.push({ type: 'failed', ref, error })
       return
     }
-    if (input.type === 'request' && this.#openById.has(id)) {
-      out.push({
-        type: 'failed',
-        ref,
-        error: new XmqError('conflict', `A request with the id '${id}' is open already.`),
-      })
-      return
-    }
-    const call: Call = { ref, kind: input.type, topic, bytes, id, stanza, timeoutMs, phase: 'waiting' }
     this.#calls.set(ref, call)
     this.#bytes += bytes
-    if (call.kind === 'request') this.#openById.set(id, call)
-    this.#timers.set(ref, now + timeoutMs)
+    if (call.kind === 'request') this.#openById.set(call.id, call)
+    this.#timers.set(ref, now + call.timeoutMs)
     if (ready) this.#write(call, out)
     else this.#waiting.add(call)
+  }
+
+  /** Takes the publishes that wait, in order: their queue is reliable. */
+  takePublishes(): WaitingPublish[] {
+    const taken: WaitingPublish[] = []
+    for (const call of this.#waiting) {
+      if (call.kind !== 'publish') continue
+      this.#remove(call)
+      taken.push({ ref: call.ref, message: call.message, calledAt: call.calledAt, timeoutMs: call.askedTimeoutMs })
+    }
+    return taken
   }
 
   /** Writes what waited. */
@@ -98,14 +142,23 @@ export class Calls {
       out.push({ type: 'send', stanza: call.stanza })
       return
     }
-    call.phase = 'writing'
-    this.#recent.delete(call.id)
-    this.#recent.set(call.id, call.topic)
-    if (this.#recent.size > RECENT_MAX) {
-      const oldest = this.#recent.keys().next()
-      if (!oldest.done) this.#recent.delete(oldest.value)
+    try {
+      const stanza = call.message.stanza()
+      call.phase = 'writing'
+      this.#note(call)
+      out.push({ type: 'send', stanza, ref: call.ref })
+    } catch (error) {
+      this.#remove(call)
+      out.push({ type: 'failed', ref: call.ref, error: XmqError.from(error) })
     }
-    out.push({ type: 'send', stanza: call.stanza, ref: call.ref })
+  }
+
+  #note({ id, topic }: PublishCall): void {
+    this.#recent.delete(id)
+    this.#recent.set(id, topic)
+    if (this.#recent.size <= RECENT_MAX) return
+    const oldest = this.#recent.keys().next()
+    if (!oldest.done) this.#recent.delete(oldest.value)
   }
 
   /** The socket took a publish over, or failed. */
@@ -128,6 +181,10 @@ export class Calls {
     this.#remove(call)
     if (iq.attrs.get('type') === 'result') out.push({ type: 'settled', ref: call.ref, answer: iq })
     else out.push({ type: 'failed', ref: call.ref, error: explain(decodeError(iq)) })
+  }
+
+  has(ref: number): boolean {
+    return this.#calls.has(ref)
   }
 
   /** The topic that was published under an id lately. */
