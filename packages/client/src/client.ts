@@ -249,13 +249,7 @@ class ConnectedClient implements Client {
     const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
     if (checked instanceof Promise) await checked
     const timeoutMs = this.#requestMs(options)
-    const isReliable = this.#mode === 'reliable'
-    if (!isReliable && options.headers !== undefined) {
-      throw new XmqError('unsupported', `${this.queue} is not known as a reliable queue: only those take headers.`)
-    }
-    const call = isReliable
-      ? { deadline: Date.now() + timeoutMs, headers: headersOf(options.headers ?? {}) }
-      : undefined
+    const call = { deadline: Date.now() + timeoutMs, headers: headersOf(options.headers ?? {}) }
     // The id is our own secret until the queue answers: nobody else can.
     const written = encodeRequestStanza(defined, payload, { to: this.queue, id: randomId(), call })
     const answer = await this.#runtime.request(defined.name, written, timeoutMs, options.signal)
@@ -302,8 +296,10 @@ class ConnectedClient implements Client {
   }
 
   async #closeOnce(reason: XmqError | undefined): Promise<void> {
-    const drains = reason === undefined && this.#mode === 'reliable' && !this.#room.isEmpty
-    if (drains) await endsWithin(this.#room.whenEmpty(), this.#rules.closeMs)
+    const isPlain = this.#mode === 'plain' || this.#mode === 'mod_xmq'
+    const isOnline = this.#runtime.status.state === 'online'
+    if (reason === undefined && isOnline && !isPlain && !this.#room.isEmpty)
+      await endsWithin(this.#room.whenEmpty(), this.#rules.closeMs)
     const wasClosed = this.#runtime.status.state === 'closed'
     const closed = this.#runtime.close(reason)
     this.#room.close(reason ?? new XmqError('closed', 'The client was closed.'))

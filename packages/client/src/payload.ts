@@ -29,6 +29,8 @@ export interface WritableStanza {
   readonly stanza: XmlElement
   /** As {@link wireLength} counts, or an upper bound that is within the limit. */
   readonly bytes: number
+  /** Of a request: what is added where the queue is reliable. */
+  readonly call?: XmlElement
 }
 
 /** What a publish may say beside its payload. */
@@ -61,7 +63,7 @@ export function encodeMessage(
 
 /**
  * The stanza of a request, in the nested form: every server takes it.
- * @param head `call`: what only a reliable queue knows
+ * @param head `call`: what is added where the queue turns out to be reliable
  * @throws as {@link encodeMessage}
  */
 export function encodeRequestStanza(
@@ -69,9 +71,9 @@ export function encodeRequestStanza(
   payload: unknown,
   { to, id, call }: { readonly to: string; readonly id: string; readonly call: Partial<Call> | undefined },
 ): WritableStanza {
-  const elements = encodePayload(topic, payload, 'payload')
-  const xmq = encodeTopic(topic.name, call === undefined ? elements : [...elements, encodeCall(call)])
-  return writable(stanza('iq', { type: 'get', id, to }, [xmq]), topic)
+  const xmq = encodeTopic(topic.name, encodePayload(topic, payload, 'payload'))
+  const written = writable(stanza('iq', { type: 'get', id, to }, [xmq]), topic)
+  return call === undefined ? written : { ...written, call: encodeCall(call) }
 }
 
 /** The payload of an answer: at most one element (RFC 6120 8.2.3). @throws as {@link encodeMessage} */

@@ -108,11 +108,14 @@ export class Runtime {
   /** Requests. @returns the answer, an IQ result */
   async request(
     topic: string,
-    { stanza, bytes }: WritableStanza,
+    { stanza, bytes, call }: WritableStanza,
     timeoutMs: number,
     signal: AbortSignal | undefined,
   ): Promise<XmlElement> {
-    const { answer } = await this.#call((ref) => ({ type: 'request', ref, topic, bytes, stanza, timeoutMs }), signal)
+    const { answer } = await this.#call(
+      (ref) => ({ type: 'request', ref, topic, bytes, stanza, call, timeoutMs }),
+      signal,
+    )
     if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
     return answer
   }

@@ -12,8 +12,8 @@
  * 3. Nothing is written twice: what was handed to the socket is never repeated.
  * 4. Stanzas leave in the order of the calls.
  */
-import { decodeError, type XmlElement, XmqError } from '@xmq/protocol'
-import type { Effect, OutgoingMessage, SessionRules } from './port.ts'
+import { decodeError, findChild, NS_QUEUE, NS_TOPIC, withChildren, type XmlElement, XmqError } from '@xmq/protocol'
+import type { Effect, Input, Mode, OutgoingMessage, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
 interface CallParts {
@@ -36,6 +36,7 @@ interface PublishCall extends CallParts {
 interface RequestCall extends CallParts {
   readonly kind: 'request'
   readonly stanza: XmlElement
+  readonly call: XmlElement | undefined
   phase: 'waiting' | 'open'
 }
 
@@ -64,10 +65,10 @@ export class Calls {
     this.#timers = timers
   }
 
-  /** Takes a publish on; writes it at once when `ready`. */
+  /** Takes a publish on; writes it at once when the mode is known. */
   publish(
     input: { ref: number; message: OutgoingMessage; timeoutMs: number | undefined },
-    ready: boolean,
+    mode: Mode | undefined,
     now: number,
     out: Effect[],
   ): void {
@@ -77,30 +78,25 @@ export class Calls {
     const parts = { ref, topic, bytes: message.bytes, id, timeoutMs }
     this.#add(
       { ...parts, kind: 'publish', message, askedTimeoutMs: input.timeoutMs, calledAt: now, phase: 'waiting' },
-      ready,
+      mode,
       now,
       out,
     )
   }
 
-  /** Takes a request on; writes it at once when `ready`. */
-  request(
-    input: { ref: number; topic: string; bytes: number; stanza: XmlElement; timeoutMs: number },
-    ready: boolean,
-    now: number,
-    out: Effect[],
-  ): void {
-    const { ref, topic, bytes, stanza, timeoutMs } = input
+  /** Takes a request on; writes it at once when the mode is known. */
+  request(input: Input & { readonly type: 'request' }, mode: Mode | undefined, now: number, out: Effect[]): void {
+    const { ref, topic, bytes, stanza, call, timeoutMs } = input
     const id = stanza.attrs.get('id') ?? ''
     if (this.#openById.has(id)) {
       const error = new XmqError('conflict', `A request with the id '${id}' is open already.`)
       out.push({ type: 'failed', ref, error })
       return
     }
-    this.#add({ kind: 'request', ref, topic, bytes, id, stanza, timeoutMs, phase: 'waiting' }, ready, now, out)
+    this.#add({ kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting' }, mode, now, out)
   }
 
-  #add(call: Call, ready: boolean, now: number, out: Effect[]): void {
+  #add(call: Call, mode: Mode | undefined, now: number, out: Effect[]): void {
     const { ref, bytes } = call
     if (this.#calls.size >= this.#rules.pendingMax || this.#bytes + bytes > this.#rules.pendingBytesMax) {
       const error = new XmqError(
@@ -115,8 +111,8 @@ export class Calls {
     this.#bytes += bytes
     if (call.kind === 'request') this.#openById.set(call.id, call)
     this.#timers.set(ref, now + call.timeoutMs)
-    if (ready) this.#write(call, out)
-    else this.#waiting.add(call)
+    if (mode === undefined) this.#waiting.add(call)
+    else this.#write(call, mode, out)
   }
 
   /** Takes the publishes that wait, in order: their queue is reliable. */
@@ -131,18 +127,19 @@ export class Calls {
   }
 
   /** Writes what waited. */
-  flush(out: Effect[]): void {
-    for (const call of this.#waiting) this.#write(call, out)
+  flush(mode: Mode, out: Effect[]): void {
+    for (const call of this.#waiting) this.#write(call, mode, out)
     this.#waiting.clear()
   }
 
-  #write(call: Call, out: Effect[]): void {
-    if (call.kind === 'request') {
-      call.phase = 'open'
-      out.push({ type: 'send', stanza: call.stanza })
-      return
-    }
+  #write(call: Call, mode: Mode, out: Effect[]): void {
     try {
+      if (call.kind === 'request') {
+        const stanza = requestStanza(call, mode)
+        call.phase = 'open'
+        out.push({ type: 'send', stanza })
+        return
+      }
       const stanza = call.message.stanza()
       call.phase = 'writing'
       this.#note(call)
@@ -239,6 +236,19 @@ export class Calls {
     this.#timers.delete(call.ref)
     if (call.kind === 'request') this.#openById.delete(call.id)
   }
+}
+
+/** @throws XmqError `unsupported` when it has headers and the queue is plain */
+function requestStanza({ stanza, call, topic }: RequestCall, mode: Mode): XmlElement {
+  if (call === undefined) return stanza
+  if (mode === 'reliable') {
+    const children = stanza.children.map((child) =>
+      typeof child !== 'string' && child.ns === NS_TOPIC ? withChildren(child, [...child.children, call]) : child,
+    )
+    return withChildren(stanza, children)
+  }
+  if (findChild(call, 'headers', NS_QUEUE) === undefined) return stanza
+  throw new XmqError('unsupported', `The request to '${topic}' has headers, which a plain queue does not carry.`)
 }
 
 function expiryOf(call: Call, hindrance: XmqError | undefined): XmqError {

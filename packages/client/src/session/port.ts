@@ -121,6 +121,8 @@ export type Input =
       readonly topic: string
       readonly bytes: number
       readonly stanza: XmlElement
+      /** `<call/>`, added where the queue is reliable; with headers it must be. */
+      readonly call?: XmlElement | undefined
       readonly timeoutMs: number
     }
   /** The caller gives up on a publish or request. */

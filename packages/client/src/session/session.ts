@@ -139,7 +139,7 @@ class ClientSession implements Session {
       case 'turn':
         return this.#reliable.turn(this.#now, this.#random, this.#out)
       case 'request':
-        return this.#calls.request(input, this.#ready !== undefined, this.#now, this.#out)
+        return this.#calls.request(input, this.#ready, this.#now, this.#out)
       case 'written':
         return this.#calls.written(input.ref, input.error, this.#out)
       case 'cancel':
@@ -167,7 +167,7 @@ class ClientSession implements Session {
   #publish(input: Input & { readonly type: 'publish' }): void {
     // Not `#ready`: what is published while offline waits in the same order.
     if (this.#detection.mode === 'reliable') this.#reliable.outbox.add({ ...input, calledAt: this.#now }, this.#out)
-    else this.#calls.publish(input, this.#ready !== undefined, this.#now, this.#out)
+    else this.#calls.publish(input, this.#ready, this.#now, this.#out)
   }
 
   #closedInput(input: Input): void {
@@ -223,7 +223,7 @@ class ClientSession implements Session {
       for (const publish of this.#calls.takePublishes()) outbox.add(publish, this.#out)
     }
     this.#subscriptions.ready(mode, this.#now, this.#random, this.#out)
-    this.#calls.flush(this.#out)
+    this.#calls.flush(mode, this.#out)
     if (mode === 'reliable') outbox.ready(this.#out)
   }
 
