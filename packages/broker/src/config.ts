@@ -264,7 +264,7 @@ function readSecretText(
 
 function readStore(value: unknown, problems: Problems): StoreConfig | undefined {
   if (value === undefined) return Object.freeze({ scheme: 'memory' })
-  const example = STORE_SCHEMES.map((scheme) => `'${scheme}:'`).join(' or ')
+  const example = "'memory:' or 'sqlite:PATH'"
   const text = readText(value, 'store', example, problems)
   if (text === undefined) return undefined
   const colon = text.indexOf(':')
@@ -272,6 +272,12 @@ function readStore(value: unknown, problems: Problems): StoreConfig | undefined 
   const scheme = STORE_SCHEMES.find((known) => known === word)
   if (scheme === undefined) {
     problems.add('store', `unknown store scheme '${word}'${suggest(word, STORE_SCHEMES)}`)
+    return undefined
+  }
+  const path = text.slice(scheme.length + 1)
+  if (scheme === 'sqlite') {
+    if (path !== '') return Object.freeze({ scheme, path })
+    problems.add('store', `must be 'sqlite:PATH', as in 'sqlite:./data/xmq.db', but is '${text}'.`)
     return undefined
   }
   if (text !== `${scheme}:`) {
@@ -412,7 +418,7 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
   ])
   return {
     server: `xmpp://${formatHostPort(config.server)}`,
-    store: `${config.store.scheme}:`,
+    store: config.store.scheme === 'sqlite' ? `sqlite:${config.store.path}` : `${config.store.scheme}:`,
     ...(config.http === undefined ? {} : { http: formatHostPort(config.http) }),
     log: { level: config.log.level, format: config.log.format },
     limits: {

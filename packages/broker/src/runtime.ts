@@ -150,7 +150,8 @@ class RunningBroker implements Broker {
     const onAbort = () => void this.#end(new XmqError('aborted', 'The start was aborted.', { cause: signal?.reason }))
     signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      await this.#listen()
+      await this.#store.open(Date.now())
+      if (this.#is('starting')) await this.#listen()
       if (this.#is('starting')) for (const link of this.#links.values()) link.start()
       await this.#started.promise
     } catch (error) {

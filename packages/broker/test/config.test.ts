@@ -222,11 +222,16 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
     "secret: is the placeholder of the examples. Make one with 'openssl rand -hex 24'",
   ],
   ['two secrets', { ...MINIMAL, secretFile: '/s' }, "secretFile: stands beside 'secret'. Keep one of the two."],
-  ['an unknown store', { ...MINIMAL, store: 'sqlite:./x.db' }, "store: unknown store scheme 'sqlite'. Known: memory."],
+  ['an unknown store', { ...MINIMAL, store: 'redis:x' }, "store: unknown store scheme 'redis'. Known: memory, sqlite."],
+  [
+    'a sqlite store without a path',
+    { ...MINIMAL, store: 'sqlite:' },
+    "store: must be 'sqlite:PATH', as in 'sqlite:./data/xmq.db', but is 'sqlite:'.",
+  ],
   [
     'a misspelt store',
     { ...MINIMAL, store: 'memroy:' },
-    "store: unknown store scheme 'memroy'; did you mean 'memory'? Known: memory.",
+    "store: unknown store scheme 'memroy'; did you mean 'memory'? Known: memory, sqlite.",
   ],
   [
     'a memory store with a path',
