@@ -34,6 +34,8 @@ import {
   type StanzaErrorCondition,
   type SubCommand,
   stanza as buildStanza,
+  WRITE_STANZA_BYTES_MAX,
+  wireLength,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
@@ -52,6 +54,8 @@ import { expiryOf, Subscriptions } from './subscriptions.ts'
 
 /** Ids are echoed in answers: a longer one is no id but an attack on the component stream's stanza limit. */
 const ID_LENGTH_MAX = 1024
+/** So long an id is still echoed once, in the refusal of it. */
+const ID_ECHO_BYTES_MAX = WRITE_STANZA_BYTES_MAX - 4096
 
 /** A message came back with one of these: nobody is there. */
 const GONE: ReadonlySet<StanzaErrorCondition> = new Set<StanzaErrorCondition>([
@@ -198,11 +202,21 @@ class QueueCore implements Core {
     const place = this.#queues.resolve(to)
     if (place === undefined) return drop(`a ${stanza.name} to a domain that is not ours`)
     const id = stanza.attrs.get('id')
-    if (id !== undefined && id.length > ID_LENGTH_MAX)
-      return drop(`a ${stanza.name} with an id of ${id.length} characters`)
     if (stanza.name === 'iq' && id === undefined) return drop('an iq without an id')
+    if (id !== undefined && id.length > ID_LENGTH_MAX) return this.#refuseLongId(step, place, stanza, id)
     // Spelled out: spreading `place` makes an object that V8 reads slowly, and costs three times the rest of the core.
     return { domain: place.domain, queue: place.queue, address: place.address, stanza, sender }
+  }
+
+  /** An answer echoes the id: as long as it fits a stanza, whoever waits is told. */
+  #refuseLongId(step: Step, place: Place, stanza: XmlElement, id: string): undefined {
+    if (stanza.name === 'presence' || !mayBeAnswered(stanza) || wireLength(id) > ID_ECHO_BYTES_MAX) {
+      step.ignore(place.address, stanza, `a ${stanza.name} with too long an id`)
+      return undefined
+    }
+    const text = `Attribute 'id' has ${id.length} characters; at most ${ID_LENGTH_MAX} are allowed.`
+    step.refuse(place.domain, place.address, stanza, new XmqError('bad-request', text))
+    return undefined
   }
 
   #handleMessage(step: Step, arrival: Arrival): void {

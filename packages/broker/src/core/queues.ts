@@ -4,7 +4,7 @@ import { createAccess } from './access.ts'
 import type { CoreRules, QueueRules } from './port.ts'
 import type { Domain, Queue } from './records.ts'
 
-/** What an address stands for. `queue` is `undefined` when its domain is ours and no queue has that name. */
+/** What an address stands for. `queue` is `undefined` when its domain is ours and neither it nor its domain is a queue. */
 export interface Place {
   readonly domain: Domain
   readonly queue: Queue | undefined
@@ -33,7 +33,9 @@ export class Queues {
     const queue = this.#byAddress.get(address)
     if (queue !== undefined) return { domain: queue.domain, queue, address }
     const domain = this.domains.get(domainOf(address))
-    return domain && { domain, queue: undefined, address }
+    // mod_xmq ignores the node: what is addressed to one of a domain that is itself a queue is meant for that.
+    const wide = domain && this.#byAddress.get(domain.name)
+    return domain && { domain, queue: wide, address: wide?.address ?? address }
   }
 
   #add(rules: QueueRules): void {

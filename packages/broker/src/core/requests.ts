@@ -194,8 +194,11 @@ export class Requests {
     const { queue } = request
     step.emit({ name: 'bounced', queue: queue.address, consumer: worker.jid, condition })
     this.#detach(request)
+    // `service-unavailable` is also what a live client answers to an IQ that it does not know (RFC 6120 8.4): a ping decides.
     const consumer = worker.consumers.get(queue)
-    if (consumer !== undefined) this.#subscriptions.endConsumer(step, consumer, 'bounced')
+    if (consumer !== undefined && condition !== 'service-unavailable') {
+      this.#subscriptions.endConsumer(step, consumer, 'bounced')
+    }
     this.#sessions.doubt(step, worker.jid, queue.domain, 'bounce', queue)
     this.#sessions.release(worker)
     if (!this.#dispatch(step, request)) this.#fail(step, request, 'no-recipients', 'No recipients found')

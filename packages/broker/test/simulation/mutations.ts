@@ -119,10 +119,16 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: 'if (BOUNCES.has(condition)) {',
   },
   {
-    breaks: "a bounce does not end the consumer's subscriptions",
+    breaks: 'a bounce does not end the consumer’s subscriptions',
     file: 'requests.ts',
-    find: "if (consumer !== undefined) this.#subscriptions.endConsumer(step, consumer, 'bounced')",
-    replace: 'void consumer',
+    find: "if (consumer !== undefined && condition !== 'service-unavailable') {",
+    replace: 'if (false as boolean && consumer !== undefined) {',
+  },
+  {
+    breaks: 'an answer that a live client gives ends its subscriptions',
+    file: 'requests.ts',
+    find: "if (consumer !== undefined && condition !== 'service-unavailable') {",
+    replace: 'if (consumer !== undefined) {',
   },
   {
     breaks: 'an answered request keeps its timeout',

@@ -564,6 +564,13 @@ export class Oracle {
     }
     const bounced = events.find((event) => event.name === 'bounced')
     if (bounced === undefined || hasFailure(stanza) || !BOUNCES.has(bounced.condition)) return
+    // To an IQ a live client that does not know it answers service-unavailable too: that ends nothing.
+    if (stanza.name === 'iq' && bounced.condition === 'service-unavailable') {
+      const ended = events.find((event) => event.name === 'unsubscribed' && event.reason === 'bounced')
+      if (ended !== undefined)
+        throw new Violation(`${bounced.consumer} was dropped for an answer that a live client gives`)
+      return
+    }
     const kept = this.#subscriptions.find((held) => held.jid === bounced.consumer && held.queue === bounced.queue)
     if (kept !== undefined) throw new Violation(`${kept.jid} bounced, but is still subscribed to '${kept.topic}'`)
   }
