@@ -48,6 +48,8 @@ export interface BrokerLimits {
   readonly subscriptionsMax: number
   /** Most requests open at once in all. @default 10000 */
   readonly openRequestsMax: number
+  /** Most requests of one account open at once. @default 1000 */
+  readonly openRequestsPerJidMax: number
   /** Milliseconds between two pings of a consumer that sends no presence. @default 60000 */
   readonly pingIntervalMs: number
   /** Milliseconds that a consumer has to answer a ping. @default 10000 */
@@ -107,7 +109,13 @@ const QUEUES_MAX = 1000
 
 const TOP_KEYS = ['server', 'secret', 'secretFile', 'store', 'http', 'log', 'limits', 'queues'] as const
 const LOG_KEYS = ['level', 'format'] as const
-const LIMIT_KEYS = ['maxSubscriptions', 'maxOpenRequests', 'pingInterval', 'pingTimeout'] as const
+const LIMIT_KEYS = [
+  'maxSubscriptions',
+  'maxOpenRequests',
+  'maxOpenRequestsPerJid',
+  'pingInterval',
+  'pingTimeout',
+] as const
 const QUEUE_KEYS = [
   'type',
   'publish',
@@ -309,6 +317,7 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
   return Object.freeze({
     subscriptionsMax: count('maxSubscriptions', 100_000, 10_000_000),
     openRequestsMax: count('maxOpenRequests', 10_000, 1_000_000),
+    openRequestsPerJidMax: count('maxOpenRequestsPerJid', 1_000, 1_000_000),
     pingIntervalMs: duration('pingInterval', 60 * SECOND_MS, HOUR_MS),
     pingTimeoutMs: duration('pingTimeout', 10 * SECOND_MS, HOUR_MS),
   })
@@ -424,6 +433,7 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
     limits: {
       maxSubscriptions: config.limits.subscriptionsMax,
       maxOpenRequests: config.limits.openRequestsMax,
+      maxOpenRequestsPerJid: config.limits.openRequestsPerJidMax,
       pingInterval: formatDuration(config.limits.pingIntervalMs),
       pingTimeout: formatDuration(config.limits.pingTimeoutMs),
     },

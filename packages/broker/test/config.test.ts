@@ -31,7 +31,13 @@ describe('what is left out', () => {
       store: { scheme: 'memory' },
       http: undefined,
       log: { level: 'info', format: 'auto' },
-      limits: { subscriptionsMax: 100_000, openRequestsMax: 10_000, pingIntervalMs: 60_000, pingTimeoutMs: 10_000 },
+      limits: {
+        subscriptionsMax: 100_000,
+        openRequestsMax: 10_000,
+        openRequestsPerJidMax: 1_000,
+        pingIntervalMs: 60_000,
+        pingTimeoutMs: 10_000,
+      },
     })
     expect(config.queues).toEqual([
       {

@@ -44,6 +44,8 @@ export interface CoreRules {
   readonly subscriptionsMax: number
   /** Most requests open at once in all. */
   readonly openRequestsMax: number
+  /** Most requests of one bare JID open at once: nobody uses up what others need. */
+  readonly openRequestsPerJidMax: number
   /** Milliseconds that a consumer has to answer a ping before its session counts as ended. */
   readonly pingTimeoutMs: number
   /** Milliseconds between two pings of a consumer that sent no presence. */

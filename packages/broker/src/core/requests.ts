@@ -23,7 +23,8 @@
  *    that session's `requests`, and has its timeout set.
  * 2. An answer counts only from the full JID asked, to the queue, under the hop's random id.
  * 3. A worker gets a request once. After a session's end or a timeout no other worker is tried: the work may be done.
- * 4. Two requests with one id of one requester are two requests: ids are the requester's business.
+ * 4. `openByBare` counts what `open` holds, by requester.
+ * 5. Two requests with one id of one requester are two requests: ids are the requester's business.
  */
 import {
   bareOf,
@@ -74,6 +75,8 @@ export class Requests {
   readonly #subscriptions: Subscriptions
   readonly #sessions: Sessions
   readonly #open: Map<string, OpenRequest> = new Map()
+  /** How many of them each requester's bare JID has. */
+  readonly #openByBare: Map<string, number> = new Map()
 
   constructor(options: RequestsOptions) {
     this.#rules = options.rules
@@ -100,6 +103,15 @@ export class Requests {
       throw new XmqError('too-large', `The request is larger than the ${payloadBytesMax} bytes that this queue takes.`)
     }
     const children = forwardedChildren(iq, xmq)
+    const requester = bareOf(iq.attrs.get('from') ?? '')
+    const own = this.#openByBare.get(requester) ?? 0
+    if (own >= this.#rules.openRequestsPerJidMax) {
+      throw new XmqError(
+        'limit-reached',
+        `${requester} has ${own} requests open; at most ${this.#rules.openRequestsPerJidMax} are allowed ` +
+          '(limits.maxOpenRequestsPerJid). Wait for answers before asking more.',
+      )
+    }
     if (this.#open.size >= this.#rules.openRequestsMax) {
       throw new XmqError(
         'limit-reached',
@@ -109,6 +121,7 @@ export class Requests {
     }
     const request = new OpenRequest(queue, topic, iq, children, step.now)
     if (!this.#dispatch(step, request)) throw new XmqError('no-recipients', 'No recipients found')
+    this.#openByBare.set(requester, own + 1)
     this.#deadlines.set(request.timeout, step.now + requestTimeoutMs)
   }
 
@@ -209,9 +222,13 @@ export class Requests {
   }
 
   #close(step: Step, request: OpenRequest, stanza: XmlElement, outcome: 'result' | 'error' | XmqErrorCode): void {
-    const { queue, topic, worker } = request
+    const { queue, topic, worker, original } = request
     this.#detach(request)
     this.#deadlines.clear(request.timeout)
+    const requester = bareOf(original.attrs.get('from') ?? '')
+    const others = (this.#openByBare.get(requester) ?? 0) - 1
+    if (others > 0) this.#openByBare.set(requester, others)
+    else this.#openByBare.delete(requester)
     if (worker !== undefined) this.#sessions.release(worker)
     if (queue.domain.isDown) queue.domain.held.push(stanza)
     else step.send(queue.domain, stanza)

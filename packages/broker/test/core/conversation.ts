@@ -41,6 +41,7 @@ export function coreRules(changes: Partial<CoreRules> = {}): CoreRules {
     domains: ['any.localhost', 'all.localhost', 'xmq.localhost'],
     subscriptionsMax: 100_000,
     openRequestsMax: 1000,
+    openRequestsPerJidMax: 1000,
     pingTimeoutMs: 10_000,
     pingIntervalMs: 60_000,
     software: { name: 'XMQ', version: '0.1.0' },

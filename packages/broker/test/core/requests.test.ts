@@ -319,6 +319,16 @@ describe('without an answer', () => {
     expect(c.named('requested')).toEqual([])
   })
 
+  test('one account cannot use up what others need', () => {
+    const c = new Conversation(coreRules({ openRequestsPerJidMax: 1 })).sub(A, 't').request('t')
+    expect(c.request('t', { id: 'q2', from: 'shop@localhost/2' }).named('refused')).toMatchObject([
+      { code: 'limit-reached', text: expect.stringContaining('maxOpenRequestsPerJid') },
+    ])
+    expect(c.request('t', { id: 'q3', from: 'other@localhost/1' }).named('requested')).toHaveLength(1)
+    c.receive(result(hop(c), A)).wait(30_000)
+    expect(c.request('t', { id: 'q4' }).named('requested')).toHaveLength(1)
+  })
+
   test('a stopping broker leaves nobody waiting', () => {
     const c = asked(A).input({ type: 'shutdown' })
     expect(c.named('answered')).toMatchObject([{ outcome: 'timeout' }])

@@ -143,6 +143,18 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: 'step.now + requestTimeoutMs / 2)',
   },
   {
+    breaks: 'one more open request of an account than its cap is taken',
+    file: 'requests.ts',
+    find: 'if (own >= this.#rules.openRequestsPerJidMax) {',
+    replace: 'if (own > this.#rules.openRequestsPerJidMax) {',
+  },
+  {
+    breaks: 'an answered request still counts for its account',
+    file: 'requests.ts',
+    find: 'if (others > 0) this.#openByBare.set(requester, others)',
+    replace: 'if (others >= 0) this.#openByBare.set(requester, others + 1)',
+  },
+  {
     breaks: 'one more open request than the cap is taken',
     file: 'requests.ts',
     find: 'if (this.#open.size >= this.#rules.openRequestsMax) {',

@@ -35,6 +35,7 @@ const RULES: CoreRules = {
   ],
   subscriptionsMax: 24,
   openRequestsMax: 12,
+  openRequestsPerJidMax: 12,
   pingTimeoutMs: 5_000,
   pingIntervalMs: 20_000,
   software: { name: 'XMQ', version: '0.0.0' },
@@ -78,6 +79,7 @@ const QUEUES = [...RULES.queues.map((rules) => rules.address), 'jobs.localhost',
 interface Mood {
   readonly subscriptionsMax: number
   readonly openRequestsMax: number
+  readonly openRequestsPerJidMax: number
   /** Every worker refuses what it is asked, and stays. */
   readonly refusing: boolean
 }
@@ -144,6 +146,7 @@ class World {
     this.#mood = {
       subscriptionsMax: this.#random.pick([3, 24, 24, 24]),
       openRequestsMax: this.#random.pick([1, 12, 12, 12]),
+      openRequestsPerJidMax: this.#random.pick([1, 12, 12]),
       refusing: this.#random.chance(0.2),
     }
     const rules = { ...RULES, ...this.#mood }
