@@ -95,7 +95,8 @@ class WorkerChannel implements EngineChannel {
   }
 
   #start(): Worker {
-    const worker = new Worker(this.#url)
+    // Flags of the process (loaders, conditions) are for its sources; the thread runs what is built.
+    const worker = new Worker(this.#url, { execArgv: [] })
     this.#worker = worker
     worker.on('message', (message: FromWorker) => {
       const waiting = this.#waiting

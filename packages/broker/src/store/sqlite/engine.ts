@@ -258,7 +258,7 @@ export class Engine {
     try {
       if (this.#isStale) tallies.load()
       this.#isStale = false
-      db.exec('BEGIN IMMEDIATE')
+      db.exec('BEGIN')
       const hasMore = this.#hasMore && file.operations.removeLost(this.#now)
       const answers = requests.map((request) => this.#answer(file, request))
       tallies.flush()

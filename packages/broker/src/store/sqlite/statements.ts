@@ -119,7 +119,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   firstOfChain: `SELECT ${ENTRY} FROM entries WHERE line = ? AND topic = ? AND key = ? AND ord > 0 AND state < 5 ORDER BY ord LIMIT 1`,
   offerEntry: 'UPDATE entries SET state = 1 WHERE line = ? AND seq = ?',
   listClaimable: `SELECT ${ENTRY} FROM entries WHERE line = ? AND lane = ? AND rank > ? AND state = 1 ORDER BY rank LIMIT ?`,
-  listDroppable: `SELECT ${ENTRY} FROM entries WHERE line = ? AND is_droppable = 1 AND state < 3 ORDER BY seq LIMIT ?`,
+  listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 3 ORDER BY seq LIMIT ?`,
   listUndroppable: `SELECT ${ENTRY} FROM entries WHERE line = ? AND is_droppable = 0 AND state < 3 ORDER BY seq LIMIT ?`,
   listDue: `SELECT ${ENTRY} FROM entries WHERE state = 3 AND at <= ? ORDER BY at LIMIT ?`,
   nextDue: 'SELECT at FROM entries WHERE state = 3 AND at > ? ORDER BY at LIMIT 1',

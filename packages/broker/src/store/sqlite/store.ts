@@ -80,6 +80,7 @@ class SqliteStoreFront implements SqliteStore {
   #waiting: Waiting[] = []
   #waitingBytes = 0
   #state: 'new' | 'opening' | 'open' | 'closed' = 'new'
+  #isClosing = false
   #isBusy = false
   #isPumpDue = false
   #hasMore = false
@@ -175,7 +176,7 @@ class SqliteStoreFront implements SqliteStore {
   }
 
   async probe(): Promise<XmqError | undefined> {
-    if (this.#state === 'closed') return closedError()
+    if (this.#isClosing || this.#state === 'closed') return closedError()
     // A commit that worked says enough; one that failed may work by now.
     if (this.#failure === undefined) return undefined
     const answer = await this.#ask({ type: 'probe' })
@@ -194,14 +195,17 @@ class SqliteStoreFront implements SqliteStore {
   }
 
   async #end(): Promise<void> {
+    const wasNew = this.#state === 'new'
+    this.#isClosing = true
+    if (wasNew) this.#state = 'closed'
     await this.#opened?.catch(() => undefined)
     const isOpen = this.#state === 'open'
-    this.#state = 'closed'
     if (isOpen && (this.#isBusy || this.#waiting.length > 0)) {
       await new Promise<void>((resolve) => {
         this.#onIdle = resolve
       })
     }
+    this.#state = 'closed'
     this.#refuseWaiting()
     if (isOpen) await this.#channel.close()
   }
@@ -211,7 +215,7 @@ class SqliteStoreFront implements SqliteStore {
   }
 
   #ask(request: EngineRequest, bytes = 0, ops = 1): Promise<EngineAnswer> {
-    if (this.#state === 'closed') return Promise.resolve({ type: 'failed', failure: closedError() })
+    if (this.#isClosing || this.#state === 'closed') return Promise.resolve({ type: 'failed', failure: closedError() })
     return new Promise((resolve) => {
       this.#waiting.push({ request, bytes, ops, resolve })
       this.#waitingBytes += bytes

@@ -16,7 +16,6 @@ function run(message: ToWorker): BatchAnswer | undefined {
       return engine?.run(message.requests)
     default:
       engine?.close()
-      port?.close()
       return undefined
   }
 }
@@ -30,4 +29,6 @@ port?.on('message', (message: ToWorker) => {
     answer = { type: 'failed', failure: { code, message: why } }
   }
   port.postMessage(answer)
+  // Nothing keeps the thread alive then.
+  if (message.type === 'close') port.close()
 })
