@@ -89,7 +89,7 @@ class RunningBroker implements Broker {
     const domains = domainsOf(config)
     this.#config = config
     this.#log = options.log ?? silentLogger
-    this.#eventLog = createEventLog(this.#log)
+    this.#eventLog = createEventLog(this.#log, { queues: config.queues.map((queue) => queue.address) })
     this.#linkLog = new LinkLog(this.#log, config.server)
     this.#drainMs = options.drainMs ?? DRAIN_MS
     this.#neverUp = new Set(domains)
@@ -187,7 +187,7 @@ class RunningBroker implements Broker {
     if (this.#state === 'stopping' || this.#state === 'stopped')
       problems.push({ what: 'broker', why: 'It is stopping.' })
     for (const { domain, status } of this.#links.values()) {
-      if (status.state !== 'up') problems.push({ what: `link ${domain}`, why: linkTrouble(status) })
+      if (status.state !== 'up') problems.push({ what: `link ${domain}`, ...linkTrouble(status) })
     }
     const storeError = await this.#store.probe()
     if (storeError !== undefined) problems.push({ what: 'store', why: storeError.message })
