@@ -117,8 +117,12 @@ describe('pub', () => {
       '300ms',
     ])
     expect([noServer.code, noServer.err]).toEqual([6, expect.stringContaining('xmpp://127.0.0.1:1')])
-    const noQueue = await cli(['pub', 'nowhere.localhost', 't', 'x', '--timeout', '2s'])
-    expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
+    for (const argv of [['pub'], ['request']]) {
+      const noQueue = await cli([...argv, 'nowhere.localhost', 't', 'x', '--timeout', '1s'])
+      expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
+    }
+    const sub = await cli(['sub', 'nowhere.localhost', 't', '--timeout', '1s'])
+    expect([sub.code, sub.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
   })
 
   const WRONG: readonly [name: string, argv: readonly string[], options: FakeIoOptions, text: string][] = [

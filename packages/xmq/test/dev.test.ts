@@ -99,7 +99,7 @@ describe('dev', () => {
     onTestFinished(() => other.stop())
     const cwd = temporaryFolder(onTestFinished)
     const { code, err } = await run(['dev', '--port', String(other.port), '--websocket-port', 'off'], { cwd })
-    expect([code, err]).toEqual([1, expect.stringContaining('--port 0')])
+    expect([code, err]).toEqual([7, expect.stringContaining('--port 0')])
   })
 
   const WRONG: readonly [flags: readonly string[], text: string][] = [

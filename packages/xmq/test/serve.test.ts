@@ -170,14 +170,14 @@ describe('serve', () => {
     expect(await ended).toBe(0)
   })
 
-  it('ends with a failure and the reason when the HTTP address is taken', async () => {
+  it('ends with 2 and the reason when the HTTP address is taken', async () => {
     const { server, cwd, env } = await setUp()
     const io = fakeIo({ cwd, env: { ...env, XMQ_HTTP: `127.0.0.1:${server.port}` } })
     expect(await main(['serve'], io)).toBe(2)
     expect(io.err).toContain('something else listens there')
   })
 
-  it('ends with a failure and the reason when a second broker is there', async () => {
+  it('ends with 7 and the reason when a second broker is there', async () => {
     const server = await startEmbeddedServer({ websocketPort: false, componentConflict: 'share' })
     onTestFinished(() => server.stop())
     const cwd = folderWith({ 'xmq.config.yaml': YAML })
@@ -186,7 +186,7 @@ describe('serve', () => {
     const firstEnded = main(['serve'], first)
     await first.until('"message":"serving"')
     const second = fakeIo({ cwd, env })
-    expect(await main(['serve'], second)).toBe(1)
+    expect(await main(['serve'], second)).toBe(7)
     expect(second.err.match(/Another broker already serves/g)).toHaveLength(1)
     first.stop()
     expect(await firstEnded).toBe(0)
