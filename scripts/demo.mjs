@@ -126,7 +126,7 @@ function invite({ service, websocket, domain, queues }) {
     [
       bold('Connect to it'),
       `  service   ${cyan(service)}${websocket === undefined ? '' : `, in browsers ${cyan(websocket)}`}`,
-      `  accounts  any name@${domain}, made at its first login; simplest with its name as its password`,
+      `  accounts  any name@${domain}, made at its first login, with any password`,
       ...queues.map(
         ({ address, type }, index) =>
           `  ${index === 0 ? 'queues   ' : '         '} ${cyan(address)}  ${type}: ${what[type]}`,

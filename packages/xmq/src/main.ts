@@ -120,7 +120,8 @@ Examples:
       'after',
       `
 A queue's type is 'any' (one subscriber gets each message) or 'all' (every one does). A name without a dot gets the domain.
-Accounts are made at their first login. Not for production: no TLS, and messages are kept in memory.
+Accounts are made at their first login, with any password where the client is xmq or the SDK; for one that knows only SCRAM it is
+the account's name or 'secret'. Not for production: no TLS, and messages are kept in memory.
 
 Examples:
   $ xmq dev
