@@ -1,5 +1,5 @@
 /** The deduplication records of the sqlite store; operations.ts "Deduplication" has the rules. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { PublishOp, StoreResult } from '../operations.ts'
 import type { MessageHead } from './row.ts'
 import type { Statements } from './statements.ts'
@@ -9,9 +9,20 @@ import type { QueueTally, Tallies } from './tallies.ts'
 const SWEEP_MAX = 8
 
 // 128 bits: one who makes two of his own ids collide deduplicates his own messages.
-const digest = (text: string) => createHash('sha256').update(text).digest().subarray(0, 16)
+const digest = (text: string) => hash('sha256', text, 'buffer').subarray(0, 16)
 const keyOf = ({ sender, id }: { readonly sender: string; readonly id?: string | undefined }) =>
   digest(`${sender}\0${id}`)
+
+const payloadOf = (op: PublishOp) => digest(`${op.topic}\0${op.body}`)
+
+/** What {@link Dedupe.find} found. */
+export interface Found {
+  readonly key: Buffer
+  /** The seq of a record that has ended but was not swept yet. */
+  readonly endedSeq: number | undefined
+  /** Of a record that holds. */
+  readonly answer: StoreResult | undefined
+}
 
 export class Dedupe {
   readonly #statements: Statements
@@ -22,26 +33,25 @@ export class Dedupe {
     this.#tallies = tallies
   }
 
-  /** What became of an earlier publish with this id. */
-  find(queue: QueueTally, op: PublishOp, now: number): StoreResult | undefined {
-    const found = this.#statements.findDedupe.get([queue.id, keyOf(op)])
-    if (found === undefined) return undefined
-    const [seq, hash, until] = found as [number, Buffer, number]
-    if (until <= now && !this.#hasMessage(seq)) return undefined
-    return hash.equals(digest(`${op.topic}\0${op.body}`)) ? { status: 'duplicate', seq } : { status: 'conflict' }
+  /** Looks for an earlier publish with this id. */
+  find(queue: QueueTally, op: PublishOp, now: number): Found {
+    const key = keyOf(op)
+    const found = this.#statements.findDedupe.get([queue.id, key])
+    if (found === undefined) return { key, endedSeq: undefined, answer: undefined }
+    const [seq, payload, until] = found as [number, Buffer, number]
+    if (until <= now && !this.#hasMessage(seq)) return { key, endedSeq: seq, answer: undefined }
+    const isSame = payload.equals(payloadOf(op))
+    return { key, endedSeq: undefined, answer: isSame ? { status: 'duplicate', seq } : { status: 'conflict' } }
   }
 
-  /** Remembers a publish that {@link find} does not know. */
-  add(queue: QueueTally, op: PublishOp, seq: number, hasMessage: boolean, now: number): void {
-    const key = keyOf(op)
+  /** Remembers a publish that {@link find} found no answer for, in the same operation. */
+  add(queue: QueueTally, op: PublishOp, { key, endedSeq }: Found, seq: number, hasMessage: boolean, now: number): void {
+    if (endedSeq !== undefined) this.#remove(queue, key, endedSeq)
     this.#sweep(queue, now)
     const until = now + op.dedupeMs
     const isEnding = until > now
-    const ended = this.#statements.findDedupe.get([queue.id, key]) // and was not swept yet
-    if (ended !== undefined) this.#remove(queue, key, Number(ended[0]))
     if (isEnding || hasMessage) {
-      const hash = digest(`${op.topic}\0${op.body}`)
-      this.#statements.addDedupe.run([queue.id, key, seq, hash, until, isEnding ? 1 : 0])
+      this.#statements.addDedupe.run([queue.id, key, seq, payloadOf(op), until, isEnding ? 1 : 0])
     }
     if (isEnding) {
       this.#tallies.setEndings(queue, queue.endings + 1)

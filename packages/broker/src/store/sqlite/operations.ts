@@ -164,7 +164,7 @@ export class Operations {
     const now = this.#now
     const queue = this.#tallies.queueToWrite(op.queue, now)
     const earlier = op.id === undefined ? undefined : this.#dedupe.find(queue, op, now)
-    if (earlier !== undefined) return earlier
+    if (earlier?.answer !== undefined) return earlier.answer
     const bytes = bytesOf(op)
     const places: { readonly line: LineTally; readonly isDroppable: boolean }[] = []
     const drops: Row[] = []
@@ -183,7 +183,7 @@ export class Operations {
     for (const { line, isDroppable } of places) {
       this.#addEntry(op, { seq, line, bytes, isDroppable, isShared: places.length > 1 })
     }
-    if (op.id !== undefined) this.#dedupe.add(queue, op, seq, places.length > 0, now)
+    if (earlier !== undefined) this.#dedupe.add(queue, op, earlier, seq, places.length > 0, now)
     return { status: 'ok', type: 'publish', seq, entries: places.length, dropped }
   }
 

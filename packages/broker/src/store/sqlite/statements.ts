@@ -132,7 +132,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   listOfState: `SELECT ${ENTRY} FROM entries INDEXED BY entries_rest WHERE line = ? AND state = ? AND state > 2 AND seq > ? ORDER BY seq LIMIT ?`,
 
   findDedupe: 'SELECT seq, hash, until FROM dedupe WHERE queue = ? AND key = ?',
-  addDedupe: 'INSERT OR REPLACE INTO dedupe (queue, key, seq, hash, until, ending) VALUES (?, ?, ?, ?, ?, ?)',
+  addDedupe: 'INSERT INTO dedupe (queue, key, seq, hash, until, ending) VALUES (?, ?, ?, ?, ?, ?)',
   firstEnding: 'SELECT key, seq, until FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1',
   keepDedupe: 'UPDATE dedupe SET ending = 0 WHERE queue = ? AND key = ?',
   removeDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ?',
