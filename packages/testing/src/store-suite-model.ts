@@ -97,10 +97,10 @@ export interface OpenedStore {
 }
 
 /** An `any` queue and an `all` queue. */
-export const QUEUES = ['jobs.localhost', 'news.localhost'] as const
-export const TOPICS = ['a', 'a.b', 'é'] as const
+const QUEUES = ['jobs.localhost', 'news.localhost'] as const
+const TOPICS = ['a', 'a.b', 'é'] as const
 /** Of the `all` queue. */
-export const SUBSCRIPTIONS = ['ann@localhost/one', 'bob@localhost/two', 'bob@localhost/three'] as const
+const SUBSCRIPTIONS = ['ann@localhost/one', 'bob@localhost/two', 'bob@localhost/three'] as const
 const SENDERS = ['shop@localhost', 'till@localhost'] as const
 const HOLDERS = ['w1@localhost', 'w2@localhost'] as const
 const BODIES = ['', 'x'.repeat(50), 'ü€😀'] as const
