@@ -40,7 +40,7 @@ import type { QueueRules } from './core/port.ts'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './log.ts'
 import { STORE_SCHEMES, type StoreConfig } from './store/port.ts'
 
-export type { HostPort } from './config-values.ts'
+export { configProblemsOf, type ConfigProblem, type HostPort } from './config-values.ts'
 
 /** Bounds of the whole broker. */
 export interface BrokerLimits {
@@ -154,7 +154,7 @@ export function parseConfig(raw: unknown, options: ParseConfigOptions = {}): Bro
   const http = top.get('http') === undefined ? undefined : readHttp(top.get('http'), problems)
   const log = readLog(top.get('log'), problems)
   const limits = readLimits(top.get('limits'), problems)
-  const queues = readQueues(top.get('queues'), problems)
+  const queues = readQueues(top.get('queues'), problems, warn)
   problems.throwIfAny()
   if (server !== undefined && !isLoopback(server.host)) {
     warn(
@@ -247,6 +247,7 @@ function readSecret(
     )
     return undefined
   }
+  if (secret.trim() !== secret) warn(`${path}: begins or ends with a blank. Take it out, unless the server has it too.`)
   return secret
 }
 
@@ -323,7 +324,7 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
   })
 }
 
-function readQueues(value: unknown, problems: Problems): readonly QueueRules[] {
+function readQueues(value: unknown, problems: Problems, warn: (text: string) => void): readonly QueueRules[] {
   if (value === undefined || value === null) {
     problems.add('queues', "is missing. Name at least one, such as 'queue1.localhost: { type: any }'.")
     return []
@@ -339,7 +340,11 @@ function readQueues(value: unknown, problems: Problems): readonly QueueRules[] {
     const address = readBareAddress(name, path, problems)
     if (address === undefined) continue
     if (queues.has(address)) problems.add(path, `is there twice: case does not tell addresses apart.`)
-    queues.set(address, readQueue(address, entry, path, problems))
+    const rules = readQueue(address, entry, path, problems)
+    queues.set(address, rules)
+    for (const key of ['publish', 'consume'] as const) {
+      if (rules[key].length === 0) warn(`${path}.${key}: is empty, so nobody may. Leave it out for the parent domain.`)
+    }
   }
   return Object.freeze([...queues.values()])
 }
@@ -350,13 +355,12 @@ function readQueue(address: string, value: unknown, path: string, problems: Prob
   const type = readChoice(section.get('type'), at('type'), ['any', 'all'] as const, problems)
   const optional = <T>(key: string, read: (entry: unknown, where: string) => T | undefined, fallback: T): T =>
     section.has(key) ? (read(section.get(key), at(key)) ?? fallback) : fallback
-  const access = (key: 'publish' | 'consume') => {
-    if (section.has(key)) return readAccess(section.get(key), at(key), problems) ?? []
-    const parent = parentDomain(address)
-    if (parent !== undefined) return Object.freeze([parent])
-    problems.add(at(key), `is missing, and '${domainOf(address)}' has no parent domain to fall back on. Say who may.`)
-    return []
-  }
+  const parent = parentDomain(address)
+  if (parent === undefined && !(section.has('publish') && section.has('consume'))) problems.add(path, noParent(address))
+  const access = (key: 'publish' | 'consume') =>
+    section.has(key)
+      ? (readAccess(section.get(key), at(key), problems) ?? [])
+      : Object.freeze(parent === undefined ? [] : [parent])
   const count = (key: string, fallback: number) =>
     optional(key, (entry, where) => readCount(entry, where, 1, 10_000_000, problems), fallback)
   return Object.freeze({
@@ -389,6 +393,15 @@ function readQueue(address: string, value: unknown, path: string, problems: Prob
 }
 
 /** `localhost` for `queue1.localhost` and `orders@queue1.localhost`; mod_xmq served only its own host. */
+/** A queue's domain stands below the server's, whose accounts may use it unless told otherwise. */
+function noParent(address: string): string {
+  const better = address.includes('@') ? address.replace('@', '@xmq.') : `${address}.localhost`
+  return (
+    `'${domainOf(address)}' has no parent domain, which may publish and consume where nobody is named. Write ${better} ` +
+    "(below your server's domain), or say who may: publish, consume."
+  )
+}
+
 function parentDomain(address: string): string | undefined {
   const domain = domainOf(address)
   const dot = domain.indexOf('.')

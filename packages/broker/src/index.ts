@@ -18,11 +18,13 @@ export {
 } from './component.ts'
 export {
   COMPONENT_PORT_DEFAULT,
+  configProblemsOf,
   describeConfig,
   domainsOf,
   parseConfig,
   type BrokerConfig,
   type BrokerLimits,
+  type ConfigProblem,
   type ConfigOverride,
   type HostPort,
   type ParseConfigOptions,

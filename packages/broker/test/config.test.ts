@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import { XmqError } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
-import { describeConfig, domainsOf, parseConfig, type ParseConfigOptions } from '../src/config.ts'
+import { configProblemsOf, describeConfig, domainsOf, parseConfig, type ParseConfigOptions } from '../src/config.ts'
 
 const QUEUES = { 'queue1.localhost': { type: 'any' } }
 const MINIMAL = { server: 'xmpp://127.0.0.1:5347', secret: 's3cret', queues: QUEUES }
@@ -183,6 +183,25 @@ describe('the description', () => {
 })
 
 describe('warnings', () => {
+  const warningsOf = (raw: unknown) => {
+    const warnings: string[] = []
+    parseConfig(raw, { onWarning: (text) => warnings.push(text) })
+    return warnings
+  }
+
+  it('name a queue that nobody may use', () => {
+    expect(warningsOf(queue({ consume: [] }))).toEqual([
+      'queues.jobs.localhost.consume: is empty, so nobody may. Leave it out for the parent domain.',
+    ])
+    expect(warningsOf(queue({ publish: ['shop@localhost'] }))).toEqual([])
+  })
+
+  it('name a secret with a blank at its end, without the secret', () => {
+    expect(warningsOf({ ...MINIMAL, secret: 'hunter2 ' })).toEqual([
+      'secret: begins or ends with a blank. Take it out, unless the server has it too.',
+    ])
+  })
+
   it('name what other machines can reach', () => {
     const warnings: string[] = []
     parseConfig(
@@ -282,7 +301,7 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   [
     'a domain without a parent',
     queue({}, 'jobs'),
-    "queues.jobs.publish: is missing, and 'jobs' has no parent domain to fall back on. Say who may.",
+    "xmq.config.yaml: queues.jobs: 'jobs' has no parent domain, which may publish and consume where nobody is named. Write jobs.localhost",
   ],
   [
     'access that is no list',
@@ -312,7 +331,27 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   [
     'a size without a unit',
     queue({ maxPayload: '1000' }),
-    "maxPayload: must be a size with its unit, such as '512B', '200KiB' or '1MB', but is '1000'.",
+    "maxPayload: must be a size with its unit, such as '512B' or '200KiB', but is '1000'.",
+  ],
+  [
+    'a size with a unit that is none',
+    queue({ maxPayload: '1GiB' }),
+    "maxPayload: '1GiB' has the unit 'GiB', which is not known. Known: B, KB, MB, KiB, MiB.",
+  ],
+  [
+    'a duration with a unit that is none',
+    queue({ requestTimeout: '30sec' }),
+    "requestTimeout: '30sec' has the unit 'sec', which is not known. Known: ms, s, m, h, d.",
+  ],
+  [
+    'a node of a domain without a parent',
+    queue({}, 'jobs@localhost'),
+    "queues.jobs@localhost: 'localhost' has no parent domain, which may publish and consume where nobody is named. Write jobs@xmq.localhost",
+  ],
+  [
+    'a variable in an address',
+    queue({}, '${QUEUE}.localhost'),
+    "has a '${', and no variable is replaced in an address that is a key. Write the address.",
   ],
   [
     'a size over what is written',
@@ -370,4 +409,22 @@ describe('what is wrong', () => {
     for (let i = 0; i < 10_000; i++) deep = [deep]
     expect(problemOf({ ...MINIMAL, log: deep })).toContain('nests deeper than 8 levels')
   })
+})
+
+it('problems can be read one by one, each with its key or the flag that it came from', () => {
+  const overrides = [{ path: 'http', value: 'nonsense:port', source: '--http' }]
+  const thrown: unknown[] = []
+  try {
+    parseConfig({ ...MINIMAL, sevrer: 'x' }, { overrides, where: 'xmq.config.yaml' })
+  } catch (error) {
+    thrown.push(error)
+  }
+  const [error] = thrown as [XmqError]
+  expect(configProblemsOf(error)).toEqual([
+    { path: 'sevrer', text: expect.stringMatching(/^unknown key; did you mean 'server'/) },
+    { path: '--http', text: expect.stringMatching(/^must be an address/) },
+  ])
+  expect(error.message).toContain('xmq.config.yaml: sevrer: unknown key')
+  expect(error.message).toContain("\n  --http: must be an address such as '127.0.0.1:8090'")
+  expect(configProblemsOf(new XmqError('internal', 'x'))).toEqual([])
 })

@@ -96,7 +96,8 @@ Examples:
       'after',
       `${CONFIG_HELP}
 
-Exit codes: 0 it is valid, 2 it is not; every problem is named.
+Exit codes: 0 it is valid, 2 it is not; every problem is named. --output json prints an object with 'valid' and either 'rules' and
+'warnings' or 'problems', each with its path and text.
 
 Examples:
   $ xmq check-config

@@ -109,9 +109,21 @@ describe('check-config', () => {
   })
 
   it('tells a program of a problem as JSON', async () => {
-    const { code, err } = await check(['--output=json'], { cwd: folderWith({ 'xmq.config.yaml': 'x: 1' }) })
-    expect(code).toBe(2)
-    expect(JSON.parse(err)).toMatchObject({ error: { code: 'invalid-config', exit: 2 } })
+    const cwd = folderWith({ 'xmq.config.yaml': YAML.replace('type: any', 'typ: any'), 'no.yaml': 'server: [' })
+    const { code, out, err } = await check(['--output=json'], { cwd, env: { XMQ_SECRET: 's' } })
+    expect([code, err]).toEqual([2, ''])
+    expect(JSON.parse(out)).toEqual({
+      valid: false,
+      problems: [
+        { path: 'queues.queue1.localhost.typ', text: expect.stringContaining("did you mean 'type'?") },
+        { path: 'queues.queue1.localhost.type', text: expect.stringContaining('is missing') },
+      ],
+    })
+    const noYaml = await check(['--output=json', '--config', 'no.yaml'], { cwd })
+    expect([noYaml.code, JSON.parse(noYaml.out)]).toEqual([
+      2,
+      { valid: false, problems: [{ path: '', text: expect.stringContaining('no.yaml is not valid YAML') }] },
+    ])
   })
 
   it('says where it looked', async () => {
