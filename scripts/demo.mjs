@@ -12,7 +12,7 @@ const ORDERS = 4
 /** Ctrl-C comes from the terminal and, where npm's shell has become this process, from npm again: that is one signal. */
 const REPEATED_MS = 500
 
-const colours = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+const colours = process.stdout.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
 const paint = (code) => (text) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text)
 const bold = paint(1)
 const dim = paint(2)

@@ -85,11 +85,11 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
 }
 
 interface Teller {
-  tell(event: string, colour: Colour, text: string, details?: Details): void
+  readonly tell: (event: string, colour: Colour, text: string, details?: Details) => void
   /** The same trouble again is not news; programs get every attempt. */
-  tellTrouble(event: string, error: Error & { readonly code?: string }, details: Details): void
+  readonly tellTrouble: (event: string, error: Error & { readonly code?: string }, details: Details) => void
   /** Whether there was one. */
-  endTrouble(): boolean
+  readonly endTrouble: () => boolean
 }
 
 function createTeller(io: Io, format: OutputFormat): Teller {

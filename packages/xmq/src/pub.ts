@@ -84,7 +84,7 @@ interface Publishing {
   readonly isLines: boolean
   readonly bodies: Iterable<string> | AsyncIterable<string>
   readonly timeoutMs: number
-  tell(result: PubResult): void
+  readonly tell: (result: PubResult) => void
 }
 
 /**
