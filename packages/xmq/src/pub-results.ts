@@ -25,9 +25,12 @@ export interface PubResult {
   readonly error?: XmqError
 }
 
+/** What it needs of a client. */
+type PubClient = Pick<Client, 'queue' | 'on' | 'ping'>
+
 /** Follows what a client publishes. */
 export class PubResults {
-  readonly #client: Client
+  readonly #client: PubClient
   readonly #timeoutMs: number
   readonly #tell: (result: PubResult) => void
   readonly #pending = new Map<string, { readonly number: number; isWritten: boolean }>()
@@ -37,7 +40,7 @@ export class PubResults {
   #first: PubResult | undefined
   #unanswered: XmqError | undefined
 
-  constructor(client: Client, topic: string, timeoutMs: number, tell: (result: PubResult) => void) {
+  constructor(client: PubClient, topic: string, timeoutMs: number, tell: (result: PubResult) => void) {
     this.#client = client
     this.#timeoutMs = timeoutMs
     this.#tell = tell
