@@ -245,7 +245,15 @@ export function readCount(
 }
 
 const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KB: 1000, MB: 1_000_000, KiB: 1024, MiB: 1_048_576 }
+const SIZE_UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1000,
+  MB: 1_000_000,
+  GB: 1e9,
+  KiB: 1024,
+  MiB: 1_048_576,
+  GiB: 2 ** 30,
+}
 
 /** A duration such as `500ms`, `30s`, `10m`, `1h`, `1d`, in milliseconds, in [min, max]. */
 export function readDuration(

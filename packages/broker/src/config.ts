@@ -36,6 +36,7 @@ import {
   suggest,
   type HostPort,
 } from './config-values.ts'
+import { describeReliable, readReliable, RELIABLE_KEYS } from './config-reliable.ts'
 import type { QueueRules } from './core/port.ts'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './log.ts'
 import { STORE_SCHEMES, type StoreConfig } from './store/port.ts'
@@ -54,6 +55,8 @@ export interface BrokerLimits {
   readonly pingIntervalMs: number
   /** Milliseconds that a consumer has to answer a ping. @default 10000 */
   readonly pingTimeoutMs: number
+  /** Most bytes of messages that are on their way to the store; above it publishes are refused. @default 64 MiB */
+  readonly storingBytesMax: number
 }
 
 /** What a broker needs to know, checked, frozen, every default filled in. */
@@ -105,6 +108,7 @@ export const COMPONENT_PORT_DEFAULT = 5347
 const SECOND_MS = 1000
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
+const MIB = 1024 * 1024
 const QUEUES_MAX = 1000
 
 const TOP_KEYS = ['server', 'secret', 'secretFile', 'store', 'http', 'log', 'limits', 'queues'] as const
@@ -115,6 +119,7 @@ const LIMIT_KEYS = [
   'maxOpenRequestsPerJid',
   'pingInterval',
   'pingTimeout',
+  'maxStoringBytes',
 ] as const
 const QUEUE_KEYS = [
   'type',
@@ -127,7 +132,8 @@ const QUEUE_KEYS = [
   'maxPayload',
   'maxTopics',
   'maxSubscriptionsPerJid',
-] as const
+  ...RELIABLE_KEYS,
+]
 
 /** Secrets that stand in examples, compared in lower case. */
 const PLACEHOLDERS: ReadonlySet<string> = new Set(['change-me', 'changeme', 'change_me'])
@@ -154,7 +160,8 @@ export function parseConfig(raw: unknown, options: ParseConfigOptions = {}): Bro
   const http = top.get('http') === undefined ? undefined : readHttp(top.get('http'), problems)
   const log = readLog(top.get('log'), problems)
   const limits = readLimits(top.get('limits'), problems)
-  const queues = readQueues(top.get('queues'), problems, warn)
+  const isDurable = store !== undefined && store.scheme !== 'memory'
+  const queues = readQueues(top.get('queues'), isDurable, problems, warn)
   problems.throwIfAny()
   if (server !== undefined && !isLoopback(server.host)) {
     warn(
@@ -321,10 +328,19 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
     openRequestsPerJidMax: count('maxOpenRequestsPerJid', 1_000, 1_000_000),
     pingIntervalMs: duration('pingInterval', 60 * SECOND_MS, HOUR_MS),
     pingTimeoutMs: duration('pingTimeout', 10 * SECOND_MS, HOUR_MS),
+    storingBytesMax:
+      (section.has('maxStoringBytes')
+        ? readSize(section.get('maxStoringBytes'), 'limits.maxStoringBytes', 1024, 1024 * 64 * MIB, problems)
+        : undefined) ?? 64 * MIB,
   })
 }
 
-function readQueues(value: unknown, problems: Problems, warn: (text: string) => void): readonly QueueRules[] {
+function readQueues(
+  value: unknown,
+  isDurable: boolean,
+  problems: Problems,
+  warn: (text: string) => void,
+): readonly QueueRules[] {
   if (value === undefined || value === null) {
     problems.add('queues', "is missing. Name at least one, such as 'queue1.localhost: { type: any }'.")
     return []
@@ -340,7 +356,7 @@ function readQueues(value: unknown, problems: Problems, warn: (text: string) => 
     const address = readBareAddress(name, path, problems)
     if (address === undefined) continue
     if (queues.has(address)) problems.add(path, `is there twice: case does not tell addresses apart.`)
-    const rules = readQueue(address, entry, path, problems)
+    const rules = readQueue(address, entry, path, isDurable, problems)
     queues.set(address, rules)
     for (const key of ['publish', 'consume'] as const) {
       if (rules[key].length === 0) warn(`${path}.${key}: is empty, so nobody may. Leave it out for the parent domain.`)
@@ -349,7 +365,7 @@ function readQueues(value: unknown, problems: Problems, warn: (text: string) => 
   return Object.freeze([...queues.values()])
 }
 
-function readQueue(address: string, value: unknown, path: string, problems: Problems): QueueRules {
+function readQueue(address: string, value: unknown, path: string, isDurable: boolean, problems: Problems): QueueRules {
   const section = readSection(value ?? new Map(), path, QUEUE_KEYS, problems)
   const at = (key: string) => `${path}.${key}`
   const type = readChoice(section.get('type'), at('type'), ['any', 'all'] as const, problems)
@@ -389,6 +405,7 @@ function readQueue(address: string, value: unknown, path: string, problems: Prob
     ),
     topicsMax: count('maxTopics', 10_000),
     subscriptionsPerJidMax: count('maxSubscriptionsPerJid', 1000),
+    reliable: readReliable(section, path, isDurable, problems),
   })
 }
 
@@ -436,6 +453,7 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
       maxPayload: formatSize(queue.payloadBytesMax),
       maxTopics: queue.topicsMax,
       maxSubscriptionsPerJid: queue.subscriptionsPerJidMax,
+      ...describeReliable(queue.reliable),
     },
   ])
   return {
@@ -449,6 +467,7 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
       maxOpenRequestsPerJid: config.limits.openRequestsPerJidMax,
       pingInterval: formatDuration(config.limits.pingIntervalMs),
       pingTimeout: formatDuration(config.limits.pingTimeoutMs),
+      maxStoringBytes: formatSize(config.limits.storingBytesMax),
     },
     queues: Object.fromEntries(queues),
   }

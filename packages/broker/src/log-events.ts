@@ -128,10 +128,27 @@ function writeEvent(event: CoreEvent, log: Logger, count: Count, labelOf: (queue
       count(kind, 'warn', 'ignored', { queue, sender, what }, { queue: label, what: withoutChosen(what) })
       return
     }
+    case 'dead-lettered': {
+      const { queue, line, seq, reason } = event
+      count(`dead ${queue} ${reason}`, 'warn', 'dead letter', { queue, line, seq, reason }, { queue, reason })
+      return
+    }
+    case 'dropped': {
+      const { queue, what } = event
+      count(`dropped ${queue} ${what}`, 'warn', 'dropped', { queue, what, count: event.count }, { queue, what })
+      return
+    }
+    case 'store':
+      if (event.isAvailable) log.info('the store answers again', {})
+      else log.error('the store does not answer: publishes are refused', { text: event.text })
+      return
     case 'subscribed':
     case 'unsubscribed':
     case 'published':
     case 'requested':
+    case 'stored':
+    case 'delivered':
+    case 'settled':
     case 'answered': {
       if (!log.isEnabled('debug')) return
       const { name, ...fields } = event

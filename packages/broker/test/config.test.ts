@@ -2,6 +2,7 @@ import { inspect } from 'node:util'
 import { XmqError } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { configProblemsOf, describeConfig, domainsOf, parseConfig, type ParseConfigOptions } from '../src/config.ts'
+import { RELIABLE_DEFAULTS } from '../src/core/index.ts'
 
 const QUEUES = { 'queue1.localhost': { type: 'any' } }
 const MINIMAL = { server: 'xmpp://127.0.0.1:5347', secret: 's3cret', queues: QUEUES }
@@ -37,6 +38,7 @@ describe('what is left out', () => {
         openRequestsPerJidMax: 1_000,
         pingIntervalMs: 60_000,
         pingTimeoutMs: 10_000,
+        storingBytesMax: 67_108_864,
       },
     })
     expect(config.queues).toEqual([
@@ -52,6 +54,7 @@ describe('what is left out', () => {
         payloadBytesMax: 204_800,
         topicsMax: 10_000,
         subscriptionsPerJidMax: 1000,
+        reliable: RELIABLE_DEFAULTS,
       },
     ])
     expect(Object.isFrozen(config) && Object.isFrozen(config.queues[0]) && Object.isFrozen(config.limits)).toBe(true)
@@ -276,8 +279,8 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   ],
   [
     'a key of a feature that does not exist',
-    queue({ lease: '30s' }),
-    'queues.jobs.localhost.lease: unknown key. Known: type, publish',
+    queue({ mirror: 'b.localhost' }),
+    'queues.jobs.localhost.mirror: unknown key. Known: type, publish',
   ],
   ['no queues', { ...MINIMAL, queues: undefined }, 'queues: is missing. Name at least one'],
   ['empty queues', { ...MINIMAL, queues: {} }, 'queues: is empty. Name at least one'],

@@ -1,6 +1,7 @@
 /** The addresses that the broker answers for: its domains, and the queues in them. Fixed for the core's life. */
 import { bareOf, domainOf } from '@xmq/protocol'
 import { createAccess } from './access.ts'
+import { Line } from './lines.ts'
 import type { CoreRules, QueueRules } from './port.ts'
 import type { Domain, Queue } from './records.ts'
 
@@ -20,6 +21,16 @@ export class Queues {
   constructor(rules: CoreRules) {
     for (const name of rules.domains) this.#domain(name)
     for (const queue of rules.queues) this.#add(queue)
+  }
+
+  /** All queues. */
+  get all(): Iterable<Queue> {
+    return this.#byAddress.values()
+  }
+
+  /** The queue of that address. */
+  find(address: string): Queue | undefined {
+    return this.#byAddress.get(address)
   }
 
   /** What a stanza's `to` stands for, its resource aside (mod_xmq ignores it too); `undefined` outside our domains. */
@@ -46,10 +57,16 @@ export class Queues {
       rules,
       publish: createAccess(rules.publish),
       consume: createAccess(rules.consume),
+      admins: createAccess(rules.admins),
       topics: new Map(),
+      patterns: new Map(),
+      lines: new Map(),
+      isLoaded: false,
+      reliableConsumers: 0,
       consumers: new Map(),
       subscriptionsByBare: new Map(),
     }
+    if (rules.type === 'any') queue.lines.set('', new Line(queue, '', '', ''))
     domain.queues.push(queue)
     this.#byAddress.set(queue.address, queue)
   }
@@ -57,7 +74,7 @@ export class Queues {
   #domain(name: string): Domain {
     const known = this.domains.get(name)
     if (known !== undefined) return known
-    const domain: Domain = { name, queues: [], isDown: false, held: [] }
+    const domain: Domain = { name, queues: [], isDown: false, wasUp: false, held: [] }
     this.domains.set(name, domain)
     return domain
   }

@@ -10,6 +10,7 @@ import {
   type Effect,
   type Input,
   type QueueRules,
+  RELIABLE_DEFAULTS,
 } from '../../src/core/index.ts'
 
 /** Rules of one queue with wide limits. */
@@ -26,6 +27,7 @@ export function queueRules(address: string, changes: Partial<QueueRules> = {}): 
     payloadBytesMax: 10_000,
     topicsMax: 1000,
     subscriptionsPerJidMax: 1000,
+    reliable: RELIABLE_DEFAULTS,
     ...changes,
   }
 }
@@ -45,6 +47,9 @@ export function coreRules(changes: Partial<CoreRules> = {}): CoreRules {
     pingTimeoutMs: 10_000,
     pingIntervalMs: 60_000,
     software: { name: 'XMQ', version: '0.1.0' },
+    durability: 'memory',
+    bodyBytesMax: 8 * 1024 * 1024,
+    storingBytesMax: 64 * 1024 * 1024,
     ...changes,
   }
 }

@@ -21,6 +21,7 @@ describe('disco#info', () => {
         'jabber:iq:version',
         'xmq:command',
         'xmq:topic',
+        'xmq:queue:1',
       ])
       expect(xml).toContain(`<field var='FORM_TYPE' type='hidden'><value>xmq:queue:1#info</value></field>`)
       for (const [name, value] of [

@@ -183,7 +183,16 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         c.wait(pause)
       }
       c.wait(10_000_000)
-      expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+      expect(c.core.stats()).toEqual({
+        subscriptions: 0,
+        consumers: 0,
+        topics: 0,
+        openRequests: 0,
+        pings: 0,
+        leases: 0,
+        claimableTopics: 0,
+        storingBytes: 0,
+      })
     }),
     { numRuns: 300 },
   )

@@ -200,7 +200,16 @@ describe('an answer', () => {
     const id = hop(c)
     c.del(A, 't')
     expect(c.receive(result(id, A)).recipients).toEqual([SHOP])
-    expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+    expect(c.core.stats()).toEqual({
+      subscriptions: 0,
+      consumers: 0,
+      topics: 0,
+      openRequests: 0,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
     expect(c.core.deadline).toBeUndefined()
   })
 })

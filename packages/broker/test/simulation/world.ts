@@ -18,7 +18,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import type { Core, CoreRules, Effect, Input } from '../../src/core/port.ts'
+import { type Core, type CoreRules, type Effect, type Input, RELIABLE_DEFAULTS } from '../../src/core/port.ts'
 import { Agenda } from './agenda.ts'
 import { Oracle, Violation } from './oracle.ts'
 import { createRandom, type Random } from './random.ts'
@@ -39,6 +39,9 @@ const RULES: CoreRules = {
   pingTimeoutMs: 5_000,
   pingIntervalMs: 20_000,
   software: { name: 'XMQ', version: '0.0.0' },
+  durability: 'memory',
+  bodyBytesMax: 8 * 1024 * 1024,
+  storingBytesMax: 64 * 1024 * 1024,
 }
 
 function queue(
@@ -58,6 +61,7 @@ function queue(
     payloadBytesMax: 10_000,
     topicsMax: 100,
     subscriptionsPerJidMax: 10,
+    reliable: RELIABLE_DEFAULTS,
     ...changes,
   }
 }
