@@ -338,8 +338,8 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   ],
   [
     'a size with a unit that is none',
-    queue({ maxPayload: '1GiB' }),
-    "maxPayload: '1GiB' has the unit 'GiB', which is not known. Known: B, KB, MB, KiB, MiB.",
+    queue({ maxPayload: '1TiB' }),
+    "maxPayload: '1TiB' has the unit 'TiB', which is not known. Known: B, KB, MB, GB, KiB, MiB, GiB.",
   ],
   [
     'a duration with a unit that is none',
