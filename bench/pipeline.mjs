@@ -31,6 +31,7 @@ const rules = {
   domains: [QUEUE],
   subscriptionsMax: 100_000,
   openRequestsMax: 10_000,
+  openRequestsPerJidMax: 1_000,
   pingTimeoutMs: 10_000,
   pingIntervalMs: 60_000,
   software: { name: 'XMQ', version: 'bench' },

@@ -12,7 +12,7 @@ const ORDERS = 4
 /** Ctrl-C comes from the terminal and, where npm's shell has become this process, from npm again: that is one signal. */
 const REPEATED_MS = 500
 
-const colours = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+const colours = process.stdout.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
 const paint = (code) => (text) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text)
 const bold = paint(1)
 const dim = paint(2)
@@ -66,7 +66,7 @@ async function present(keep, port) {
   console.log(`\n${bold('XMQ: a message broker on an XMPP server, and workers on it')}\n`)
   const ports = port === undefined ? [] : ['--port', String(port), '--websocket-port', '0']
   const broker = keep(new Part('broker', ['packages/xmq/bin/xmq.js', 'dev', '--output', 'json', ...ports]))
-  const ready = await readiness(broker)
+  const ready = await readiness(broker, port)
   show('broker', `serves ${ready.queues.map(({ address }) => address).join(' and ')} on ${ready.service}`)
 
   const env = { XMQ_SERVICE: ready.service }
@@ -76,7 +76,7 @@ async function present(keep, port) {
     ),
   )
   await Promise.all(
-    workers.map((worker) => worker.line('“ready for prices.get”', (line) => line.endsWith('ready for prices.get'))),
+    workers.map((worker) => worker.line("'ready for prices.get'", (line) => line.endsWith('ready for prices.get'))),
   )
 
   const startedAt = performance.now()
@@ -102,12 +102,17 @@ async function present(keep, port) {
 }
 
 /** What `xmq dev` says when it serves; when it cannot, its own words say why. */
-async function readiness(broker) {
-  const line = await broker.line('“ready” or “error”', (text) => /^\{"(event":"ready|error)"/.test(text))
+async function readiness(broker, port) {
+  const line = await broker.line("'ready' or 'error'", (text) => /^\{"(event":"ready|error)"/.test(text))
   const { error, ...ready } = JSON.parse(line)
   if (error === undefined) return ready
-  const hint = error.code === 'conflict' ? '\n\nFor example: npm start -- --port 5300' : ''
-  throw new PartError(`The broker could not start: ${error.text}${hint}`)
+  throw new PartError(`The broker could not start: ${error.code === 'conflict' ? portTaken(port) : error.text}`)
+}
+
+/** In the words of `npm start`, whose flags are not those of `xmq dev`. */
+function portTaken(port) {
+  const taken = port === undefined ? 'port 5222, or 5280 for browsers, is taken' : `port ${port} is taken`
+  return `${taken}. Is another \`npm start\`, \`xmq dev\` or XMPP server running? Any free port: npm start -- --port 0`
 }
 
 /** What one can connect to now, and what to type for it. */
@@ -121,7 +126,7 @@ function invite({ service, websocket, domain, queues }) {
     [
       bold('Connect to it'),
       `  service   ${cyan(service)}${websocket === undefined ? '' : `, in browsers ${cyan(websocket)}`}`,
-      `  accounts  any name@${domain}, made at its first login; simplest with its name as its password`,
+      `  accounts  any name@${domain}, made at its first login, with any password`,
       ...queues.map(
         ({ address, type }, index) =>
           `  ${index === 0 ? 'queues   ' : '         '} ${cyan(address)}  ${type}: ${what[type]}`,

@@ -26,7 +26,7 @@ async function producerAndWorker(env) {
   )
   try {
     await Promise.all(
-      workers.map((worker) => worker.line('“ready for prices.get”', (line) => line.endsWith('ready for prices.get'))),
+      workers.map((worker) => worker.line("'ready for prices.get'", (line) => line.endsWith('ready for prices.get'))),
     )
     const producer = new Part('producer', [example('producer', 'producer.js'), '--once'], { env })
     await producer.succeeded()

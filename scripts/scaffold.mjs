@@ -41,7 +41,7 @@ async function withWorker(args, use) {
     queue: 'queue1.localhost',
   })
   try {
-    await worker.line('“ready”', isReady)
+    await worker.line("'ready'", isReady)
     await use((name) => client.request('greet', { name }), worker)
     const exit = await worker.stop()
     if (exit !== 0) throw worker.failure('should end with 0 on SIGTERM')
@@ -54,7 +54,7 @@ async function withWorker(args, use) {
 
 async function expectText(answer, text) {
   const got = await answer
-  if (got?.text !== text) throw new Error(`The worker answered ${JSON.stringify(got)} instead of “${text}”`)
+  if (got?.text !== text) throw new Error(`The worker answered ${JSON.stringify(got)} instead of '${text}'`)
 }
 
 /** A saved change is served by a new process, with nothing typed. */
@@ -62,8 +62,8 @@ async function changeWhileRunning(ask, worker) {
   await expectText(ask('Ada'), 'Hello, Ada!')
   const file = join(project, 'src', 'worker.ts')
   writeFileSync(file, readFileSync(file, 'utf8').replace('Hello', 'Good morning'))
-  await worker.line('“restarting”', (line) => line.startsWith('{"event":"restarting"'))
-  await worker.line('a second “ready”', () => worker.lines.filter(isReady).length === 2)
+  await worker.line("'restarting'", (line) => line.startsWith('{"event":"restarting"'))
+  await worker.line("a second 'ready'", () => worker.lines.filter(isReady).length === 2)
   await expectText(ask('Ada'), 'Good morning, Ada!')
 }
 

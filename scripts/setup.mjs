@@ -33,6 +33,10 @@ const NODE_MIN = [20, 19]
 const TAIL_LINES = 40
 /** What is kept of a step's output, in characters. */
 const OUTPUT_MAX = 256 * 1024
+/** A step that takes longer says that it goes on, this often. */
+const PROGRESS_MS = 10_000
+/** npm and pnpm try again for minutes where there is no network: one more try and half a minute each do. */
+const FETCH = { 'fetch-retries': '1', 'fetch-retry-mintimeout': '1000', 'fetch-timeout': '30000' }
 
 /** A set-up step that failed, with a text that a person can act on. */
 export class SetupError extends Error {
@@ -57,7 +61,7 @@ export async function setup({ quiet = false, log = console.log } = {}) {
   const installed = stamp.install !== installPrint || !modulesArePresent(manifests)
   if (installed) {
     writeStamp({})
-    await step(say, 'Installing dependencies', 'installed', installCommand())
+    await step(say, 'Installing dependencies', 'installed', installCommand(), adviceOnInstall)
     writeStamp({ install: installPrint })
   }
 
@@ -175,7 +179,8 @@ function writeStamp(stamp) {
 function installCommand() {
   const { packageManager } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   // npx has just fetched the pinned pnpm: it need not look for the pin itself, which fails where a registry mirror lags behind.
-  const pnpm = ['pnpm', 'install', '--frozen-lockfile', '--config.pmOnFail=ignore']
+  const fetch = Object.entries(FETCH).map(([name, value]) => `--config.${name}=${value}`)
+  const pnpm = ['pnpm', 'install', '--frozen-lockfile', '--config.pmOnFail=ignore', ...fetch]
   // npm names itself to the scripts it runs: that one needs no PATH and no shell, on Windows neither.
   const npm = process.env.npm_execpath
   if (npm !== undefined && /npm-cli\.c?js$/.test(npm)) {
@@ -185,12 +190,31 @@ function installCommand() {
   return { command: 'npx', args: ['--yes', `--package=${packageManager}`, '--', ...pnpm], shell }
 }
 
-/** Runs one step; its output is shown only if it fails, and then only the end of it. */
-function step(say, title, done, { command, args, shell = false }) {
+/** What to do about an installation that failed: the last line that is read. */
+function adviceOnInstall(output) {
+  const again = 'then run the same command again'
+  const code = /\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH)\b/.exec(output)?.[1]
+  if (code !== undefined || /ERR_SOCKET_TIMEOUT|network (?:timeout|request)/i.test(output)) {
+    return (
+      `The npm registry could not be reached${code === undefined ? '' : ` (${code})`}. Connect this machine to the network, or set ` +
+      `a proxy or mirror (npm config set proxy …, npm config set registry …), ${again}.`
+    )
+  }
+  if (/\bENOSPC\b/.test(output)) return `The disk is full. Make room, ${again}.`
+  if (/\b(EACCES|EPERM)\b/.test(output)) return `A folder cannot be written. Own ${root} and npm's cache, ${again}.`
+  return `The dependencies were not installed; the lines above say why. Mend that, ${again}.`
+}
+
+/**
+ * Runs one step; its output is shown only if it fails, and then only the end of it.
+ * `advise` makes a last line of the output that tells what to do.
+ */
+function step(say, title, done, { command, args, shell = false }, advise = () => '') {
   const startedAt = performance.now()
   say(`${title} ...`)
   // npm warns of every key of the user's .npmrc that it does not know; pnpm asks before it replaces node_modules unless CI is set.
-  const env = { ...process.env, npm_config_loglevel: 'error', npm_config_update_notifier: 'false', CI: 'true' }
+  const quiet = { npm_config_loglevel: 'error', npm_config_update_notifier: 'false', CI: 'true' }
+  const env = { ...process.env, ...quiet, ...npmSettings(FETCH) }
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { cwd: root, env, shell, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''
@@ -205,14 +229,23 @@ function step(say, title, done, { command, args, shell = false }) {
     }
     const signals = ['SIGINT', 'SIGTERM']
     for (const signal of signals) process.once(signal, stop)
+    const elapsed = () => (performance.now() - startedAt) / 1000
+    const progress = setInterval(() => say(`  still at it after ${elapsed().toFixed(0)} s`), PROGRESS_MS)
     const finish = (failure) => {
+      clearInterval(progress)
       for (const signal of signals) process.off(signal, stop)
       if (failure === undefined) {
-        say(`  ${done} in ${((performance.now() - startedAt) / 1000).toFixed(1)} s`)
+        say(`  ${done} in ${elapsed().toFixed(1)} s`)
         resolve()
       } else {
-        const tail = output.trimEnd().split('\n').slice(-TAIL_LINES).join('\n')
-        reject(new SetupError(`${title} failed: ${failure}${tail === '' ? '' : `\n\n${tail}`}`))
+        // Where in npm's own code it failed helps nobody here.
+        const lines = output
+          .trimEnd()
+          .split('\n')
+          .filter((line) => !/^npm error\s+at /.test(line))
+        const tail = lines.slice(-TAIL_LINES).join('\n')
+        const parts = [`${title} failed: ${failure}`, tail, advise(output)]
+        reject(new SetupError(parts.filter((part) => part !== '').join('\n\n')))
       }
     }
     child.on('error', (error) => {
@@ -222,6 +255,13 @@ function step(say, title, done, { command, args, shell = false }) {
       finish(code === 0 ? undefined : code === null ? `ended by ${signal}` : `exit code ${code}`)
     })
   })
+}
+
+/** As npm reads settings from the environment. */
+function npmSettings(settings) {
+  return Object.fromEntries(
+    Object.entries(settings).map(([name, value]) => [`npm_config_${name.replaceAll('-', '_')}`, value]),
+  )
 }
 
 /** True where this file was started by itself, also through a symbolic link. */

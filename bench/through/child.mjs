@@ -55,14 +55,15 @@ export async function startChild(file, options) {
 export function serve(open) {
   let answers
   process.on('disconnect', () => process.exit(0))
-  process.on('message', async ({ id, name, args }) => {
+  const answer = async ({ id, name, args }) => {
     try {
       if (name === 'open') answers = await open(args)
       process.send({ id, value: name === 'open' ? answers.ready : await answers[name](args) })
     } catch (error) {
       process.send({ id, error: error.stack ?? String(error) })
     }
-  })
+  }
+  process.on('message', (question) => void answer(question))
 }
 
 /** CPU of this process so far, user and system, in milliseconds. */

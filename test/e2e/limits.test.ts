@@ -37,6 +37,15 @@ onEachServer(
       expect(expectError(answer, 'policy-violation').code).toBe('too-large')
     })
 
+    test('an id that is too long is refused with that id, so that nobody waits for ever', async () => {
+      const producer = await stage.client()
+      const id = 'x'.repeat(5_000)
+      producer.send(`<message to='${QUEUES.any}' id='${id}'><xmq xmlns='xmq:topic' topic='t'/></message>`)
+      const refusal = await producer.nextMessage()
+      expect(expectError(refusal, 'bad-request').message).toContain('5000 characters')
+      expect(refusal.attrs.get('id')).toBe(id)
+    })
+
     test('more than 200 KiB, which the server lets through, are refused; the stream goes on', async () => {
       const topic = fresh('topic')
       const worker = await stage.worker(QUEUES.any, topic)

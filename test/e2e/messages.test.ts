@@ -173,7 +173,7 @@ onEachServer('messages', (stage) => {
 
   test('an address of the domain that is no queue: item-not-found', async () => {
     const producer = await stage.client()
-    producer.send(message(`stranger@${QUEUES.any}`, fresh('topic'), 'x'))
+    producer.send(message('stranger@xmq.localhost', fresh('topic'), 'x'))
     expectError(await producer.nextMessage(), 'item-not-found')
   })
 

@@ -174,6 +174,22 @@ onEachServer(
         expect(thief.inbox).toEqual([])
       })
 
+      test('a request that a live subscriber does not know takes none of its messages away', async () => {
+        const topics = [fresh('topic'), fresh('topic')]
+        const reader = await stage.client()
+        for (const topic of topics) expectResult(await reader.sub(QUEUES.any, topic))
+        const producer = await stage.client()
+        const answer = producer.ask(QUEUES.any, 'get', nested(topics[0] as string))
+        // RFC 6120 8.4: what every client answers to an IQ that it does not understand.
+        reader.send(errorTo(await reader.nextRequest(), 'service-unavailable'))
+        expectError(await answer, 'not-acceptable')
+        await reader.fence(QUEUES.any)
+        for (const topic of topics) {
+          producer.send(`<message to='${QUEUES.any}' id='${topic}'><xmq xmlns='xmq:topic' topic='${topic}'/></message>`)
+          expect((await reader.nextMessage()).attrs.get('id')).toBe(topic)
+        }
+      })
+
       test('a second answer of the worker is dropped', async () => {
         const topic = fresh('topic')
         const worker = await stage.worker(QUEUES.any, topic)

@@ -18,11 +18,35 @@ export const BROKEN: unique symbol = Symbol('reported already')
 const PROBLEMS_MAX = 100
 const DEPTH_MAX = 8
 
+/** One thing that is wrong in a configuration. */
+export interface ConfigProblem {
+  /** The key, such as `queues.jobs.localhost.type`, or the flag or variable that its value came from; `''`: the whole. */
+  readonly path: string
+  /** What is wrong and how to mend it. */
+  readonly text: string
+}
+
+/** The cause of the error that lists them. */
+class ConfigProblems extends Error {
+  override readonly name = 'ConfigProblems'
+  readonly problems: readonly ConfigProblem[]
+
+  constructor(problems: readonly ConfigProblem[]) {
+    super(`${problems.length} in all`)
+    this.problems = problems
+  }
+}
+
+/** The problems that an error of `parseConfig` names, one by one; none for any other error. */
+export function configProblemsOf(error: XmqError): readonly ConfigProblem[] {
+  return error.cause instanceof ConfigProblems ? error.cause.problems : []
+}
+
 /** Collects problems, each as `WHERE: PATH: what and how to mend it`. */
 export class Problems {
   readonly #where: string
   readonly #sources = new Map<string, string>()
-  readonly #list: string[] = []
+  readonly #list: ConfigProblem[] = []
 
   constructor(where: string) {
     this.#where = where
@@ -35,17 +59,22 @@ export class Problems {
 
   add(path: string, text: string): void {
     if (this.#list.length >= PROBLEMS_MAX) return
-    const source = this.#sources.get(path)
-    const place = source ?? (path === '' ? this.#where : `${this.#where}: ${path}`)
-    this.#list.push(`${place}: ${text}`)
+    this.#list.push(Object.freeze({ path: this.#sources.get(path) ?? path, text }))
   }
 
   /** @throws XmqError `invalid-config` that lists every problem, when there is one */
   throwIfAny(): void {
     const count = this.#list.length
     if (count === 0) return
-    const text = count === 1 ? this.#list[0] : `${count} problems:\n${this.#list.map((line) => `  ${line}`).join('\n')}`
-    throw new XmqError('invalid-config', text ?? '')
+    const lines = this.#list.map((problem) => this.#lineOf(problem))
+    const text = count === 1 ? lines.join('') : `${count} problems:\n${lines.map((line) => `  ${line}`).join('\n')}`
+    throw new XmqError('invalid-config', text, { cause: new ConfigProblems(Object.freeze([...this.#list])) })
+  }
+
+  #lineOf({ path, text }: ConfigProblem): string {
+    if (path === '') return `${this.#where}: ${text}`
+    // A flag or a variable is not in the file.
+    return [...this.#sources.values()].includes(path) ? `${path}: ${text}` : `${this.#where}: ${path}: ${text}`
   }
 }
 
@@ -216,7 +245,15 @@ export function readCount(
 }
 
 const DURATION_UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KB: 1000, MB: 1_000_000, KiB: 1024, MiB: 1_048_576 }
+const SIZE_UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1000,
+  MB: 1_000_000,
+  GB: 1e9,
+  KiB: 1024,
+  MiB: 1_048_576,
+  GiB: 2 ** 30,
+}
 
 /** A duration such as `500ms`, `30s`, `10m`, `1h`, `1d`, in milliseconds, in [min, max]. */
 export function readDuration(
@@ -246,7 +283,8 @@ export function readSize(
   maxBytes: number,
   problems: Problems,
 ): number | undefined {
-  const bytes = readUnits(value, path, SIZE_UNITS, "a size with its unit, such as '512B', '200KiB' or '1MB'", problems)
+  const what = `a size with its unit, such as '512B' or '${formatSize(maxBytes)}'`
+  const bytes = readUnits(value, path, SIZE_UNITS, what, problems)
   if (bytes === undefined || (bytes >= minBytes && bytes <= maxBytes)) return bytes
   problems.add(path, `must be from ${formatSize(minBytes)} to ${formatSize(maxBytes)}, but is ${kindOf(value)}.`)
   return undefined
@@ -260,9 +298,16 @@ function readUnits(
   problems: Problems,
 ): number | undefined {
   if (value === BROKEN) return undefined
-  const match = typeof value === 'string' ? /^(\d{1,9}(?:\.\d{1,6})?)\s?([A-Za-z]{1,3})$/.exec(value) : null
+  const match = typeof value === 'string' ? /^(\d{1,9}(?:\.\d{1,6})?)\s?([A-Za-z]{1,12})$/.exec(value) : null
   const factor = match === null ? undefined : Object.entries(units).find(([unit]) => unit === match[2])?.[1]
   if (match !== null && factor !== undefined) return Math.round(Number(match[1]) * factor)
+  if (match !== null) {
+    problems.add(
+      path,
+      `${kindOf(value)} has the unit '${match[2]}', which is not known. Known: ${Object.keys(units).join(', ')}.`,
+    )
+    return undefined
+  }
   problems.add(path, `must be ${what}, but is ${kindOf(value)}.`)
   return undefined
 }
@@ -333,6 +378,13 @@ export function readBareAddress(value: unknown, path: string, problems: Problems
   }
   if (value.includes('*')) {
     problems.add(path, `'${value}' has a '*', and there are no patterns here. Name each domain or account.`)
+    return undefined
+  }
+  if (value.includes('${')) {
+    problems.add(
+      path,
+      `'${value}' has a '\${', and no variable is replaced in an address that is a key. Write the address.`,
+    )
     return undefined
   }
   try {

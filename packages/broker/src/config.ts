@@ -36,11 +36,12 @@ import {
   suggest,
   type HostPort,
 } from './config-values.ts'
+import { describeReliable, readReliable, RELIABLE_KEYS } from './config-reliable.ts'
 import type { QueueRules } from './core/port.ts'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './log.ts'
 import { STORE_SCHEMES, type StoreConfig } from './store/port.ts'
 
-export type { HostPort } from './config-values.ts'
+export { configProblemsOf, type ConfigProblem, type HostPort } from './config-values.ts'
 
 /** Bounds of the whole broker. */
 export interface BrokerLimits {
@@ -48,10 +49,14 @@ export interface BrokerLimits {
   readonly subscriptionsMax: number
   /** Most requests open at once in all. @default 10000 */
   readonly openRequestsMax: number
+  /** Most requests of one account open at once. @default 1000 */
+  readonly openRequestsPerJidMax: number
   /** Milliseconds between two pings of a consumer that sends no presence. @default 60000 */
   readonly pingIntervalMs: number
   /** Milliseconds that a consumer has to answer a ping. @default 10000 */
   readonly pingTimeoutMs: number
+  /** Most bytes of messages that are on their way to the store; above it publishes are refused. @default 64 MiB */
+  readonly storingBytesMax: number
 }
 
 /** What a broker needs to know, checked, frozen, every default filled in. */
@@ -103,11 +108,19 @@ export const COMPONENT_PORT_DEFAULT = 5347
 const SECOND_MS = 1000
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
+const MIB = 1024 * 1024
 const QUEUES_MAX = 1000
 
 const TOP_KEYS = ['server', 'secret', 'secretFile', 'store', 'http', 'log', 'limits', 'queues'] as const
 const LOG_KEYS = ['level', 'format'] as const
-const LIMIT_KEYS = ['maxSubscriptions', 'maxOpenRequests', 'pingInterval', 'pingTimeout'] as const
+const LIMIT_KEYS = [
+  'maxSubscriptions',
+  'maxOpenRequests',
+  'maxOpenRequestsPerJid',
+  'pingInterval',
+  'pingTimeout',
+  'maxStoringBytes',
+] as const
 const QUEUE_KEYS = [
   'type',
   'publish',
@@ -119,7 +132,8 @@ const QUEUE_KEYS = [
   'maxPayload',
   'maxTopics',
   'maxSubscriptionsPerJid',
-] as const
+  ...RELIABLE_KEYS,
+]
 
 /** Secrets that stand in examples, compared in lower case. */
 const PLACEHOLDERS: ReadonlySet<string> = new Set(['change-me', 'changeme', 'change_me'])
@@ -146,7 +160,8 @@ export function parseConfig(raw: unknown, options: ParseConfigOptions = {}): Bro
   const http = top.get('http') === undefined ? undefined : readHttp(top.get('http'), problems)
   const log = readLog(top.get('log'), problems)
   const limits = readLimits(top.get('limits'), problems)
-  const queues = readQueues(top.get('queues'), problems)
+  const isDurable = store !== undefined && store.scheme !== 'memory'
+  const queues = readQueues(top.get('queues'), isDurable, problems, warn)
   problems.throwIfAny()
   if (server !== undefined && !isLoopback(server.host)) {
     warn(
@@ -239,6 +254,7 @@ function readSecret(
     )
     return undefined
   }
+  if (secret.trim() !== secret) warn(`${path}: begins or ends with a blank. Take it out, unless the server has it too.`)
   return secret
 }
 
@@ -264,7 +280,7 @@ function readSecretText(
 
 function readStore(value: unknown, problems: Problems): StoreConfig | undefined {
   if (value === undefined) return Object.freeze({ scheme: 'memory' })
-  const example = STORE_SCHEMES.map((scheme) => `'${scheme}:'`).join(' or ')
+  const example = "'memory:' or 'sqlite:PATH'"
   const text = readText(value, 'store', example, problems)
   if (text === undefined) return undefined
   const colon = text.indexOf(':')
@@ -272,6 +288,12 @@ function readStore(value: unknown, problems: Problems): StoreConfig | undefined 
   const scheme = STORE_SCHEMES.find((known) => known === word)
   if (scheme === undefined) {
     problems.add('store', `unknown store scheme '${word}'${suggest(word, STORE_SCHEMES)}`)
+    return undefined
+  }
+  const path = text.slice(scheme.length + 1)
+  if (scheme === 'sqlite') {
+    if (path !== '') return Object.freeze({ scheme, path })
+    problems.add('store', `must be 'sqlite:PATH', as in 'sqlite:./data/xmq.db', but is '${text}'.`)
     return undefined
   }
   if (text !== `${scheme}:`) {
@@ -303,12 +325,22 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
   return Object.freeze({
     subscriptionsMax: count('maxSubscriptions', 100_000, 10_000_000),
     openRequestsMax: count('maxOpenRequests', 10_000, 1_000_000),
+    openRequestsPerJidMax: count('maxOpenRequestsPerJid', 1_000, 1_000_000),
     pingIntervalMs: duration('pingInterval', 60 * SECOND_MS, HOUR_MS),
     pingTimeoutMs: duration('pingTimeout', 10 * SECOND_MS, HOUR_MS),
+    storingBytesMax:
+      (section.has('maxStoringBytes')
+        ? readSize(section.get('maxStoringBytes'), 'limits.maxStoringBytes', 1024, 1024 * 64 * MIB, problems)
+        : undefined) ?? 64 * MIB,
   })
 }
 
-function readQueues(value: unknown, problems: Problems): readonly QueueRules[] {
+function readQueues(
+  value: unknown,
+  isDurable: boolean,
+  problems: Problems,
+  warn: (text: string) => void,
+): readonly QueueRules[] {
   if (value === undefined || value === null) {
     problems.add('queues', "is missing. Name at least one, such as 'queue1.localhost: { type: any }'.")
     return []
@@ -324,24 +356,27 @@ function readQueues(value: unknown, problems: Problems): readonly QueueRules[] {
     const address = readBareAddress(name, path, problems)
     if (address === undefined) continue
     if (queues.has(address)) problems.add(path, `is there twice: case does not tell addresses apart.`)
-    queues.set(address, readQueue(address, entry, path, problems))
+    const rules = readQueue(address, entry, path, isDurable, problems)
+    queues.set(address, rules)
+    for (const key of ['publish', 'consume'] as const) {
+      if (rules[key].length === 0) warn(`${path}.${key}: is empty, so nobody may. Leave it out for the parent domain.`)
+    }
   }
   return Object.freeze([...queues.values()])
 }
 
-function readQueue(address: string, value: unknown, path: string, problems: Problems): QueueRules {
+function readQueue(address: string, value: unknown, path: string, isDurable: boolean, problems: Problems): QueueRules {
   const section = readSection(value ?? new Map(), path, QUEUE_KEYS, problems)
   const at = (key: string) => `${path}.${key}`
   const type = readChoice(section.get('type'), at('type'), ['any', 'all'] as const, problems)
   const optional = <T>(key: string, read: (entry: unknown, where: string) => T | undefined, fallback: T): T =>
     section.has(key) ? (read(section.get(key), at(key)) ?? fallback) : fallback
-  const access = (key: 'publish' | 'consume') => {
-    if (section.has(key)) return readAccess(section.get(key), at(key), problems) ?? []
-    const parent = parentDomain(address)
-    if (parent !== undefined) return Object.freeze([parent])
-    problems.add(at(key), `is missing, and '${domainOf(address)}' has no parent domain to fall back on. Say who may.`)
-    return []
-  }
+  const parent = parentDomain(address)
+  if (parent === undefined && !(section.has('publish') && section.has('consume'))) problems.add(path, noParent(address))
+  const access = (key: 'publish' | 'consume') =>
+    section.has(key)
+      ? (readAccess(section.get(key), at(key), problems) ?? [])
+      : Object.freeze(parent === undefined ? [] : [parent])
   const count = (key: string, fallback: number) =>
     optional(key, (entry, where) => readCount(entry, where, 1, 10_000_000, problems), fallback)
   return Object.freeze({
@@ -370,10 +405,20 @@ function readQueue(address: string, value: unknown, path: string, problems: Prob
     ),
     topicsMax: count('maxTopics', 10_000),
     subscriptionsPerJidMax: count('maxSubscriptionsPerJid', 1000),
+    reliable: readReliable(section, path, isDurable, problems),
   })
 }
 
 /** `localhost` for `queue1.localhost` and `orders@queue1.localhost`; mod_xmq served only its own host. */
+/** A queue's domain stands below the server's, whose accounts may use it unless told otherwise. */
+function noParent(address: string): string {
+  const better = address.includes('@') ? address.replace('@', '@xmq.') : `${address}.localhost`
+  return (
+    `'${domainOf(address)}' has no parent domain, which may publish and consume where nobody is named. Write ${better} ` +
+    "(below your server's domain), or say who may: publish, consume."
+  )
+}
+
 function parentDomain(address: string): string | undefined {
   const domain = domainOf(address)
   const dot = domain.indexOf('.')
@@ -408,18 +453,21 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
       maxPayload: formatSize(queue.payloadBytesMax),
       maxTopics: queue.topicsMax,
       maxSubscriptionsPerJid: queue.subscriptionsPerJidMax,
+      ...describeReliable(queue.reliable),
     },
   ])
   return {
     server: `xmpp://${formatHostPort(config.server)}`,
-    store: `${config.store.scheme}:`,
+    store: config.store.scheme === 'sqlite' ? `sqlite:${config.store.path}` : `${config.store.scheme}:`,
     ...(config.http === undefined ? {} : { http: formatHostPort(config.http) }),
     log: { level: config.log.level, format: config.log.format },
     limits: {
       maxSubscriptions: config.limits.subscriptionsMax,
       maxOpenRequests: config.limits.openRequestsMax,
+      maxOpenRequestsPerJid: config.limits.openRequestsPerJidMax,
       pingInterval: formatDuration(config.limits.pingIntervalMs),
       pingTimeout: formatDuration(config.limits.pingTimeoutMs),
+      maxStoringBytes: formatSize(config.limits.storingBytesMax),
     },
     queues: Object.fromEntries(queues),
   }

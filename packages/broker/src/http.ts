@@ -14,6 +14,8 @@ export interface ReadinessProblem {
   readonly what: string
   /** Why, for people. */
   readonly why: string
+  /** What would mend it; said once where several problems share it. */
+  readonly hint?: string
 }
 
 /** What is served. */
@@ -120,7 +122,14 @@ async function replyTo(request: IncomingMessage, sources: HttpSources): Promise<
     return { status: 200, contentType, body: text }
   }
   const problems = await sources.problems()
-  return problems.length === 0 ? json(200, { ready: true }) : json(503, { ready: false, problems })
+  return problems.length === 0 ? json(200, { ready: true }) : json(503, notReady(problems))
+}
+
+/** A server that is away keeps every domain's link down for one reason: its hint stands there once. */
+function notReady(problems: readonly ReadinessProblem[]): unknown {
+  const hints = [...new Set(problems.flatMap(({ hint }) => (hint === undefined ? [] : [hint])))]
+  const listed = problems.map(({ what, why }) => ({ what, why }))
+  return { ready: false, problems: listed, ...(hints.length === 0 ? {} : { hints }) }
 }
 
 function json(status: number, body: unknown): Reply {

@@ -18,11 +18,13 @@ export {
 } from './component.ts'
 export {
   COMPONENT_PORT_DEFAULT,
+  configProblemsOf,
   describeConfig,
   domainsOf,
   parseConfig,
   type BrokerConfig,
   type BrokerLimits,
+  type ConfigProblem,
   type ConfigOverride,
   type HostPort,
   type ParseConfigOptions,
@@ -56,4 +58,5 @@ export { createBroker } from './runtime.ts'
 export { VERSION } from './runtime-world.ts'
 export { createMemoryStore } from './store/memory.ts'
 export { openStore } from './store/open.ts'
+export { createSqliteStore, type SqliteStore, type SqliteStoreOptions } from './store/sqlite/store.ts'
 export * from './store/port.ts'

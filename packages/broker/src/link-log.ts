@@ -45,8 +45,17 @@ export class LinkLog {
   }
 }
 
-/** Why a link is not up. */
-export function linkTrouble(status: Exclude<LinkStatus, { readonly state: 'up' }>): string {
-  if (status.state !== 'down') return `It is ${status.state}.`
-  return status.hint === undefined ? status.reason.message : `${status.reason.message} ${status.hint}`
+/** Why a link is not up, and what would mend it. */
+export function linkTrouble(status: Exclude<LinkStatus, { readonly state: 'up' }>): {
+  readonly why: string
+  readonly hint?: string
+} {
+  if (status.state !== 'down') return { why: `It is ${status.state}.` }
+  const { reason, hint } = status
+  const why = asSentence(reason.message)
+  return hint === undefined ? { why } : { why, hint: asSentence(hint) }
+}
+
+function asSentence(text: string): string {
+  return /[.!?…]$/.test(text) ? text : `${text}.`
 }

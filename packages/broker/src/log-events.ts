@@ -3,95 +3,152 @@
  * fill the disk.
  *
  * ```
- *  first of a kind --> a line at once --> counted for 10 s --> one line "and N more" --> forgotten
+ *  quiet --first of a kind: a line at once--> counting --10 s, none came--> quiet
+ *                                             ^      |
+ *                                             '------' 10 s, some came: one line "and N more"
  * ```
  *
- * 1. Of one kind (queue and code) there are at most two lines in ten seconds.
- * 2. At most `KINDS_MAX` kinds are counted; what is beyond them is counted together.
- * 3. The timer holds no process alive, and runs only while something is counted.
+ * 1. Between two lines of one kind there are at least ten seconds.
+ * 2. A kind is made of what we know and not of what a sender chose: a configured queue or `other`, a code, a text without
+ *    its numbers and quoted parts.
+ * 3. At most `KINDS_MAX` kinds are counted; what is beyond them is counted together, by level.
+ * 4. The timers hold no process alive, and run only while something is counted.
  */
 import type { CoreEvent } from './core/port.ts'
 import type { LogFields, Logger, LogLevel } from './log.ts'
 
 const WINDOW_MS = 10_000
 const KINDS_MAX = 256
-const OVERFLOW_KIND = 'others'
+/** In the place of an address that is no queue of ours. */
+const OTHER = 'other'
 
 interface Tally {
   readonly level: LogLevel
   readonly message: string
   readonly fields: LogFields
-  /** Since the line that was written. */
+  /** Since the line that was written last. */
   more: number
+  timer: NodeJS.Timeout | undefined
+}
+
+/** `fields` are those of the first line, `kindFields` those of its kind. */
+type Count = (kind: string, level: LogLevel, message: string, fields: LogFields, kindFields?: LogFields) => void
+
+/** Settings of {@link createEventLog}. */
+export interface EventLogOptions {
+  /** The addresses that lines are counted by; all else counts as `other`. @default [] */
+  readonly queues?: readonly string[]
+  /** Milliseconds between two lines of one kind. @default 10000 */
+  readonly windowMs?: number
 }
 
 /** Writes core events to a log. */
 export interface EventLog {
   write(event: CoreEvent): void
   /** A line that may come in floods: the first of its kind at once, the rest counted. */
-  tally(kind: string, level: LogLevel, message: string, fields: LogFields, kindFields?: LogFields): void
-  /** Writes what is counted and stops the timer. */
+  readonly tally: Count
+  /** Writes what is counted and stops the timers. */
   close(): void
 }
 
 /** Ties core events to a log. Its owner is the runtime. */
-export function createEventLog(log: Logger, windowMs: number = WINDOW_MS): EventLog {
+export function createEventLog(log: Logger, { queues = [], windowMs = WINDOW_MS }: EventLogOptions = {}): EventLog {
+  const known: ReadonlySet<string> = new Set(queues)
   const tallies = new Map<string, Tally>()
-  let timer: NodeJS.Timeout | undefined
 
-  const flush = () => {
-    clearTimeout(timer)
-    timer = undefined
-    for (const { level, message, fields, more } of tallies.values()) {
-      if (more > 0) log[level](`${message} (and ${more} more)`, { ...fields, more })
-    }
-    tallies.clear()
+  const sumUp = ({ level, message, fields, more }: Tally) => {
+    log[level](`${message} (and ${more} more)`, { ...fields, more })
   }
-
-  const tally: EventLog['tally'] = (kind, level, message, fields, kindFields = fields) => {
+  const openWindow = (kind: string, tally: Tally) => {
+    tally.timer = setTimeout(() => {
+      if (tally.more === 0) {
+        tallies.delete(kind)
+        return
+      }
+      sumUp(tally)
+      tally.more = 0
+      openWindow(kind, tally)
+    }, windowMs).unref()
+  }
+  const count: Count = (kind, level, message, fields, kindFields = fields) => {
     if (!log.isEnabled(level)) return
-    const key = tallies.size < KINDS_MAX || tallies.has(kind) ? kind : OVERFLOW_KIND
-    const known = tallies.get(key)
-    if (known !== undefined) {
-      known.more++
+    const isOverflow = tallies.size >= KINDS_MAX && !tallies.has(kind)
+    const key = isOverflow ? `${OTHER} ${level}` : kind
+    const counted = tallies.get(key)
+    if (counted !== undefined) {
+      counted.more++
       return
     }
     log[level](message, fields)
-    tallies.set(key, { level, message, fields: key === OVERFLOW_KIND ? {} : kindFields, more: 0 })
-    timer ??= setTimeout(flush, windowMs).unref()
+    const shared = isOverflow ? { message: 'other lines', fields: {} } : { message, fields: kindFields }
+    const tally: Tally = { ...shared, level, more: 0, timer: undefined }
+    tallies.set(key, tally)
+    openWindow(key, tally)
   }
 
   return {
-    write: (event) => writeEvent(event, log, tally),
-    tally,
-    close: flush,
+    write: (event) => writeEvent(event, log, count, (queue) => (known.has(queue) ? queue : OTHER)),
+    tally: (kind, ...rest) => count(withoutChosen(kind), ...rest),
+    close: () => {
+      for (const tally of tallies.values()) {
+        clearTimeout(tally.timer)
+        if (tally.more > 0) sumUp(tally)
+      }
+      tallies.clear()
+    },
   }
 }
 
-function writeEvent(event: CoreEvent, log: Logger, tally: EventLog['tally']): void {
+/** Numbers and quoted parts tell one message from the next: as parts of a kind they would make a kind of each. */
+function withoutChosen(text: string): string {
+  return text.replace(/'[^']*'|"[^"]*"/g, '…').replace(/\d+/g, '#')
+}
+
+function writeEvent(event: CoreEvent, log: Logger, count: Count, labelOf: (queue: string) => string): void {
   switch (event.name) {
     case 'refused': {
       const { queue, sender, code, text } = event
+      const label = labelOf(queue)
       // That nobody is there is the queue's everyday life, not a fault of the sender.
       const level = code === 'no-recipients' ? 'info' : 'warn'
-      tally(`refused ${queue} ${code}`, level, 'refused', { queue, sender, code, text }, { queue, code })
+      count(`refused ${label} ${code}`, level, 'refused', { queue, sender, code, text }, { queue: label, code })
       return
     }
     case 'bounced': {
       const { queue, consumer, condition } = event
+      const label = labelOf(queue)
       const fields = { queue, consumer, condition }
-      tally(`bounced ${queue} ${condition}`, 'info', 'delivery bounced', fields, { queue, condition })
+      count(`bounced ${label} ${condition}`, 'info', 'delivery bounced', fields, { queue: label, condition })
       return
     }
     case 'ignored': {
       const { queue, sender, what } = event
-      tally(`ignored ${queue} ${what}`, 'warn', 'ignored', { queue, sender, what }, { queue, what })
+      const label = labelOf(queue)
+      const kind = `ignored ${label} ${withoutChosen(what)}`
+      count(kind, 'warn', 'ignored', { queue, sender, what }, { queue: label, what: withoutChosen(what) })
       return
     }
+    case 'dead-lettered': {
+      const { queue, line, seq, reason } = event
+      count(`dead ${queue} ${reason}`, 'warn', 'dead letter', { queue, line, seq, reason }, { queue, reason })
+      return
+    }
+    case 'dropped': {
+      const { queue, what } = event
+      count(`dropped ${queue} ${what}`, 'warn', 'dropped', { queue, what, count: event.count }, { queue, what })
+      return
+    }
+    case 'store':
+      if (event.isAvailable) log.info('the store answers again', {})
+      else log.error('the store does not answer: publishes are refused', { text: event.text })
+      return
     case 'subscribed':
     case 'unsubscribed':
     case 'published':
     case 'requested':
+    case 'stored':
+    case 'delivered':
+    case 'settled':
     case 'answered': {
       if (!log.isEnabled('debug')) return
       const { name, ...fields } = event

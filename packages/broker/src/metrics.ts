@@ -32,6 +32,12 @@ interface QueueCounts {
   delivered: number
   bounced: number
   ignored: number
+  stored: number
+  duplicates: number
+  redelivered: number
+  readonly settled: Map<string, number>
+  readonly dead: Map<string, number>
+  readonly dropped: Map<string, number>
   readonly refused: Map<string, number>
   readonly requests: Map<string, number>
 }
@@ -56,6 +62,7 @@ export class Metrics {
   readonly #registry = new Registry()
   readonly #duration: Histogram<'queue'>
   #faults = 0
+  #storeFailures = 0
   #listenerFaults = 0
 
   constructor(queues: readonly string[], sources: MetricSources) {
@@ -91,6 +98,27 @@ export class Metrics {
         return
       case 'ignored':
         counts.ignored++
+        return
+      case 'stored':
+        counts.published += event.count - event.duplicates
+        counts.stored += event.count - event.duplicates
+        counts.duplicates += event.duplicates
+        return
+      case 'delivered':
+        counts.delivered += event.count
+        counts.redelivered += event.redelivered
+        return
+      case 'settled':
+        add(counts.settled, event.outcome, event.count)
+        return
+      case 'dead-lettered':
+        add(counts.dead, event.reason)
+        return
+      case 'dropped':
+        add(counts.dropped, event.what, event.count)
+        return
+      case 'store':
+        if (!event.isAvailable) this.#storeFailures++
         return
       case 'subscribed':
       case 'unsubscribed':
@@ -132,6 +160,19 @@ export class Metrics {
     perQueue('xmq_messages_delivered_total', 'Messages sent on, once for each recipient', (counts) => counts.delivered)
     perQueue('xmq_bounced_total', 'Deliveries that came back', (counts) => counts.bounced)
     perQueue('xmq_ignored_total', 'Stanzas that nothing lets act, dropped', (counts) => counts.ignored)
+    perQueue('xmq_messages_stored_total', 'Messages that the store took', (counts) => counts.stored)
+    perQueue('xmq_messages_duplicate_total', 'Publishes that had been stored before', (counts) => counts.duplicates)
+    perQueue('xmq_messages_redelivered_total', 'Deliveries that were not the first', (counts) => counts.redelivered)
+    const perKind = (name: string, help: string, label: string, of: (counts: QueueCounts) => Map<string, number>) =>
+      this.#counter(name, help, ['queue', label], (inc) => {
+        for (const [queue, counts] of this.#queues) for (const [kind, n] of of(counts)) inc({ queue, [label]: kind }, n)
+      })
+    perKind('xmq_settled_total', 'Leases, by what ended or extended them', 'outcome', (counts) => counts.settled)
+    perKind('xmq_dead_letters_total', 'Messages given up', 'reason', (counts) => counts.dead)
+    perKind('xmq_dropped_total', 'Messages that had to give way', 'what', (counts) => counts.dropped)
+    this.#counter('xmq_store_failures_total', 'Times that the store stopped answering', ['where'], (inc) => {
+      inc({ where: 'store' }, this.#storeFailures)
+    })
     this.#counter('xmq_refused_total', 'Stanzas answered with an error of the broker', ['queue', 'code'], (inc) => {
       for (const [queue, counts] of this.#queues) for (const [code, n] of counts.refused) inc({ queue, code }, n)
     })
@@ -153,6 +194,9 @@ export class Metrics {
     gauge('xmq_topics', 'Topics with a subscription', () => sources.core().topics)
     gauge('xmq_requests_in_flight', 'Requests not answered yet', () => sources.core().openRequests)
     gauge('xmq_pings_in_flight', 'Pings to consumers not answered yet', () => sources.core().pings)
+    gauge('xmq_leases', 'Messages that consumers hold', () => sources.core().leases)
+    gauge('xmq_claimable_topics', 'Topics in which something waits', () => sources.core().claimableTopics)
+    gauge('xmq_storing_bytes', 'Bytes of messages on their way to the store', () => sources.core().storingBytes)
     gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
     gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
   }
@@ -209,9 +253,22 @@ export class Metrics {
 }
 
 function emptyQueue(): QueueCounts {
-  return { published: 0, delivered: 0, bounced: 0, ignored: 0, refused: new Map(), requests: new Map() }
+  return {
+    published: 0,
+    delivered: 0,
+    bounced: 0,
+    ignored: 0,
+    stored: 0,
+    duplicates: 0,
+    redelivered: 0,
+    settled: new Map(),
+    dead: new Map(),
+    dropped: new Map(),
+    refused: new Map(),
+    requests: new Map(),
+  }
 }
 
-function add(counts: Map<string, number>, key: string): void {
-  counts.set(key, (counts.get(key) ?? 0) + 1)
+function add(counts: Map<string, number>, key: string, by = 1): void {
+  counts.set(key, (counts.get(key) ?? 0) + by)
 }

@@ -4,7 +4,7 @@
  * ```
  *  link (one a domain) --onStanza--> #feed --Input--> core --Effect--> send  --> link
  *      |  ^                            ^                         `---> event --> metrics, log, listeners
- *      |  '-- refusal while congested  |
+ *      |  '-- refusal while congested  |                  `---> calls --> store-loop.ts --> store --answers--> #feed
  *      '-- onUp, onDown ---------------+-- tick (timer at core.deadline)
  *
  *  created --start--> starting --every link up once--> running --stop, fatal--> stopping --> stopped
@@ -41,6 +41,7 @@ import { createEventLog, type EventLog } from './log-events.ts'
 import { silentLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { createClock, createEntropy, VERSION } from './runtime-world.ts'
+import { StoreLoop } from './store-loop.ts'
 import { openStore } from './store/open.ts'
 import type { Store } from './store/port.ts'
 
@@ -66,6 +67,7 @@ class RunningBroker implements Broker {
   readonly #linkLog: LinkLog
   readonly #core: Core
   readonly #store: Store
+  readonly #storeLoop: StoreLoop
   readonly #links = new Map<string, ComponentLink>()
   readonly #metrics: Metrics
   readonly #now = createClock()
@@ -89,12 +91,17 @@ class RunningBroker implements Broker {
     const domains = domainsOf(config)
     this.#config = config
     this.#log = options.log ?? silentLogger
-    this.#eventLog = createEventLog(this.#log)
+    this.#eventLog = createEventLog(this.#log, { queues: config.queues.map((queue) => queue.address) })
     this.#linkLog = new LinkLog(this.#log, config.server)
     this.#drainMs = options.drainMs ?? DRAIN_MS
     this.#neverUp = new Set(domains)
-    this.#core = parts.createCore(coreRulesOf(config, domains))
     this.#store = parts.openStore(config.store)
+    this.#core = parts.createCore(coreRulesOf(config, domains, this.#store))
+    this.#storeLoop = new StoreLoop(this.#store, {
+      feed: (input) => this.#feed(input),
+      isCongested: (domain) => this.#links.get(domain)?.congested === true,
+      onFault: (what, error) => this.#logFault(what, undefined, error),
+    })
     const instance = { id: randomUUID(), startedAt: Date.now() }
     for (const domain of domains) {
       const link = { ...config.server, domain, secret: config.secret, instance }
@@ -150,7 +157,11 @@ class RunningBroker implements Broker {
     const onAbort = () => void this.#end(new XmqError('aborted', 'The start was aborted.', { cause: signal?.reason }))
     signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      await this.#listen()
+      await this.#store.open(Math.floor(this.#now()))
+      if (this.#is('starting')) {
+        this.#storeLoop.start()
+        await this.#listen()
+      }
       if (this.#is('starting')) for (const link of this.#links.values()) link.start()
       await this.#started.promise
     } catch (error) {
@@ -186,7 +197,7 @@ class RunningBroker implements Broker {
     if (this.#state === 'stopping' || this.#state === 'stopped')
       problems.push({ what: 'broker', why: 'It is stopping.' })
     for (const { domain, status } of this.#links.values()) {
-      if (status.state !== 'up') problems.push({ what: `link ${domain}`, why: linkTrouble(status) })
+      if (status.state !== 'up') problems.push({ what: `link ${domain}`, ...linkTrouble(status) })
     }
     const storeError = await this.#store.probe()
     if (storeError !== undefined) problems.push({ what: 'store', why: storeError.message })
@@ -207,6 +218,7 @@ class RunningBroker implements Broker {
     await Promise.all(Array.from(this.#links.values(), (link) => link.close()))
     clearTimeout(this.#timer)
     await this.#http?.close()
+    this.#storeLoop.close()
     await this.#store.close()
     this.#transition('stopped')
     this.#eventLog.close()
@@ -301,15 +313,20 @@ class RunningBroker implements Broker {
 
   #handle(input: Input): void {
     let effects: Effect[]
+    // Whole milliseconds: what is stored and what is written on the wire has no fractions.
+    const now = Math.floor(this.#now())
     try {
-      effects = this.#core.handle(input, this.#now(), this.#entropy)
+      effects = this.#core.handle(input, now, this.#entropy)
     } catch (error) {
       effects = this.#faultOf(input, error)
     }
-    for (const effect of effects) this.#apply(effect)
+    for (const effect of effects) {
+      if (effect.type === 'send' || effect.type === 'event') this.#apply(effect)
+      else this.#storeLoop.handle(effect, now)
+    }
   }
 
-  #apply(effect: Effect): void {
+  #apply(effect: Extract<Effect, { readonly type: 'send' | 'event' }>): void {
     if (effect.type === 'send') {
       try {
         this.#links.get(effect.domain)?.send(effect.stanza)
@@ -369,22 +386,24 @@ class RunningBroker implements Broker {
     if (deadline === undefined || deadline >= this.#timerAt || this.#state === 'stopped') return
     clearTimeout(this.#timer)
     this.#timerAt = deadline
-    const waitMs = Math.min(Math.max(1, Math.ceil(deadline - this.#now())), TIMER_MS_MAX)
+    const waitMs = Math.min(Math.max(1, Math.ceil(deadline) - Math.floor(this.#now())), TIMER_MS_MAX)
     this.#timer = setTimeout(() => {
       this.#timerAt = Number.POSITIVE_INFINITY
       const due = this.#core.deadline
-      if (due !== undefined && due <= this.#now()) this.#feed({ type: 'tick' })
+      if (due !== undefined && due <= Math.floor(this.#now())) this.#feed({ type: 'tick' })
       else this.#arm()
     }, waitMs)
   }
 }
 
-function coreRulesOf(config: BrokerConfig, domains: readonly string[]): CoreRules {
+function coreRulesOf(config: BrokerConfig, domains: readonly string[], { caps }: Store): CoreRules {
   return Object.freeze({
     queues: config.queues,
     domains,
     ...config.limits,
     software: { name: 'XMQ', version: VERSION },
+    durability: caps.durability,
+    bodyBytesMax: caps.maxBody,
   })
 }
 

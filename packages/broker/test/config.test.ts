@@ -1,7 +1,8 @@
 import { inspect } from 'node:util'
 import { XmqError } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
-import { describeConfig, domainsOf, parseConfig, type ParseConfigOptions } from '../src/config.ts'
+import { configProblemsOf, describeConfig, domainsOf, parseConfig, type ParseConfigOptions } from '../src/config.ts'
+import { RELIABLE_DEFAULTS } from '../src/core/index.ts'
 
 const QUEUES = { 'queue1.localhost': { type: 'any' } }
 const MINIMAL = { server: 'xmpp://127.0.0.1:5347', secret: 's3cret', queues: QUEUES }
@@ -31,7 +32,14 @@ describe('what is left out', () => {
       store: { scheme: 'memory' },
       http: undefined,
       log: { level: 'info', format: 'auto' },
-      limits: { subscriptionsMax: 100_000, openRequestsMax: 10_000, pingIntervalMs: 60_000, pingTimeoutMs: 10_000 },
+      limits: {
+        subscriptionsMax: 100_000,
+        openRequestsMax: 10_000,
+        openRequestsPerJidMax: 1_000,
+        pingIntervalMs: 60_000,
+        pingTimeoutMs: 10_000,
+        storingBytesMax: 67_108_864,
+      },
     })
     expect(config.queues).toEqual([
       {
@@ -46,6 +54,7 @@ describe('what is left out', () => {
         payloadBytesMax: 204_800,
         topicsMax: 10_000,
         subscriptionsPerJidMax: 1000,
+        reliable: RELIABLE_DEFAULTS,
       },
     ])
     expect(Object.isFrozen(config) && Object.isFrozen(config.queues[0]) && Object.isFrozen(config.limits)).toBe(true)
@@ -177,6 +186,25 @@ describe('the description', () => {
 })
 
 describe('warnings', () => {
+  const warningsOf = (raw: unknown) => {
+    const warnings: string[] = []
+    parseConfig(raw, { onWarning: (text) => warnings.push(text) })
+    return warnings
+  }
+
+  it('name a queue that nobody may use', () => {
+    expect(warningsOf(queue({ consume: [] }))).toEqual([
+      'queues.jobs.localhost.consume: is empty, so nobody may. Leave it out for the parent domain.',
+    ])
+    expect(warningsOf(queue({ publish: ['shop@localhost'] }))).toEqual([])
+  })
+
+  it('name a secret with a blank at its end, without the secret', () => {
+    expect(warningsOf({ ...MINIMAL, secret: 'hunter2 ' })).toEqual([
+      'secret: begins or ends with a blank. Take it out, unless the server has it too.',
+    ])
+  })
+
   it('name what other machines can reach', () => {
     const warnings: string[] = []
     parseConfig(
@@ -222,11 +250,16 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
     "secret: is the placeholder of the examples. Make one with 'openssl rand -hex 24'",
   ],
   ['two secrets', { ...MINIMAL, secretFile: '/s' }, "secretFile: stands beside 'secret'. Keep one of the two."],
-  ['an unknown store', { ...MINIMAL, store: 'sqlite:./x.db' }, "store: unknown store scheme 'sqlite'. Known: memory."],
+  ['an unknown store', { ...MINIMAL, store: 'redis:x' }, "store: unknown store scheme 'redis'. Known: memory, sqlite."],
+  [
+    'a sqlite store without a path',
+    { ...MINIMAL, store: 'sqlite:' },
+    "store: must be 'sqlite:PATH', as in 'sqlite:./data/xmq.db', but is 'sqlite:'.",
+  ],
   [
     'a misspelt store',
     { ...MINIMAL, store: 'memroy:' },
-    "store: unknown store scheme 'memroy'; did you mean 'memory'? Known: memory.",
+    "store: unknown store scheme 'memroy'; did you mean 'memory'? Known: memory, sqlite.",
   ],
   [
     'a memory store with a path',
@@ -246,8 +279,8 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   ],
   [
     'a key of a feature that does not exist',
-    queue({ lease: '30s' }),
-    'queues.jobs.localhost.lease: unknown key. Known: type, publish',
+    queue({ mirror: 'b.localhost' }),
+    'queues.jobs.localhost.mirror: unknown key. Known: type, publish',
   ],
   ['no queues', { ...MINIMAL, queues: undefined }, 'queues: is missing. Name at least one'],
   ['empty queues', { ...MINIMAL, queues: {} }, 'queues: is empty. Name at least one'],
@@ -271,7 +304,7 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   [
     'a domain without a parent',
     queue({}, 'jobs'),
-    "queues.jobs.publish: is missing, and 'jobs' has no parent domain to fall back on. Say who may.",
+    "xmq.config.yaml: queues.jobs: 'jobs' has no parent domain, which may publish and consume where nobody is named. Write jobs.localhost",
   ],
   [
     'access that is no list',
@@ -301,7 +334,27 @@ const WRONG: readonly [name: string, raw: unknown, problem: string][] = [
   [
     'a size without a unit',
     queue({ maxPayload: '1000' }),
-    "maxPayload: must be a size with its unit, such as '512B', '200KiB' or '1MB', but is '1000'.",
+    "maxPayload: must be a size with its unit, such as '512B' or '200KiB', but is '1000'.",
+  ],
+  [
+    'a size with a unit that is none',
+    queue({ maxPayload: '1TiB' }),
+    "maxPayload: '1TiB' has the unit 'TiB', which is not known. Known: B, KB, MB, GB, KiB, MiB, GiB.",
+  ],
+  [
+    'a duration with a unit that is none',
+    queue({ requestTimeout: '30sec' }),
+    "requestTimeout: '30sec' has the unit 'sec', which is not known. Known: ms, s, m, h, d.",
+  ],
+  [
+    'a node of a domain without a parent',
+    queue({}, 'jobs@localhost'),
+    "queues.jobs@localhost: 'localhost' has no parent domain, which may publish and consume where nobody is named. Write jobs@xmq.localhost",
+  ],
+  [
+    'a variable in an address',
+    queue({}, '${QUEUE}.localhost'),
+    "has a '${', and no variable is replaced in an address that is a key. Write the address.",
   ],
   [
     'a size over what is written',
@@ -359,4 +412,22 @@ describe('what is wrong', () => {
     for (let i = 0; i < 10_000; i++) deep = [deep]
     expect(problemOf({ ...MINIMAL, log: deep })).toContain('nests deeper than 8 levels')
   })
+})
+
+it('problems can be read one by one, each with its key or the flag that it came from', () => {
+  const overrides = [{ path: 'http', value: 'nonsense:port', source: '--http' }]
+  const thrown: unknown[] = []
+  try {
+    parseConfig({ ...MINIMAL, sevrer: 'x' }, { overrides, where: 'xmq.config.yaml' })
+  } catch (error) {
+    thrown.push(error)
+  }
+  const [error] = thrown as [XmqError]
+  expect(configProblemsOf(error)).toEqual([
+    { path: 'sevrer', text: expect.stringMatching(/^unknown key; did you mean 'server'/) },
+    { path: '--http', text: expect.stringMatching(/^must be an address/) },
+  ])
+  expect(error.message).toContain('xmq.config.yaml: sevrer: unknown key')
+  expect(error.message).toContain("\n  --http: must be an address such as '127.0.0.1:8090'")
+  expect(configProblemsOf(new XmqError('internal', 'x'))).toEqual([])
 })

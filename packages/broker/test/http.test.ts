@@ -40,6 +40,16 @@ describe('health over HTTP', () => {
     expect([response.status, await response.json()]).toEqual([503, { ready: false, problems }])
   })
 
+  it('/readyz says a hint once that several problems share', async () => {
+    const hint = 'Is the server running?'
+    problems = ['a.localhost', 'b.localhost'].map((domain) => ({ what: `link ${domain}`, why: 'Refused.', hint }))
+    expect(await (await get('/readyz')).json()).toEqual({
+      ready: false,
+      problems: problems.map(({ what, why }) => ({ what, why })),
+      hints: [hint],
+    })
+  })
+
   it('/metrics is the text of Prometheus', async () => {
     const response = await get('/metrics')
     expect(response.headers.get('content-type')).toContain('text/plain')

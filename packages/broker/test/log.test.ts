@@ -79,7 +79,7 @@ describe('core events', () => {
   const refused = (queue: string, n = 0) =>
     ({ name: 'refused', queue, sender: `a@b/${n}`, code: 'forbidden', text: 'No.' }) as const
 
-  it('of a flood of refusals make two lines in ten seconds', () => {
+  it('of a flood of refusals make one line in ten seconds, with their number', () => {
     const { log, written } = lines()
     const events = createEventLog(log)
     for (let i = 0; i < 100_000; i++) events.write(refused('q.localhost', i))
@@ -87,16 +87,66 @@ describe('core events', () => {
     vi.advanceTimersByTime(10_000)
     expect(written).toHaveLength(2)
     expect(JSON.parse(written[1] ?? '')).toMatchObject({ message: 'refused (and 99999 more)', more: 99_999 })
+    vi.advanceTimersByTime(10_000)
+    expect(written).toHaveLength(2)
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('of many kinds are counted together beyond a bound', () => {
+  it('of one kind never make more than two lines in ten seconds, whenever another kind began', () => {
+    const writtenAt: number[] = []
+    const { log } = lines({
+      write: (line) => {
+        if (line.includes('slow.localhost')) writtenAt.push(Date.now())
+      },
+    })
+    const events = createEventLog(log, { queues: ['early.localhost', 'slow.localhost'] })
+    events.write(refused('early.localhost'))
+    vi.advanceTimersByTime(9900)
+    for (let ms = 0; ms < 60_000; ms += 50) {
+      events.write(refused('slow.localhost'))
+      vi.advanceTimersByTime(50)
+    }
+    expect(writtenAt.length).toBeGreaterThan(4)
+    for (const start of writtenAt) {
+      expect(writtenAt.filter((at) => at >= start && at < start + 10_000).length).toBeLessThanOrEqual(2)
+    }
+  })
+
+  it('to addresses that a sender made up are one kind', () => {
     const { log, written } = lines()
-    const events = createEventLog(log)
-    for (let i = 0; i < 5000; i++) events.write(refused(`q${i}.localhost`))
-    expect(written.length).toBeLessThan(300)
+    const events = createEventLog(log, { queues: ['q.localhost'] })
+    for (let i = 0; i < 1000; i++) events.write(refused(`node${i}@q.localhost`))
+    expect(written).toHaveLength(1)
+    events.write(refused('q.localhost'))
+    expect(written).toHaveLength(2)
     events.close()
+    expect(JSON.parse(written[2] ?? '')).toMatchObject({ queue: 'other', more: 999 })
+  })
+
+  it('that differ in a number or in quoted text are one kind', () => {
+    const { log, written } = lines()
+    const events = createEventLog(log, { queues: ['q.localhost'] })
+    for (let i = 0; i < 1000; i++) {
+      const what = `a message that broke a limit: 'id${i}' has ${i} characters`
+      events.write({ name: 'ignored', queue: 'q.localhost', sender: `a@b/${i}`, what })
+      events.tally(`fault send '${i}' of ${i}`, 'error', 'fault', { i })
+    }
+    expect(written).toHaveLength(2)
+  })
+
+  it('of many kinds are counted together beyond a bound, errors apart from warnings', () => {
+    const { log, written } = lines()
+    const queues = Array.from({ length: 5000 }, (_, i) => `q${i}.localhost`)
+    const events = createEventLog(log, { queues })
+    for (const queue of queues) events.write(refused(queue))
     expect(written.length).toBeLessThan(300)
+    events.tally('fault', 'error', 'a fault', {})
+    expect(written.at(-1)).toContain('a fault')
+    const before = written.length
+    events.close()
+    expect(written.slice(before).map((line) => JSON.parse(line) as unknown)).toEqual([
+      expect.objectContaining({ message: expect.stringMatching(/^other lines \(and \d+ more\)$/) }),
+    ])
   })
 
   it('that concern a single message are written at debug only', () => {

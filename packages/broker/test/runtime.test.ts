@@ -290,11 +290,15 @@ describe('readiness', () => {
     const { broker, link } = await started({ http: '127.0.0.1:0' })
     const ready = () => fetch(`http://127.0.0.1:${broker.httpAddress?.port}/readyz`)
     expect((await ready()).status).toBe(200)
-    link.down(new XmqError('connection-lost', 'The server hung up.'), 'Is it running?')
+    link.down(new XmqError('connection-lost', 'The server hung up'), 'Is it running?')
     const response = await ready()
     expect([response.status, await response.json()]).toEqual([
       503,
-      { ready: false, problems: [{ what: 'link q.localhost', why: 'The server hung up. Is it running?' }] },
+      {
+        ready: false,
+        problems: [{ what: 'link q.localhost', why: 'The server hung up.' }],
+        hints: ['Is it running?'],
+      },
     ])
     link.up()
     expect((await ready()).status).toBe(200)

@@ -14,6 +14,7 @@ export {
 } from './dead-letters.ts'
 export { type Duration, parseDuration } from './duration.ts'
 export type { Listeners, Unsubscribe } from './events.ts'
+export { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.ts'
 export type { ConnectionOptions } from './options.ts'
 export type { Published, PublishItem, PublishOptions, PublishOutcome } from './publisher.ts'
 export type { ConnectionStatus, Mode } from './session/index.ts'

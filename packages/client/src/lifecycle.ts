@@ -60,7 +60,10 @@ export function whenAborted(signal: AbortSignal | undefined, listener: (reason: 
 
 function notConnected(timeoutMs: number, last: XmqError | undefined): XmqError {
   const text = `Not connected within ${timeoutMs} ms.${last === undefined ? '' : ` ${last.message}`}`
-  return new XmqError(last?.code ?? 'connection-lost', text, { cause: last })
+  return new XmqError(last?.code ?? 'connection-lost', text, {
+    cause: last,
+    ...(last && { condition: last.condition }),
+  })
 }
 
 /** Whether a promise settles in time. */

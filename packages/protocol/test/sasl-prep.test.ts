@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { saslPrep } from '../src/index.ts'
+import { saslPrep } from '@xmq/protocol'
 
 describe('saslPrep', () => {
   // The first five are RFC 4013 section 3's own examples.

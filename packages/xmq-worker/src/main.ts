@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { EXIT_CODES, type ExitCode } from '@xmq/client'
 import { createProject } from './project.ts'
 import { runCommand, type RunFlags } from './run.ts'
-import { type ExitCode, type Io, mistake, type OutputFormat, paint, processIo, reportFailure } from './terminal.ts'
+import { type Io, mistake, type OutputFormat, paint, processIo, reportFailure } from './terminal.ts'
 import { watchCommand } from './watch.ts'
 
 /** How {@link main} is embedded. */
@@ -46,7 +47,12 @@ Examples:
   $ xmq-worker run --service xmpps://example.org --password-file /run/secrets/xmq --output json
 
 SIGTERM and Ctrl-C let running jobs finish; a second one ends the process at once.
-Exit codes: 0 stopped as asked, 1 the worker or its connection failed, 2 asked for in a way that cannot work.`
+
+Exit codes, the same as those of xmq:
+  0  stopped as asked                  5  wrong password, or no right to do this
+  1  the worker's own code failed      6  no connection to the server or the queue
+  2  wrong arguments or configuration  7  another session took its place
+  4  no answer in time`
 
 /**
  * Runs one command.
@@ -56,7 +62,7 @@ Exit codes: 0 stopped as asked, 1 the worker or its connection failed, 2 asked f
  */
 export async function main(argv: readonly string[], options: MainOptions = {}): Promise<ExitCode> {
   const io = options.io ?? processIo()
-  let code: ExitCode = 0
+  let code: ExitCode = EXIT_CODES.ok
   const program = createProgram(io, options.calledAs, (result) => {
     code = result
   })
@@ -65,7 +71,7 @@ export async function main(argv: readonly string[], options: MainOptions = {}): 
     return code
   } catch (error) {
     // Commander has already said it; help and version end with 0.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage
     return reportFailure(io, formatOf(argv), error)
   }
 }
@@ -98,7 +104,7 @@ Examples:
   program
     .command('new')
     .description('make a new TypeScript worker project')
-    .argument('<dir>', 'the directory to make; its name becomes the package’s')
+    .argument('<dir>', "the directory to make; its name becomes the package's")
     .option('-f, --force', 'write into a directory that is not empty')
     .addOption(outputOption())
     .addHelpText('after', NEW_EXAMPLES)
@@ -117,8 +123,8 @@ function addRunOptions(command: Command): Command {
     .argument('[file]', 'the worker module: .js, .mjs or .ts')
     .option('-s, --service <url>', 'the XMPP server: xmpp://host:port, xmpps://, ws:// or wss://')
     .option('-j, --jid <jid>', 'the account, user@domain')
-    .option('-q, --queue <jid>', 'the queue’s address')
-    .option('--password-file <file>', 'a file with the account’s password')
+    .option('-q, --queue <jid>', "the queue's address")
+    .option('--password-file <file>', "a file with the account's password")
     .option('--env-file <file>', 'a file of variables (default: .env, if there is one)')
     .addOption(
       new Option('--health <seconds>', 'print how the worker is doing this often; 0 never does')
@@ -143,8 +149,10 @@ function outputOption(): Option {
 
 /** Needed before the arguments are understood: an error about them is printed in the format asked for, too. */
 function formatOf(argv: readonly string[]): OutputFormat {
-  const joined = argv.join(' ')
-  return /(^| )(-o|--output)[ =]?json( |$)/.test(joined) ? 'json' : 'text'
+  const index = argv.findIndex((argument) => argument === '--output' || argument === '-o')
+  const isJson =
+    argv.includes('--output=json') || argv.includes('-ojson') || (index !== -1 && argv[index + 1] === 'json')
+  return isJson ? 'json' : 'text'
 }
 
 async function newCommand(io: Io, directory: string, flags: NewFlags, calledAs: string | undefined): Promise<ExitCode> {
@@ -154,14 +162,14 @@ async function newCommand(io: Io, directory: string, flags: NewFlags, calledAs: 
   const steps = [...(shown === '' ? [] : [`cd ${quoted(shown)}`]), 'npm install', 'npm test', 'npm run dev']
   if (flags.output === 'json') {
     io.stdout.write(`${JSON.stringify({ ...created, next: steps })}\n`)
-    return 0
+    return EXIT_CODES.ok
   }
   const bold = (text: string): string => paint(io, 'stdout', 'bold', text)
   io.stdout.write(`${paint(io, 'stdout', 'green', '✓')} ${bold(created.name)}: a worker in ${created.directory}\n`)
   for (const file of created.files) io.stdout.write(`    ${paint(io, 'stdout', 'dim', file)}\n`)
   io.stdout.write(`\nNext:\n${steps.map((step) => `  ${bold(step)}\n`).join('')}`)
   io.stdout.write('\n`npm run dev` needs a broker: `npm run broker`, in another terminal, is one for this machine.\n')
-  return 0
+  return EXIT_CODES.ok
 }
 
 function quoted(path: string): string {

@@ -100,12 +100,12 @@ function projectName(directory: string): string {
     .replaceAll(/[^a-z0-9._-]+/g, '-')
     .replaceAll(/^[._-]+|[._-]+$/g, '')
   if (name === '')
-    throw mistake('The file system’s root cannot be a project: name a directory, e.g. xmq-worker new my-worker')
+    throw mistake("The file system's root cannot be a project: name a directory, e.g. xmq-worker new my-worker")
   const fits = /^[a-z0-9][a-z0-9._-]*$/.test(name) && name.length <= NAME_LENGTH_MAX && !RESERVED_NAMES.has(name)
   if (fits) return name
   const better = proposal === '' || RESERVED_NAMES.has(proposal) ? 'my-worker' : proposal.slice(0, NAME_LENGTH_MAX)
   throw mistake(
-    `“${name}” cannot be a package's name: npm takes lower-case letters, digits, “-”, “_” and “.”, beginning with a letter or digit, and no name of a package that the project uses. Try: xmq-worker new ${better}`,
+    `'${name}' cannot be a package's name: npm takes lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit, and no name of a package that the project uses. Try: xmq-worker new ${better}`,
   )
 }
 

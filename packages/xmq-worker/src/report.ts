@@ -25,28 +25,11 @@ type Details = Readonly<Record<string, unknown>>
 export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: string): Report {
   const startedAt = Date.now()
   const topics = new Set<string>()
+  const { tell, tellTrouble, endTrouble } = createTeller(io, format)
   let done = 0
   let failed = 0
-  let trouble = ''
   let isReady = false
   let stopping = false
-
-  const tell = (event: string, colour: Colour, text: string, details: Details = {}): void => {
-    if (format === 'json') {
-      io.stdout.write(`${JSON.stringify({ event, at: new Date().toISOString(), ...details })}\n`)
-      return
-    }
-    const time = paint(io, 'stdout', 'dim', new Date().toTimeString().slice(0, 8))
-    io.stdout.write(`${time} ${paint(io, 'stdout', colour, event)} ${text}\n`)
-  }
-  // The same trouble again is not news; programs get every attempt.
-  const tellTrouble = (event: string, error: Error & { code?: string }, details: Details): void => {
-    const { message: text } = error
-    if (format === 'text' && trouble === text) return
-    trouble = text
-    tell(event, 'yellow', text, { code: error.code, text, ...details })
-  }
-  const retry = (retryAt: number): Details => ({ retryAt: new Date(retryAt).toISOString() })
 
   worker.on('offline', ({ reason, retryAt, fatal }) => {
     if (!stopping && !fatal) tellTrouble('offline', reason, retry(retryAt))
@@ -58,8 +41,7 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
   worker.on('subscribed', ({ topic }) => {
     topics.add(topic)
     // Only now messages come again; being online alone is not that.
-    if (trouble !== '' && isReady) tell('back', 'green', `as ${jidOf(worker)}`, { jid: jidOf(worker) })
-    trouble = ''
+    if (endTrouble() && isReady) tell('back', 'green', `as ${jidOf(worker)}`, { jid: jidOf(worker) })
   })
   worker.on('warning', ({ message }) => tell('warning', 'yellow', message, { text: message }))
   worker.on('completed', () => void done++)
@@ -100,6 +82,44 @@ export function reportOn(worker: Worker, io: Io, format: OutputFormat, file: str
       tell('stopped', 'dim', `${done} done, ${failed} failed`, { done, failed })
     },
   }
+}
+
+interface Teller {
+  readonly tell: (event: string, colour: Colour, text: string, details?: Details) => void
+  /** The same trouble again is not news; programs get every attempt. */
+  readonly tellTrouble: (event: string, error: Error & { readonly code?: string }, details: Details) => void
+  /** Whether there was one. */
+  readonly endTrouble: () => boolean
+}
+
+function createTeller(io: Io, format: OutputFormat): Teller {
+  let trouble = ''
+  const tell: Teller['tell'] = (event, colour, text, details = {}) => {
+    if (format === 'json') {
+      io.stdout.write(`${JSON.stringify({ event, at: new Date().toISOString(), ...details })}\n`)
+      return
+    }
+    const time = paint(io, 'stdout', 'dim', new Date().toTimeString().slice(0, 8))
+    io.stdout.write(`${time} ${paint(io, 'stdout', colour, event)} ${text}\n`)
+  }
+  return {
+    tell,
+    tellTrouble(event, error, details) {
+      const { message: text } = error
+      if (format === 'text' && trouble === text) return
+      trouble = text
+      tell(event, 'yellow', text, { code: error.code, text, ...details })
+    },
+    endTrouble() {
+      const was = trouble !== ''
+      trouble = ''
+      return was
+    },
+  }
+}
+
+function retry(retryAt: number): Details {
+  return { retryAt: new Date(retryAt).toISOString() }
 }
 
 function jidOf({ status }: Worker): string {

@@ -2,15 +2,15 @@
  * `xmq-worker run`: one worker for the life of this process.
  *
  *   load -> start -> running --SIGTERM, SIGINT--> stopping -> stopped        exit code 0
- *                       |  \--gives up----------------------> failed         exit code 1
+ *                       |  \--gives up----------------------> failed         the exit code of its reason
  *                       \--a second signal--> the process ends at once       exit code 128 + signal
  */
 import { relative } from 'node:path'
 import { type ConnectionFlags, readEnvironment, resolveConnection } from './connection.ts'
-import type { Worker } from '@xmq/client'
+import { EXIT_CODES, type ExitCode, type Worker } from '@xmq/client'
 import { findWorkerFile, loadWorker } from './load.ts'
 import { type Report, reportOn } from './report.ts'
-import { type ExitCode, type Io, type OutputFormat, reportFailure } from './terminal.ts'
+import { type Io, type OutputFormat, reportFailure } from './terminal.ts'
 
 /** The flags of `run` and `dev`. */
 export interface RunFlags extends ConnectionFlags {
@@ -58,7 +58,7 @@ async function end(io: Io, flags: RunFlags, worker: Worker, report: Report): Pro
     return reportFailure(io, flags.output, error)
   }
   report.stopped()
-  return 0
+  return EXIT_CODES.ok
 }
 
 const STOP = 'stop'

@@ -1,7 +1,7 @@
 /** Where a command writes: text for a person, JSON lines for a program. */
 import { styleText } from 'node:util'
 import { XmqError } from '@xmq/protocol'
-import { listenForStop } from '@xmq/client'
+import { type ExitCode, exitCodeOf, listenForStop } from '@xmq/client'
 
 /** What a command may touch of the process; tests hand in their own. */
 export interface Io {
@@ -16,9 +16,6 @@ export interface Io {
    */
   onStop(onStop: () => void, onInsist: (exitCode: number) => void): () => void
 }
-
-/** 0 it worked · 1 it did not · 2 it was asked for in a way that cannot work. */
-export type ExitCode = 0 | 1 | 2
 
 export type OutputFormat = 'text' | 'json'
 
@@ -44,10 +41,11 @@ export function mistake(text: string): XmqError {
 /** Says what went wrong, without a stack trace, and tells the exit code that belongs to it. */
 export function reportFailure(io: Io, format: OutputFormat, thrown: unknown): ExitCode {
   const error = XmqError.from(thrown)
+  const exit = exitCodeOf(error)
   const text = error.code === 'internal' && thrown instanceof Error ? describeUnknown(io, thrown) : error.message
-  if (format === 'json') io.stderr.write(`${JSON.stringify({ event: 'error', code: error.code, text })}\n`)
+  if (format === 'json') io.stderr.write(`${JSON.stringify({ event: 'error', code: error.code, text, exit })}\n`)
   else io.stderr.write(`${paint(io, 'stderr', 'red', 'xmq-worker:')} ${text}\n`)
-  return error.code === 'invalid-config' || error.code === 'bad-request' ? 2 : 1
+  return exit
 }
 
 /** An error that is not XMQ's comes from the worker's own code: there the place of it is what its author needs. */

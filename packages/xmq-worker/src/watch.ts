@@ -13,9 +13,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, type FSWatcher, watch } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { EXIT_CODES, type ExitCode } from '@xmq/client'
 import { findWorkerFile } from './load.ts'
 import type { RunFlags } from './run.ts'
-import { type ExitCode, type Io, mistake, type OutputFormat, paint } from './terminal.ts'
+import { type Io, mistake, type OutputFormat, paint } from './terminal.ts'
 
 /** An editor writes a file in several steps: they count as one change. */
 const QUIET_MS = 100
@@ -44,7 +45,7 @@ export function watchCommand(io: Io, file: string | undefined, flags: RunFlags):
         watcher.close()
         void supervisor.end().then(() => {
           release()
-          resolve(0)
+          resolve(EXIT_CODES.ok)
         })
       },
       () => supervisor.kill(),

@@ -50,7 +50,7 @@ describe('a new project', () => {
     for (const file of created.files) expect(existsSync(join(directory, file))).toBe(true)
   })
 
-  test('carries its directory’s name, and no placeholder', async () => {
+  test('carries the name of its directory, and no placeholder', async () => {
     const directory = join(temporaryFolder(), 'thumbnails')
     const { files } = await createProject({ directory }, packed)
     expect(manifestIn(directory).name).toBe('thumbnails')
@@ -119,7 +119,7 @@ describe('a new project', () => {
     ['node_modules', 'my-worker'],
     ['zod', 'my-worker'],
     ['größe', 'gr-e'],
-  ])('called “%s” is refused, with a name that fits', async (name, better) => {
+  ])("called '%s' is refused, with a name that fits", async (name, better) => {
     const folder = temporaryFolder()
     await expect(createProject({ directory: join(folder, name) }, published)).rejects.toMatchObject({
       code: 'invalid-config',
@@ -141,7 +141,7 @@ describe('the command line', () => {
     const folder = temporaryFolder()
     const outcome = await xmqWorker(folder, ['new', 'Bad Name'])
     expect(outcome).toMatchObject({ code: 2, stdout: '' })
-    expect(outcome.stderr).toMatch(/^xmq-worker: “Bad Name”[^\n]*\n$/)
+    expect(outcome.stderr).toMatch(/^xmq-worker: 'Bad Name'[^\n]*\n$/)
   })
 
   test('a mistake is an object for a program', async () => {
@@ -171,7 +171,7 @@ describe('the command line', () => {
     },
   )
 
-  test('--version is the package’s', async () => {
+  test('--version is that of the package', async () => {
     expect((await xmqWorker('/', ['--version'])).stdout).toBe(`${own.version}\n`)
   })
 })

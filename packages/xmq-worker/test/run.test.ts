@@ -39,16 +39,16 @@ describe('xmq-worker run', () => {
     await client.close()
   })
 
-  test('ends with 1 and the reason on a wrong password', async () => {
+  test('ends with 5 and the reason on a wrong password', async () => {
     const first = startXmqWorker(FIXTURES, RUN, { XMQ_SERVICE: broker.service, XMQ_JID: 'taken@localhost' })
     await first.event('ready')
     const env = { XMQ_SERVICE: broker.service, XMQ_JID: 'taken@localhost', XMQ_PASSWORD: 'wrong' }
     const { code, stdout, stderr } = await xmqWorker(FIXTURES, RUN, env)
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
-    expect(JSON.parse(stderr)).toMatchObject({ event: 'error', code: 'not-authorized' })
+    expect({ code, stdout }).toEqual({ code: 5, stdout: '' })
+    expect(JSON.parse(stderr)).toMatchObject({ event: 'error', code: 'not-authorized', exit: 5 })
   })
 
-  test('ends with 2 where the queue’s address cannot be one', async () => {
+  test('ends with 2 where the address of the queue cannot be one', async () => {
     const { code, stderr } = await xmqWorker(FIXTURES, [...RUN, '--queue', '@'], { XMQ_SERVICE: broker.service })
     expect(code).toBe(2)
     expect(JSON.parse(stderr)).toMatchObject({ code: 'invalid-config', text: expect.stringContaining('queue') })

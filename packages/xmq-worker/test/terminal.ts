@@ -77,7 +77,7 @@ export function startXmqWorker(cwd: string, args: readonly string[], env: Record
         }
         listeners.add(look)
         look()
-        void ended.then(({ code }) => reject(new Error(`It ended with ${code} before ‘${name}’: ${stdout}${stderr}`)))
+        void ended.then(({ code }) => reject(new Error(`It ended with ${code} before '${name}': ${stdout}${stderr}`)))
       }),
   }
 }

@@ -29,7 +29,10 @@ export function addClientCommands(program: Command, io: Io, done: (code: ExitCod
     .option('--timeout <duration>', 'give up on the queue after', '30s')
     .addHelpText(
       'after',
-      `${CLIENT_HELP}
+      `
+--output json prints an object a message, once the queue has taken or refused it: its id and 'ok' or 'error', with --lines its
+line. A message is text or JSON; binary data goes as base64.
+${CLIENT_HELP}
 
 Examples:
   $ xmq pub queue1.localhost greetings "hello"

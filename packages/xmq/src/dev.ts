@@ -168,8 +168,8 @@ function announce(io: Io, flags: DevFlags, { server, config, http, data, account
     ...queues.map(({ address, type }, index) => {
       return `  ${index === 0 ? 'queues    ' : '          '} ${cyan(address.padEnd(width))}  ${type}: ${typeText[type]}`
     }),
-    `  accounts   any name@${server.domain}, made at its first login; password: its name, or secret`,
-    `             (another password: put it into ${shownPath(io, data)}/accounts.json before the start)`,
+    `  accounts   any name@${server.domain}, made at its first login with xmq or the SDK, with any password`,
+    `             (a client that knows only SCRAM: its name or 'secret', or what ${shownPath(io, data)}/accounts.json says)`,
     ...(accounts.length === 0
       ? []
       : [`             so far: ${accounts.slice(0, 10).join(', ')}${accounts.length > 10 ? ', …' : ''}`]),

@@ -6,7 +6,7 @@ import { addClientCommands } from './client-commands.ts'
 import { DEFAULT_PORT } from './client-flags.ts'
 import type { ConfigFlags } from './config-file.ts'
 import { dev, DEV_QUEUES, type DevFlags } from './dev.ts'
-import { EXIT, EXIT_HELP, reportFailure, type ExitCode } from './exit.ts'
+import { EXIT, reportFailure, type ExitCode } from './exit.ts'
 import { processIo, type Io, type OutputFormat } from './io.ts'
 import { outputOption } from './options.ts'
 import { serve } from './serve.ts'
@@ -40,7 +40,9 @@ export async function main(argv: readonly string[], io: Io = processIo()): Promi
 /** What `--output` says, also where the arguments could not be parsed. */
 function formatOf(argv: readonly string[]): OutputFormat {
   const index = argv.findIndex((argument) => argument === '--output' || argument === '-o')
-  return argv.includes('--output=json') || (index !== -1 && argv[index + 1] === 'json') ? 'json' : 'text'
+  const isJson =
+    argv.includes('--output=json') || argv.includes('-ojson') || (index !== -1 && argv[index + 1] === 'json')
+  return isJson ? 'json' : 'text'
 }
 
 function createProgram(io: Io, done: (code: ExitCode) => void): Command {
@@ -76,7 +78,12 @@ function addBrokerCommands(program: Command, io: Io, done: (code: ExitCode) => v
     .addHelpText(
       'after',
       `${CONFIG_HELP}
-${EXIT_HELP}
+
+Exit codes:
+  0  stopped by SIGTERM or Ctrl-C      2  the configuration is wrong, or an address of it cannot be listened on
+  1  it failed                         7  another broker serves a domain of it, or has its store open
+After 2 and 7 a restart fails again: see the unit in docs/operating.md. A second broker gives up within seconds on ejabberd, and
+after 30 seconds on Prosody, where a dead connection that is not noticed yet looks the same.
 
 Examples:
   $ XMQ_SECRET=... xmq serve
@@ -89,7 +96,8 @@ Examples:
       'after',
       `${CONFIG_HELP}
 
-Exit codes: 0 it is valid, 2 it is not; every problem is named.
+Exit codes: 0 it is valid, 2 it is not; every problem is named. --output json prints an object with 'valid' and either 'rules' and
+'warnings' or 'problems', each with its path and text.
 
 Examples:
   $ xmq check-config
@@ -113,7 +121,8 @@ Examples:
       'after',
       `
 A queue's type is 'any' (one subscriber gets each message) or 'all' (every one does). A name without a dot gets the domain.
-Accounts are made at their first login. Not for production: no TLS, and messages are kept in memory.
+Accounts are made at their first login, with any password where the client is xmq or the SDK; for one that knows only SCRAM it is
+the account's name or 'secret'. Not for production: no TLS, and messages are kept in memory.
 
 Examples:
   $ xmq dev

@@ -1,10 +1,12 @@
+import { randomUUID } from 'node:crypto'
 import { connect, defineTopic, type Client } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
 import { readBody, readLines, parseJson } from './body.ts'
 import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
 import { encodeContent } from './content.ts'
-import { EXIT, explain, mistake, type ExitCode } from './exit.ts'
-import { untilStopped, type Io } from './io.ts'
+import { EXIT, mistake, type ExitCode } from './exit.ts'
+import { paint, untilStopped, type Io } from './io.ts'
+import { PubResults, type PubResult } from './pub-results.ts'
 import { tellTrouble } from './trouble.ts'
 
 /** Flags of `xmq pub`. */
@@ -32,7 +34,8 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
     throw mistake('There is nothing to publish. Give BODY, or a pipe: echo hello | xmq pub QUEUE TOPIC')
   }
   const isJson = flags.json === true
-  const bodies = flags.lines === true ? readLines(io) : [body ?? (await readBody(io))]
+  const isLines = flags.lines === true
+  const bodies = isLines ? readLines(io) : [body ?? (await readBody(io))]
   // A wrong argument is told before anything connects.
   if (Array.isArray(bodies) && isJson) for (const text of bodies) parseJson('The body', text)
   const stop = untilStopped(io)
@@ -46,10 +49,9 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
       on: tellTrouble(io).listeners,
     })
     try {
-      const onPublished = (id: string) => {
-        if (flags.output === 'json') io.stdout.write(`${JSON.stringify({ queue, topic, id })}\n`)
-      }
-      await publishAll(client, { topic, isJson, bodies, timeoutMs, onPublished })
+      const tell = resultTeller(io, { queue, topic }, flags)
+      await publishAll(client, { topic, isJson, isLines, bodies, timeoutMs, tell })
+      await io.stdout.drained?.()
     } finally {
       await client.close()
     }
@@ -59,41 +61,74 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
   return EXIT.ok
 }
 
+/** An object a message on stdout for programs; for people the refusals of several messages, each with its line and id. */
+function resultTeller(
+  io: Io,
+  { queue, topic }: { readonly queue: string; readonly topic: string },
+  flags: PubFlags,
+): (result: PubResult) => void {
+  return ({ id, number, error }) => {
+    if (flags.output === 'json') {
+      const line = flags.lines === true ? { line: number } : {}
+      const outcome = error === undefined ? { ok: true } : { error: { code: error.code, text: error.message } }
+      io.stdout.write(`${JSON.stringify({ queue, topic, ...line, id, ...outcome })}\n`)
+    } else if (error !== undefined && flags.lines === true) {
+      io.stderr.write(`${paint(io, 'stderr', 'yellow', 'xmq:')} line ${number}, message ${id}: ${error.message}\n`)
+    }
+  }
+}
+
 interface Publishing {
   readonly topic: string
   readonly isJson: boolean
+  readonly isLines: boolean
   readonly bodies: Iterable<string> | AsyncIterable<string>
   readonly timeoutMs: number
-  onPublished(id: string): void
+  readonly tell: (result: PubResult) => void
 }
 
-/** @throws XmqError the first refusal, with how many of how many were refused */
+/**
+ * Sends all bodies and waits until what became of each is known.
+ * @throws XmqError the body that could not be sent; else the first refusal, with how many of how many were refused
+ */
 async function publishAll(client: Client, publishing: Publishing): Promise<void> {
-  const { topic, isJson, bodies, timeoutMs } = publishing
-  let refusedCount = 0
-  let refusal: XmqError | undefined
-  client.on('returned', ({ error }) => {
-    refusedCount++
-    refusal ??= explain(error, client.queue, topic)
-  })
+  const { topic, isJson, isLines, bodies, timeoutMs, tell } = publishing
+  const results = new PubResults(client, topic, timeoutMs, tell)
   const text = defineTopic(topic, { encoding: 'text' })
   const json = defineTopic(topic, { encoding: 'xml' })
-  let count = 0
-  for await (const body of bodies) {
-    count++
-    if (isJson) parseJson(`Message ${count}`, body)
-    const { id } = isJson ? await client.publish(json, encodeContent(body, true)) : await client.publish(text, body)
-    publishing.onPublished(id)
+  let number = 0
+  let failure: XmqError | undefined
+  try {
+    for await (const body of bodies) {
+      const what = isLines ? `Line ${++number} of stdin` : 'The body'
+      if (isJson) parseJson(what, body)
+      const id = randomUUID()
+      await results.send(id, number, async () => {
+        try {
+          if (isJson) await client.publish(json, encodeContent(body, true), { id })
+          else await client.publish(text, body, { id })
+        } catch (error) {
+          throw isLines ? prefixed(what, XmqError.from(error)) : error
+        }
+      })
+    }
+  } catch (error) {
+    failure = XmqError.from(error)
   }
-  // Streams are ordered: what was refused has come back before this answer.
-  const unanswered = await client.ping({ timeout: timeoutMs }).catch((error: unknown) => error)
-  const first = firstOf(refusal, refusedCount, count)
-  if (first !== undefined) throw first
-  if (unanswered !== undefined) throw unanswered
+  const refusal = await results.settled()
+  if (failure !== undefined && isLines && failure !== refusal) throw stoppedAt(failure, results.counts)
+  if (failure !== undefined) throw failure
+  if (refusal !== undefined) throw refusal
 }
 
-function firstOf(refusal: XmqError | undefined, refusedCount: number, count: number): XmqError | undefined {
-  if (refusal === undefined || count === 1) return refusal
-  const text = `${refusedCount} of ${count} messages were refused: ${refusal.message}`
-  return new XmqError(refusal.code, text, { cause: refusal })
+function prefixed(what: string, error: XmqError): XmqError {
+  return new XmqError(error.code, `${what}: ${error.message}`, { cause: error, condition: error.condition })
+}
+
+/** The error of one line, with what became of the lines before it. */
+function stoppedAt(failure: XmqError, { sent, failed }: PubResults['counts']): XmqError {
+  const outcome = failed === 0 ? '' : `, and ${failed} of them failed`
+  const before = `It and what follows it were not sent; ${sent} before it ${sent === 1 ? 'was' : 'were'}${outcome}.`
+  const text = `${failure.message} ${before}`
+  return new XmqError(failure.code, text, { cause: failure, condition: failure.condition })
 }

@@ -68,10 +68,60 @@ describe('pub', () => {
     expect(io.out).toBe('Grüße 🐇\n')
   })
 
-  it('tells a program the id', async () => {
-    await subscriber([QUEUE, 'ids'])
-    const { out } = await cli(['pub', QUEUE, 'ids', 'x', '--output', 'json'])
-    expect(JSON.parse(out)).toEqual({ queue: QUEUE, topic: 'ids', id: expect.any(String) })
+  it('tells a program what became of each message, with its id', async () => {
+    const { io } = await subscriber([QUEUE, 'ids', '--output', 'json'])
+    const taken = await cli(['pub', QUEUE, 'ids', 'x', '--output', 'json'])
+    expect(JSON.parse(taken.out)).toEqual({ queue: QUEUE, topic: 'ids', id: expect.any(String), ok: true })
+    expect(JSON.parse(io.out)).toMatchObject({ id: (JSON.parse(taken.out) as { id: string }).id })
+    const refused = await cli(['pub', QUEUE, 'nobody', 'x', '--output', 'json'])
+    const { id, error, ...rest } = JSON.parse(refused.out) as { id: string; error: unknown }
+    expect(rest).toEqual({ queue: QUEUE, topic: 'nobody' })
+    expect(error).toEqual({ code: 'no-recipients', text: expect.stringContaining('Nobody is subscribed') })
+    expect([refused.code, refused.err]).toEqual([3, expect.stringContaining(id)])
+  })
+
+  it('tells the fate of each of many lines once, in the order sent', async () => {
+    const numbers = Array.from({ length: 2500 }, (_, index) => index + 1)
+    const { code, out } = await cli(['pub', ALL, 'many', '--lines', '--output', 'json'], { stdin: numbers.join('\n') })
+    expect(code).toBe(0)
+    const results = out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { line: number; ok: boolean })
+    expect(results.map(({ line }) => line)).toEqual(numbers)
+    expect(results.every(({ ok }) => ok)).toBe(true)
+  })
+
+  it('names the line and the id of what was refused', async () => {
+    const { err } = await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })
+    expect(err).toMatch(/^xmq: line 1, message [-0-9a-f]{36}: Nobody.*\nxmq: line 2, message .*\nxmq: 2 of 2 messages/)
+  })
+
+  it('ends with 2 at a line that cannot be sent, and tells what became of those before it', async () => {
+    for (const [bad, argv, text] of [
+      ['{', ['--json'], 'Line 3 of stdin is not JSON'],
+      ['\u0001', [], 'Line 3 of stdin: '],
+    ] as const) {
+      const lines = `1\n2\n${bad}\n4\n`
+      const { code, out, err } = await cli(['pub', QUEUE, 'nobody', '--lines', '--output', 'json', ...argv], {
+        stdin: lines,
+      })
+      expect(code).toBe(2)
+      expect(out.trim().split('\n')).toHaveLength(2)
+      const { error } = JSON.parse(err) as { error: { text: string } }
+      expect(error.text).toContain(text)
+      expect(error.text).toContain('It and what follows it were not sent; 2 before it were, and 2 of them failed.')
+    }
+  })
+
+  it('refuses binary data instead of changing it, and names the line', async () => {
+    const binary = [Uint8Array.of(0x61, 0x0a, 0xff, 0xfe, 0x0a)] as unknown as string[]
+    const whole = await cli(['pub', ALL, 't'], { stdin: binary })
+    expect([whole.code, whole.out, whole.err]).toEqual([2, '', expect.stringMatching(/stdin is not UTF-8.*base64/)])
+    const lines = await cli(['pub', ALL, 't', '--lines', '--output', 'json'], { stdin: binary })
+    expect([lines.code, lines.err]).toEqual([2, expect.stringContaining('Line 2 of stdin is not UTF-8')])
+    expect(JSON.parse(lines.out)).toMatchObject({ line: 1, ok: true })
+    expect((await cli(['request', QUEUE, 't'], { stdin: binary })).code).toBe(2)
   })
 
   it('ends with 3 where nobody is subscribed, and says who could be', async () => {
@@ -117,8 +167,12 @@ describe('pub', () => {
       '300ms',
     ])
     expect([noServer.code, noServer.err]).toEqual([6, expect.stringContaining('xmpp://127.0.0.1:1')])
-    const noQueue = await cli(['pub', 'nowhere.localhost', 't', 'x', '--timeout', '2s'])
-    expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
+    for (const argv of [['pub'], ['request']]) {
+      const noQueue = await cli([...argv, 'nowhere.localhost', 't', 'x', '--timeout', '1s'])
+      expect([noQueue.code, noQueue.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
+    }
+    const sub = await cli(['sub', 'nowhere.localhost', 't', '--timeout', '1s'])
+    expect([sub.code, sub.err]).toEqual([6, expect.stringContaining('nowhere.localhost')])
   })
 
   const WRONG: readonly [name: string, argv: readonly string[], options: FakeIoOptions, text: string][] = [

@@ -63,12 +63,17 @@ describe('dev', () => {
     await expect(login(second.ready.service, 'other')).rejects.toMatchObject({ code: 'not-authorized' })
   })
 
-  it('makes an account with the password that the examples use, too', async () => {
+  it('makes an account with the password of its first login, whatever that is', async () => {
     const { ready } = await started()
-    const options = { service: ready.service, jid: 'worker@localhost', password: 'secret', queue: 'queue1.localhost' }
-    const client = await connect(options)
-    await client.close()
-    await expect(connect({ ...options, password: 'other' })).rejects.toMatchObject({ code: 'not-authorized' })
+    for (const [user, password] of [
+      ['worker', 'secret'],
+      ['shop', 'any password'],
+    ]) {
+      const options = { service: ready.service, jid: `${user}@localhost`, queue: 'queue1.localhost' }
+      const client = await connect({ ...options, password: password ?? '' })
+      await client.close()
+      await expect(connect({ ...options, password: 'other' })).rejects.toMatchObject({ code: 'not-authorized' })
+    }
   })
 
   it('takes queues, a domain and an HTTP address', async () => {
@@ -92,6 +97,7 @@ describe('dev', () => {
     expect(io.out).toContain(`npx xmq pub queue1.localhost greetings "hello" --service ${service}`)
     expect(io.out).toContain('queue2.localhost  all: every subscriber gets each message')
     expect(io.out).toContain('./.xmq')
+    expect(io.out).toContain('made at its first login with xmq or the SDK, with any password')
   })
 
   it('says what to do when its port is taken', async () => {
@@ -99,7 +105,7 @@ describe('dev', () => {
     onTestFinished(() => other.stop())
     const cwd = temporaryFolder(onTestFinished)
     const { code, err } = await run(['dev', '--port', String(other.port), '--websocket-port', 'off'], { cwd })
-    expect([code, err]).toEqual([1, expect.stringContaining('--port 0')])
+    expect([code, err]).toEqual([7, expect.stringContaining('--port 0')])
   })
 
   const WRONG: readonly [flags: readonly string[], text: string][] = [

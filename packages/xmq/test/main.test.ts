@@ -39,6 +39,13 @@ describe('the command line', () => {
     expect([code, err]).toEqual([2, expect.stringContaining('Commands:')])
   })
 
+  it('knows every way of asking for JSON', async () => {
+    for (const format of [['--output', 'json'], ['--output=json'], ['-o', 'json'], ['-ojson']]) {
+      const { err } = await run(['pub', 'q', 't', 'x', '--timeout', 'soon', ...format])
+      expect(JSON.parse(err)).toMatchObject({ error: { code: 'invalid-config' } })
+    }
+  })
+
   it('names the choices of an option', async () => {
     const { code, err } = await run(['check-config', '--output', 'xml'])
     expect([code, err]).toEqual([2, expect.stringContaining('Allowed choices are text, json.')])

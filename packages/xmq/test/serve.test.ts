@@ -109,9 +109,21 @@ describe('check-config', () => {
   })
 
   it('tells a program of a problem as JSON', async () => {
-    const { code, err } = await check(['--output=json'], { cwd: folderWith({ 'xmq.config.yaml': 'x: 1' }) })
-    expect(code).toBe(2)
-    expect(JSON.parse(err)).toMatchObject({ error: { code: 'invalid-config', exit: 2 } })
+    const cwd = folderWith({ 'xmq.config.yaml': YAML.replace('type: any', 'typ: any'), 'no.yaml': 'server: [' })
+    const { code, out, err } = await check(['--output=json'], { cwd, env: { XMQ_SECRET: 's' } })
+    expect([code, err]).toEqual([2, ''])
+    expect(JSON.parse(out)).toEqual({
+      valid: false,
+      problems: [
+        { path: 'queues.queue1.localhost.typ', text: expect.stringContaining("did you mean 'type'?") },
+        { path: 'queues.queue1.localhost.type', text: expect.stringContaining('is missing') },
+      ],
+    })
+    const noYaml = await check(['--output=json', '--config', 'no.yaml'], { cwd })
+    expect([noYaml.code, JSON.parse(noYaml.out)]).toEqual([
+      2,
+      { valid: false, problems: [{ path: '', text: expect.stringContaining('no.yaml is not valid YAML') }] },
+    ])
   })
 
   it('says where it looked', async () => {
@@ -170,14 +182,14 @@ describe('serve', () => {
     expect(await ended).toBe(0)
   })
 
-  it('ends with a failure and the reason when the HTTP address is taken', async () => {
+  it('ends with 2 and the reason when the HTTP address is taken', async () => {
     const { server, cwd, env } = await setUp()
     const io = fakeIo({ cwd, env: { ...env, XMQ_HTTP: `127.0.0.1:${server.port}` } })
     expect(await main(['serve'], io)).toBe(2)
     expect(io.err).toContain('something else listens there')
   })
 
-  it('ends with a failure and the reason when a second broker is there', async () => {
+  it('ends with 7 and the reason when a second broker is there', async () => {
     const server = await startEmbeddedServer({ websocketPort: false, componentConflict: 'share' })
     onTestFinished(() => server.stop())
     const cwd = folderWith({ 'xmq.config.yaml': YAML })
@@ -186,7 +198,7 @@ describe('serve', () => {
     const firstEnded = main(['serve'], first)
     await first.until('"message":"serving"')
     const second = fakeIo({ cwd, env })
-    expect(await main(['serve'], second)).toBe(1)
+    expect(await main(['serve'], second)).toBe(7)
     expect(second.err.match(/Another broker already serves/g)).toHaveLength(1)
     first.stop()
     expect(await firstEnded).toBe(0)

@@ -20,10 +20,7 @@
  */
 import {
   bareOf,
-  decodeCommand,
   decodeError,
-  decodeTopic,
-  domainOf,
   findChild,
   findTopic,
   iqType,
@@ -32,26 +29,42 @@ import {
   NS_COMMAND,
   resultTo,
   type StanzaErrorCondition,
-  type SubCommand,
   stanza as buildStanza,
+  WRITE_STANZA_BYTES_MAX,
+  wireLength,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
 import { isAllowed } from './access.ts'
-import { exceedsContent } from './content-size.ts'
+import { Admin } from './admin.ts'
+import { Consuming } from './consuming.ts'
 import { Deadlines } from './deadlines.ts'
+import { Deliveries } from './deliveries.ts'
 import { describe } from './disco.ts'
-import { deliverTo, prepareDelivery } from './message.ts'
+import { Dispatch } from './dispatch.ts'
+import { Ephemeral } from './ephemeral.ts'
+import { Leases } from './leases.ts'
+import { Loading } from './loading.ts'
+import { Named } from './named.ts'
 import type { Core, CoreRules, CoreStats, Effect, Entropy, Input } from './port.ts'
+import { Publishing } from './publishing.ts'
 import { type Place, Queues } from './queues.ts'
-import type { Queue } from './records.ts'
+import { Reconnecting } from './reconnecting.ts'
+import type { Consumer, Session } from './records.ts'
+import { expected, forbidden, noQueue } from './refusals.ts'
 import { Requests } from './requests.ts'
 import { Sessions } from './sessions.ts'
+import { Settling } from './settling.ts'
 import { Step } from './step.ts'
-import { expiryOf, Subscriptions } from './subscriptions.ts'
+import { StoreCalls } from './store-calls.ts'
+import { StoreTime } from './store-time.ts'
+import { Subscriptions } from './subscriptions.ts'
+import { findVerb, Verbs } from './verbs.ts'
 
 /** Ids are echoed in answers: a longer one is no id but an attack on the component stream's stanza limit. */
 const ID_LENGTH_MAX = 1024
+/** So long an id is still echoed once, in the refusal of it. */
+const ID_ECHO_BYTES_MAX = WRITE_STANZA_BYTES_MAX - 4096
 
 /** A message came back with one of these: nobody is there. */
 const GONE: ReadonlySet<StanzaErrorCondition> = new Set<StanzaErrorCondition>([
@@ -80,21 +93,100 @@ class QueueCore implements Core {
   readonly #subscriptions: Subscriptions
   readonly #sessions: Sessions
   readonly #requests: Requests
+  readonly #calls: StoreCalls = new StoreCalls()
+  readonly #time: StoreTime
+  readonly #leases: Leases
+  readonly #deliveries: Deliveries
+  readonly #dispatch: Dispatch
+  readonly #reconnecting: Reconnecting
+  readonly #publishing: Publishing
+  readonly #consuming: Consuming
+  readonly #loading: Loading
+  readonly #verbs: Verbs
 
   constructor(rules: CoreRules) {
     this.#rules = rules
     this.#queues = new Queues(rules)
+    const { durability } = rules
+    const queues = this.#queues
     const deadlines = this.#deadlines
-    const subscriptions = new Subscriptions(deadlines, rules.subscriptionsMax)
+    const calls = this.#calls
+    // The parts know each other: what is made later is reached when it is needed.
+    const onRoom = (consumer: Consumer) => dispatch.touch(consumer)
+    const reconnecting = new Reconnecting({ durability, deadlines, calls })
+    const subscriptions = new Subscriptions(deadlines, rules.subscriptionsMax, (consumer) => {
+      dispatch.changed(consumer)
+      reconnecting.changed(consumer)
+    })
+    const time = new StoreTime({ queues, deadlines, calls, leases: () => leases })
     const sessions: Sessions = new Sessions({
       rules,
       deadlines,
       subscriptions,
-      onEnded: (step, session) => this.#requests.sessionEnded(step, session),
+      onEnded: (step, session) => this.#sessionEnded(step, session),
     })
+    const named = new Named({ deadlines, calls, subscriptions })
+    const leases: Leases = new Leases({
+      queues,
+      calls,
+      time,
+      onRoom,
+      onIdle: (consumer) => {
+        subscriptions.forgetIdle(consumer)
+        sessions.release(consumer.session)
+      },
+      onUnreceived: (lease) => deliveries.stall(lease),
+      onEphemeralEnd: (step, lease) => ephemeral.ended(step, lease),
+    })
+    const ephemeral: Ephemeral = new Ephemeral({
+      leases,
+      deliveries: () => deliveries,
+      onWaiting: (consumer) => dispatch.drain(consumer),
+    })
+    const settling = new Settling({ calls, leases, ephemeral })
+    const deliveries: Deliveries = new Deliveries({
+      durability,
+      calls,
+      leases,
+      subscriptions,
+      sessions,
+      onRoom,
+      onSettled: (step, { queue, session }, settlements) =>
+        settling.settle(step, queue, session.jid, settlements, () => {}),
+    })
+    const dispatch: Dispatch = new Dispatch({
+      queues,
+      deadlines,
+      calls,
+      time,
+      deliveries: () => deliveries,
+      subscriptions: () => subscriptions,
+      onCut: (line) => this.#loading.reload(line),
+      onDrain: (step, consumer) => ephemeral.drain(step, consumer),
+    })
+    const publishing = new Publishing({
+      rules,
+      calls,
+      time,
+      named,
+      ephemeral,
+      subscriptions,
+      onLook: () => dispatch.seatAll(),
+    })
+    const consuming = new Consuming({ subscriptions, sessions, named, deliveries })
     this.#subscriptions = subscriptions
+    this.#time = time
     this.#sessions = sessions
-    this.#requests = new Requests({ rules, deadlines, subscriptions, sessions })
+    this.#leases = leases
+    this.#deliveries = deliveries
+    this.#reconnecting = reconnecting
+    this.#dispatch = dispatch
+    this.#publishing = publishing
+    this.#consuming = consuming
+    this.#loading = new Loading({ deadlines, calls, named, dispatch: () => dispatch, reconnecting })
+    this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, onRoom })
+    const admin = new Admin({ durability, calls })
+    this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin })
   }
 
   get deadline(): number | undefined {
@@ -108,6 +200,9 @@ class QueueCore implements Core {
       topics: this.#subscriptions.topics,
       openRequests: this.#requests.count,
       pings: this.#sessions.pings,
+      leases: this.#leases.count,
+      claimableTopics: this.#claimableTopics(),
+      storingBytes: this.#publishing.storing,
     }
   }
 
@@ -132,8 +227,31 @@ class QueueCore implements Core {
         break
       case 'tick':
         break
+      case 'start':
+        for (const queue of this.#queues.all) this.#loading.load(queue)
+        this.#time.ask(step)
+        break
+      case 'claimable':
+        this.#dispatch.claimable(input.topics)
+        break
+      default:
+        this.#calls.handle(step, input)
     }
+    this.#dispatch.run(step)
+    this.#reconnecting.run(step)
+    this.#calls.flush(step)
     return step.effects
+  }
+
+  #sessionEnded(step: Step, session: Session): void {
+    this.#deliveries.sessionEnded(step, session)
+    this.#requests.sessionEnded(step, session)
+  }
+
+  #claimableTopics(): number {
+    let topics = 0
+    for (const queue of this.#queues.all) for (const line of queue.lines.values()) topics += line.claimable
+    return topics
   }
 
   #handleDue(step: Step): void {
@@ -142,8 +260,7 @@ class QueueCore implements Core {
       if (subject === undefined) return
       switch (subject.kind) {
         case 'expiry':
-          this.#subscriptions.end(step, subject.subscription, 'expired')
-          this.#sessions.release(subject.subscription.consumer.session)
+          this.#consuming.end(step, subject.subscription, 'expired')
           break
         case 'request-timeout':
           this.#requests.timedOut(step, subject.request)
@@ -154,6 +271,21 @@ class QueueCore implements Core {
         case 'ping-timeout':
           this.#sessions.pingTimedOut(step, subject.session)
           break
+        case 'claim-again':
+          this.#dispatch.claimAgain(subject.line)
+          break
+        case 'store-due':
+          this.#time.ask(step)
+          break
+        case 'trim-dead':
+          this.#time.trim(step, subject.line)
+          break
+        case 'load-again':
+          this.#loading.load(subject.queue)
+          break
+        case 'remember':
+          this.#reconnecting.write(step, subject.queue)
+          break
       }
     }
   }
@@ -162,17 +294,22 @@ class QueueCore implements Core {
     const domain = this.#queues.domains.get(name)
     if (domain === undefined) return
     domain.isDown = false
+    domain.wasUp = true
     const held = domain.held
     domain.held = []
     for (const stanza of held) step.send(domain, stanza)
     this.#sessions.linkUp(step, domain)
     this.#handleDue(step)
+    this.#reconnecting.linkUp(step, domain)
+    this.#deliveries.linkUp(step, domain)
+    for (const queue of domain.queues) for (const line of queue.lines.values()) this.#dispatch.wake(line)
   }
 
   #handleLinkDown(step: Step, name: string): void {
     const domain = this.#queues.domains.get(name)
     if (domain === undefined) return
     domain.isDown = true
+    this.#deliveries.linkDown(domain)
     this.#sessions.linkDown(step, domain)
     this.#handleDue(step)
   }
@@ -198,11 +335,21 @@ class QueueCore implements Core {
     const place = this.#queues.resolve(to)
     if (place === undefined) return drop(`a ${stanza.name} to a domain that is not ours`)
     const id = stanza.attrs.get('id')
-    if (id !== undefined && id.length > ID_LENGTH_MAX)
-      return drop(`a ${stanza.name} with an id of ${id.length} characters`)
     if (stanza.name === 'iq' && id === undefined) return drop('an iq without an id')
+    if (id !== undefined && id.length > ID_LENGTH_MAX) return this.#refuseLongId(step, place, stanza, id)
     // Spelled out: spreading `place` makes an object that V8 reads slowly, and costs three times the rest of the core.
     return { domain: place.domain, queue: place.queue, address: place.address, stanza, sender }
+  }
+
+  /** An answer echoes the id: as long as it fits a stanza, whoever waits is told. */
+  #refuseLongId(step: Step, place: Place, stanza: XmlElement, id: string): undefined {
+    if (stanza.name === 'presence' || !mayBeAnswered(stanza) || wireLength(id) > ID_ECHO_BYTES_MAX) {
+      step.ignore(place.address, stanza, `a ${stanza.name} with too long an id`)
+      return undefined
+    }
+    const text = `Attribute 'id' has ${id.length} characters; at most ${ID_LENGTH_MAX} are allowed.`
+    step.refuse(place.domain, place.address, stanza, new XmqError('bad-request', text))
+    return undefined
   }
 
   #handleMessage(step: Step, arrival: Arrival): void {
@@ -213,36 +360,11 @@ class QueueCore implements Core {
     }
     try {
       if (queue === undefined) throw noQueue(address)
-      this.#publish(step, queue, arrival)
+      if (!isAllowed(queue.publish, arrival.sender)) throw forbidden(arrival.sender, 'publish to', queue)
+      this.#publishing.publishMessage(step, queue, stanza)
     } catch (error) {
       step.refuse(domain, address, stanza, expected(error))
     }
-  }
-
-  #publish(step: Step, queue: Queue, { stanza, sender }: Arrival): void {
-    if (!isAllowed(queue.publish, sender)) throw forbidden(sender, 'publish to', queue)
-    const xmq = findTopic(stanza)
-    if (xmq === undefined) throw new XmqError('topic-required', 'XMQ topic not found')
-    const topic = decodeTopic(xmq)
-    const { payloadBytesMax, preserveFrom, type } = queue.rules
-    if (exceedsContent(stanza, payloadBytesMax)) {
-      throw new XmqError('too-large', `The message is larger than the ${payloadBytesMax} bytes that this queue takes.`)
-    }
-    const from = preserveFrom ? sender : queue.address
-    let recipients = 0
-    if (type === 'any') {
-      const next = this.#subscriptions.take(queue, topic)
-      if (next === undefined) throw new XmqError('no-recipients', 'No recipients found')
-      step.send(queue.domain, deliverTo(prepareDelivery(stanza, from), next.consumer.session.jid))
-      recipients = 1
-    } else if (queue.topics.has(topic)) {
-      const delivery = prepareDelivery(stanza, from)
-      this.#subscriptions.forEachEligible(queue, topic, (subscription) => {
-        step.send(queue.domain, deliverTo(delivery, subscription.consumer.session.jid))
-        recipients++
-      })
-    }
-    step.emit({ name: 'published', queue: queue.address, topic, recipients })
   }
 
   /** A delivery came back. Only the consumer itself, or its server for it, can say so: the `from` is true. */
@@ -255,7 +377,9 @@ class QueueCore implements Core {
     const { condition, fromBroker } = decodeError(stanza)
     step.emit({ name: 'bounced', queue: address, consumer: sender, condition })
     if (fromBroker || !GONE.has(condition)) return
+    this.#deliveries.bounced(step, consumer)
     this.#subscriptions.endConsumer(step, consumer, 'bounced')
+    this.#consuming.ended(step, consumer)
     this.#sessions.doubt(step, sender, domain, 'bounce', queue)
     this.#sessions.release(consumer.session)
   }
@@ -287,6 +411,7 @@ class QueueCore implements Core {
     const { stanza, domain, address } = arrival
     const type = iqType(stanza)
     if (type === 'result' || type === 'error') {
+      if (this.#deliveries.handleAnswer(step, stanza)) return
       if (this.#sessions.handleAnswer(step, stanza) || this.#requests.handleAnswer(step, stanza)) return
       step.ignore(address, stanza, 'an answer that nobody waits for')
     } else if (type === undefined) {
@@ -312,59 +437,24 @@ class QueueCore implements Core {
         if (!isAllowed(queue.publish, sender)) throw forbidden(sender, 'publish to', queue)
         this.#requests.accept(step, queue, stanza, xmq)
       } else if (command !== undefined) {
-        this.#obey(step, queue, arrival, command)
+        this.#consuming.obey(step, queue, stanza, command)
       }
+      return
+    }
+    const verb = findVerb(stanza)
+    if (verb !== undefined) {
+      if (queue === undefined) throw noQueue(address)
+      this.#verbs.handle(step, queue, stanza, verb)
       return
     }
     const description = describe(stanza, arrival, this.#rules)
     if (description === undefined) {
       throw new XmqError(
         'unsupported',
-        `${address} takes xmq:command, xmq:topic, disco, ping and version, nothing else.`,
+        `${address} takes xmq:command, xmq:topic, xmq:queue:1, disco, ping and version, nothing else.`,
       )
     }
     step.send(domain, resultTo(stanza, description))
-  }
-
-  #obey(step: Step, queue: Queue, { stanza, sender }: Arrival, xmq: XmlElement): void {
-    if (!isAllowed(queue.consume, sender)) throw forbidden(sender, 'consume from', queue)
-    if (stanza.attrs.get('type') !== 'set') {
-      throw new XmqError('bad-request', "Attribute 'type' of the iq is 'get'; a command is sent with 'set'.")
-    }
-    const command = decodeCommand(xmq)
-    if (command.command === 'sub') this.#assertSubscribable(step, queue, sender, command)
-    step.send(queue.domain, resultTo(stanza))
-    if (command.command === 'sub' && expiryOf(step.now, command.ttlSeconds) > step.now) {
-      this.#subscribe(step, queue, sender, command)
-      return
-    }
-    const subscription = this.#subscriptions.find(queue, sender, command.topic)
-    if (subscription === undefined) return
-    this.#subscriptions.end(step, subscription, command.command === 'del' ? 'deleted' : 'expired')
-    this.#sessions.release(subscription.consumer.session)
-  }
-
-  #assertSubscribable(step: Step, queue: Queue, sender: string, { topic, ttlSeconds }: SubCommand): void {
-    const { ttlSecondsMax } = queue.rules
-    if (ttlSeconds > ttlSecondsMax) {
-      throw new XmqError(
-        'bad-request',
-        `Attribute 'ttl' is '${ttlSeconds}'; this queue takes at most ${ttlSecondsMax} seconds (maxTtl). ` +
-          'Ask for less, and renew before it ends.',
-      )
-    }
-    if (expiryOf(step.now, ttlSeconds) <= step.now) return
-    if (this.#subscriptions.find(queue, sender, topic) !== undefined) return
-    const refusal = this.#subscriptions.refusal(queue, bareOf(sender), topic)
-    if (refusal !== undefined) throw refusal
-  }
-
-  #subscribe(step: Step, queue: Queue, sender: string, terms: SubCommand): void {
-    const session = this.#sessions.open(sender)
-    const subscription = this.#subscriptions.find(queue, sender, terms.topic)
-    if (subscription === undefined) this.#subscriptions.add(step, queue, session, terms)
-    else this.#subscriptions.renew(step, subscription, terms)
-    this.#sessions.subscribed(step, session, queue, terms.ttlSeconds)
   }
 
   /** Of a stanza that broke a limit only the head is known: enough to tell whoever waits for it. */
@@ -378,21 +468,4 @@ class QueueCore implements Core {
     }
     step.refuse(arrival.domain, arrival.address, head, new XmqError(code, text))
   }
-}
-
-function noQueue(address: string): XmqError {
-  return new XmqError(
-    'not-found',
-    `There is no queue ${address}. Ask disco#items of ${domainOf(address)} for those there are.`,
-  )
-}
-
-function forbidden(sender: string, what: string, queue: Queue): XmqError {
-  return new XmqError('forbidden', `${bareOf(sender)} may not ${what} ${queue.address}. Its operator can allow it.`)
-}
-
-/** What the parts throw is an `XmqError` that is the sender's to hear; anything else is a bug, and says so. */
-function expected(error: unknown): XmqError {
-  if (error instanceof XmqError) return error
-  throw error
 }

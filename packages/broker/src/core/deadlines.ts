@@ -5,7 +5,8 @@
  * Of two at the same instant the one that was set first comes first.
  */
 import { Heap, type HeapMember } from './heap.ts'
-import type { OpenRequest, Session, Subscription } from './records.ts'
+import type { Line } from './lines.ts'
+import type { OpenRequest, Queue, Session, Subscription } from './records.ts'
 
 /** What is to be done when a deadline has come. */
 export type DeadlineSubject =
@@ -13,6 +14,16 @@ export type DeadlineSubject =
   | { readonly kind: 'request-timeout'; readonly request: OpenRequest }
   | { readonly kind: 'ping-due'; readonly session: Session }
   | { readonly kind: 'ping-timeout'; readonly session: Session }
+  /** A line whose claim the store did not answer is tried again. */
+  | { readonly kind: 'claim-again'; readonly line: Line }
+  /** Something in the store is over. */
+  | { readonly kind: 'store-due' }
+  /** Dead letters are trimmed. */
+  | { readonly kind: 'trim-dead'; readonly line: Line }
+  /** What the store holds of a queue is looked through again: it did not answer. */
+  | { readonly kind: 'load-again'; readonly queue: Queue }
+  /** Who is connected is written down. */
+  | { readonly kind: 'remember'; readonly queue: Queue }
 
 /** One thing that waits. Only {@link Deadlines} writes it. */
 export interface Deadline extends HeapMember {

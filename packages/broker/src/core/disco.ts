@@ -8,6 +8,7 @@ import {
   NS_DISCO_INFO,
   NS_DISCO_ITEMS,
   NS_PING,
+  NS_QUEUE,
   NS_TOPIC,
   NS_VERSION,
   type XmlElement,
@@ -21,7 +22,7 @@ import type { Queue } from './records.ts'
 const QUEUE_FORM_TYPE = 'xmq:queue:1#info'
 
 const DOMAIN_FEATURES = [NS_DISCO_INFO, NS_DISCO_ITEMS, NS_PING, NS_VERSION]
-const QUEUE_FEATURES = [...DOMAIN_FEATURES, NS_COMMAND, NS_TOPIC]
+const QUEUE_FEATURES = [...DOMAIN_FEATURES, NS_COMMAND, NS_TOPIC, NS_QUEUE]
 
 /**
  * The content of the result to a question about the broker, or `undefined` when the IQ is none.
@@ -37,7 +38,7 @@ export function describe(iq: XmlElement, place: Place, rules: CoreRules): XmlEle
   if (node !== undefined && node !== '') {
     throw new XmqError('not-found', `${place.address} has no disco nodes; leave the attribute 'node' out.`)
   }
-  if (info !== undefined) return [describeInfo(place)]
+  if (info !== undefined) return [describeInfo(place, rules)]
   return items === undefined ? undefined : [describeItems(place)]
 }
 
@@ -48,14 +49,14 @@ function version(rules: CoreRules): XmlElement {
   ])
 }
 
-function describeInfo({ queue, address }: Place): XmlElement {
+function describeInfo({ queue, address }: Place, { durability }: CoreRules): XmlElement {
   // The registrar has nothing closer than component/generic: pubsub/service would promise XEP-0060.
   const name = queue === undefined ? 'XMQ' : `XMQ queue ${address} (${queue.rules.type})`
   const features = queue === undefined ? DOMAIN_FEATURES : QUEUE_FEATURES
   return element('query', NS_DISCO_INFO, undefined, [
     element('identity', NS_DISCO_INFO, { category: 'component', type: 'generic', name }),
     ...features.map((feature) => element('feature', NS_DISCO_INFO, { var: feature })),
-    queue === undefined ? undefined : form(queue),
+    queue === undefined ? undefined : form(queue, durability),
   ])
 }
 
@@ -72,15 +73,21 @@ function describeItems({ domain, address }: Place): XmlElement {
   )
 }
 
-function form({ rules }: Queue): XmlElement {
+function form({ rules }: Queue, durability: string): XmlElement {
+  const { leaseMs, maxAttempts, lengthMax, bytesMax, dedupeMs } = rules.reliable
   const fields: [string, string][] = [
     ['type', rules.type],
-    ['durability', 'memory'],
+    ['durability', durability],
     ['payload-bytes-max', String(rules.payloadBytesMax)],
     ['ttl-seconds-max', String(rules.ttlSecondsMax)],
     ['request-timeout-ms', String(rules.requestTimeoutMs)],
     ['topics-max', String(rules.topicsMax)],
     ['subscriptions-per-jid-max', String(rules.subscriptionsPerJidMax)],
+    ['lease-ms', String(leaseMs)],
+    ['attempts-max', String(maxAttempts)],
+    ['length-max', String(lengthMax)],
+    ['bytes-max', String(bytesMax)],
+    ['dedupe-ms', String(dedupeMs)],
   ]
   return element('x', NS_DATA_FORM, { type: 'result' }, [
     field('FORM_TYPE', QUEUE_FORM_TYPE, 'hidden'),

@@ -71,6 +71,21 @@ export function deliverTo(delivery: Delivery, consumer: string): XmlElement {
   return { name: 'message', ns: NS_CLIENT, attrs, children: delivery.children }
 }
 
+/** A message without what its producer had no right to say, as it is stored. */
+export function withoutForgeries(message: XmlElement): XmlElement {
+  const children: XmlNode[] = []
+  for (const child of message.children) {
+    if (isElement(child, 'stanza-id', NS_STANZA_ID)) continue
+    if (!isElement(child, 'addresses', NS_ADDRESS)) {
+      children.push(child)
+      continue
+    }
+    const others = child.children.filter((address) => !isForged(address))
+    if (others.some((address) => typeof address !== 'string')) children.push(withChildren(child, others))
+  }
+  return withChildren(message, children)
+}
+
 function deliveredChildren(message: XmlElement, producer: string): XmlNode[] {
   const children: XmlNode[] = []
   let isAddressed = false

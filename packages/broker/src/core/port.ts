@@ -3,6 +3,25 @@
  * effects into the world; the core itself knows no clock, no randomness and no I/O.
  */
 import type { XmlElement, XmqErrorCode } from '@xmq/protocol'
+import type {
+  BrowseAnswer,
+  BrowseRequest,
+  ClaimableTopic,
+  ClaimAnswer,
+  ClaimRequest,
+  DeadReason,
+  DueAnswer,
+  Durability,
+  LineStats,
+  StoreOp,
+  StoreResult,
+  SubscriptionsAnswer,
+  TopicsAnswer,
+  TopicsRequest,
+} from '../store/port.ts'
+import type { ReliableRules } from './reliable-rules.ts'
+
+export * from './reliable-rules.ts'
 
 /** How a queue hands out what is published: to one consumer, or to every one. */
 export type QueueType = 'any' | 'all'
@@ -33,6 +52,8 @@ export interface QueueRules {
   readonly topicsMax: number
   /** Most subscriptions of one bare JID. */
   readonly subscriptionsPerJidMax: number
+  /** How its messages are kept, leased, retried and given up. */
+  readonly reliable: ReliableRules
 }
 
 /** The rules of the whole broker, validated and frozen. */
@@ -44,12 +65,20 @@ export interface CoreRules {
   readonly subscriptionsMax: number
   /** Most requests open at once in all. */
   readonly openRequestsMax: number
+  /** Most requests of one bare JID open at once: nobody uses up what others need. */
+  readonly openRequestsPerJidMax: number
   /** Milliseconds that a consumer has to answer a ping before its session counts as ended. */
   readonly pingTimeoutMs: number
   /** Milliseconds between two pings of a consumer that sent no presence. */
   readonly pingIntervalMs: number
   /** Software name and version for XEP-0092 and disco. */
   readonly software: { readonly name: string; readonly version: string }
+  /** What a confirm of this store is worth. */
+  readonly durability: Durability
+  /** Most bytes of a message's body and meta that the store takes. */
+  readonly bodyBytesMax: number
+  /** Most bytes of messages that are on their way to the store; above it publishes are refused with `overloaded`. */
+  readonly storingBytesMax: number
 }
 
 /** The randomness that the core is given: a CSPRNG in the runtime, a seeded one in simulations. */
@@ -70,15 +99,44 @@ export type Input =
   | { readonly type: 'link-up'; readonly domain: string }
   /** The stream of a domain ended: nothing can be sent from that domain, nothing is known of its consumers. */
   | { readonly type: 'link-down'; readonly domain: string }
+  /** The store is open. The first input; what it holds is looked through before anything is served from it. */
+  | { readonly type: 'start' }
+  /** The answer to the effect `apply` with that call, as the other answers below to theirs. */
+  | { readonly type: 'applied'; readonly call: number; readonly results: readonly StoreResult[] }
+  | { readonly type: 'claimed'; readonly call: number; readonly answer: ClaimAnswer }
+  | { readonly type: 'due'; readonly call: number; readonly answer: DueAnswer }
+  | { readonly type: 'browsed'; readonly call: number; readonly answer: BrowseAnswer }
+  | { readonly type: 'topics'; readonly call: number; readonly answer: TopicsAnswer }
+  | { readonly type: 'subscriptions'; readonly call: number; readonly answer: SubscriptionsAnswer }
+  | { readonly type: 'counts'; readonly call: number; readonly lines: readonly LineStats[] }
+  /** What the store's `watch` tells. */
+  | { readonly type: 'claimable'; readonly topics: readonly ClaimableTopic[] }
   /** The broker is about to stop: whoever waits for an answer gets one now. */
   | { readonly type: 'shutdown' }
   /** `deadline` has come. */
   | { readonly type: 'tick' }
 
-/** What the core wants done, in this order. */
+/**
+ * What the core wants done, in this order. The store's answer to each call comes back as an input with its number: a message is
+ * confirmed, settled or delivered only then, so no edge can do it early.
+ */
 export type Effect =
   /** Write a stanza; `from` and `to` are set, and `from` is in one of the broker's domains (or the producer's own: `preserveFrom`). */
   | { readonly type: 'send'; readonly domain: string; readonly stanza: XmlElement }
+  /** `Store.apply`, at the core's `now`; answered by `applied`. */
+  | { readonly type: 'apply'; readonly call: number; readonly ops: readonly StoreOp[] }
+  /** `Store.claim`; answered by `claimed`. It may be put off while the server does not drain what is sent. */
+  | { readonly type: 'claim'; readonly call: number; readonly domain: string; readonly request: ClaimRequest }
+  /** `Store.due`, at the core's `now`; answered by `due`. */
+  | { readonly type: 'due'; readonly call: number; readonly max: number }
+  /** `Store.browse`; answered by `browsed`. */
+  | { readonly type: 'browse'; readonly call: number; readonly request: BrowseRequest }
+  /** `Store.topics`; answered by `topics`. */
+  | { readonly type: 'topics'; readonly call: number; readonly request: TopicsRequest }
+  /** `Store.subscriptions`; answered by `subscriptions`. */
+  | { readonly type: 'subscriptions'; readonly call: number; readonly queue: string }
+  /** The lines of a queue in `Store.stats`; answered by `counts`. */
+  | { readonly type: 'count'; readonly call: number; readonly queue: string }
   /** Something that logs, metrics and tests want to know. */
   | { readonly type: 'event'; readonly event: CoreEvent }
 
@@ -92,6 +150,20 @@ export type SubscriptionEnd =
   | 'session-ended'
   /** a delivery to it came back */
   | 'bounced'
+
+/** What ended a lease: the worker's word, or what became of the worker. */
+export type LeaseEnd =
+  | 'acked'
+  | 'nacked'
+  | 'released'
+  | 'rejected'
+  | 'extended'
+  /** Its time was over. */
+  | 'lease-over'
+  | 'session-ended'
+  | 'bounced'
+  /** It was of an earlier life of the broker. */
+  | 'found'
 
 /** What the core tells about itself. Never a payload. */
 export type CoreEvent =
@@ -112,7 +184,7 @@ export type CoreEvent =
       readonly consumer: string
       readonly reason: SubscriptionEnd
     }
-  /** A message was accepted; `recipients` is how many consumers it went to. */
+  /** A message was passed on at once, without the store; `recipients` is how many consumers it went to. */
   | { readonly name: 'published'; readonly queue: string; readonly topic: string; readonly recipients: number }
   /** A request went to a worker (again, when `attempt` > 1). */
   | { readonly name: 'requested'; readonly queue: string; readonly topic: string; readonly attempt: number }
@@ -135,6 +207,39 @@ export type CoreEvent =
     }
   /** A delivery came back from the server or the consumer. */
   | { readonly name: 'bounced'; readonly queue: string; readonly consumer: string; readonly condition: string }
+  /** Messages were stored, `duplicates` of them before; all but plain ones are confirmed. */
+  | { readonly name: 'stored'; readonly queue: string; readonly count: number; readonly duplicates: number }
+  /** Leased messages went to a consumer; `redelivered` of them not for the first time. */
+  | {
+      readonly name: 'delivered'
+      readonly queue: string
+      readonly consumer: string
+      readonly count: number
+      readonly redelivered: number
+    }
+  /** Leases ended, or went on (`extended`), for the reason in `outcome`. */
+  | { readonly name: 'settled'; readonly queue: string; readonly outcome: LeaseEnd; readonly count: number }
+  /** A message was given up and is kept as a dead letter. */
+  | {
+      readonly name: 'dead-lettered'
+      readonly queue: string
+      /** The store's name of the line; `''` for the queue's own. */
+      readonly line: string
+      readonly seq: number
+      readonly reason: DeadReason
+    }
+  /**
+   * Messages had to give way: dead letters beyond their bounds, what an ephemeral consumer had no room for, the oldest of a
+   * full line (`overflow`: they are dead letters now).
+   */
+  | {
+      readonly name: 'dropped'
+      readonly queue: string
+      readonly what: 'dead-letter' | 'ephemeral' | 'overflow'
+      readonly count: number
+    }
+  /** The store stopped answering, or answers again. */
+  | { readonly name: 'store'; readonly queue: string; readonly isAvailable: boolean; readonly text: string }
   /** Something arrived that no rule lets act: an answer from a stranger, a forged presence. Dropped. */
   | { readonly name: 'ignored'; readonly queue: string; readonly sender: string; readonly what: string }
 
@@ -145,6 +250,12 @@ export interface CoreStats {
   readonly topics: number
   readonly openRequests: number
   readonly pings: number
+  /** Messages that consumers hold. */
+  readonly leases: number
+  /** Topics (of named subscriptions: lines) in which something waits to be claimed. */
+  readonly claimableTopics: number
+  /** Bytes of messages on their way to the store. */
+  readonly storingBytes: number
 }
 
 /** The core of a broker. Its only owner is the runtime. */

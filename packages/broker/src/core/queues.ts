@@ -1,10 +1,11 @@
 /** The addresses that the broker answers for: its domains, and the queues in them. Fixed for the core's life. */
 import { bareOf, domainOf } from '@xmq/protocol'
 import { createAccess } from './access.ts'
+import { Line } from './lines.ts'
 import type { CoreRules, QueueRules } from './port.ts'
 import type { Domain, Queue } from './records.ts'
 
-/** What an address stands for. `queue` is `undefined` when its domain is ours and no queue has that name. */
+/** What an address stands for. `queue` is `undefined` when its domain is ours and neither it nor its domain is a queue. */
 export interface Place {
   readonly domain: Domain
   readonly queue: Queue | undefined
@@ -22,6 +23,16 @@ export class Queues {
     for (const queue of rules.queues) this.#add(queue)
   }
 
+  /** All queues. */
+  get all(): Iterable<Queue> {
+    return this.#byAddress.values()
+  }
+
+  /** The queue of that address. */
+  find(address: string): Queue | undefined {
+    return this.#byAddress.get(address)
+  }
+
   /** What a stanza's `to` stands for, its resource aside (mod_xmq ignores it too); `undefined` outside our domains. */
   resolve(to: string): Place | undefined {
     const address = bareOf(to)
@@ -33,7 +44,9 @@ export class Queues {
     const queue = this.#byAddress.get(address)
     if (queue !== undefined) return { domain: queue.domain, queue, address }
     const domain = this.domains.get(domainOf(address))
-    return domain && { domain, queue: undefined, address }
+    // mod_xmq ignores the node: what is addressed to one of a domain that is itself a queue is meant for that.
+    const wide = domain && this.#byAddress.get(domain.name)
+    return domain && { domain, queue: wide, address: wide?.address ?? address }
   }
 
   #add(rules: QueueRules): void {
@@ -44,10 +57,16 @@ export class Queues {
       rules,
       publish: createAccess(rules.publish),
       consume: createAccess(rules.consume),
+      admins: createAccess(rules.admins),
       topics: new Map(),
+      patterns: new Map(),
+      lines: new Map(),
+      isLoaded: false,
+      reliableConsumers: 0,
       consumers: new Map(),
       subscriptionsByBare: new Map(),
     }
+    if (rules.type === 'any') queue.lines.set('', new Line(queue, '', '', ''))
     domain.queues.push(queue)
     this.#byAddress.set(queue.address, queue)
   }
@@ -55,7 +74,7 @@ export class Queues {
   #domain(name: string): Domain {
     const known = this.domains.get(name)
     if (known !== undefined) return known
-    const domain: Domain = { name, queues: [], isDown: false, held: [] }
+    const domain: Domain = { name, queues: [], isDown: false, wasUp: false, held: [] }
     this.domains.set(name, domain)
     return domain
   }

@@ -2,20 +2,27 @@
  * What the core remembers, and who may write it.
  *
  *     Domain 1--n Queue 1--n Topic 1--n Subscription n--1 Consumer n--1 Session 1--n OpenRequest
- *                   +------------------- 1--n ------------------+
+ *                   |------------------- 1--n ------------------+ 1--n Lease
+ *                   +--- 1--n Line (lines.ts)
  *
  * | record | owner (the only writer) | lives |
  * |---|---|---|
  * | Domain, Queue | queues.ts; `isDown` and `held` core.ts | as long as the core |
- * | Topic, Subscription, Consumer | subscriptions.ts | while it has a subscription |
+ * | Topic, Subscription | subscriptions.ts | while it has a subscription |
+ * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription or a lease |
+ * | Lease | leases.ts | until an operation that ends it was sent |
  * | Session | sessions.ts | while it has a consumer, an open request or an announced presence |
  * | OpenRequest | requests.ts | until it is answered |
  */
-import type { XmlElement, XmlNode } from '@xmq/protocol'
+import { type ItemContent, LOAD_ELIGIBLE_MAX, type WrittenItem, type XmlElement, type XmlNode } from '@xmq/protocol'
 import type { Access } from './access.ts'
+import type { Standing } from './backoff.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
 import type { HeapMember } from './heap.ts'
+import type { Line } from './lines.ts'
+import type { TopicMatcher } from './patterns.ts'
 import type { QueueRules } from './port.ts'
+import type { Seat } from './seats.ts'
 import { type TurnRank, Turns } from './turns.ts'
 
 /** A domain that one component stream serves. */
@@ -24,6 +31,8 @@ export interface Domain {
   readonly queues: Queue[]
   /** The stream is known to be down: nothing is sent from this domain. */
   isDown: boolean
+  /** It has been up. */
+  wasUp: boolean
   /** Answers to requests that became due while the stream was down; written when it is up again. */
   held: XmlElement[]
 }
@@ -35,24 +44,37 @@ export interface Queue {
   readonly rules: QueueRules
   readonly publish: Access
   readonly consume: Access
+  readonly admins: Access
+  /** By name: those that are meant exactly. */
   readonly topics: Map<string, Topic>
+  /** By pattern: those of reliable subscriptions. */
+  readonly patterns: Map<string, Topic>
+  /** By the store's name of it; `''`, the queue's own line, is there in an `any` queue. */
+  readonly lines: Map<string, Line>
+  /** What the store holds of this queue is known: nothing is published to it before. */
+  isLoaded: boolean
+  /** How many of them are reliable. */
+  reliableConsumers: number
   /** By full JID. */
   readonly consumers: Map<string, Consumer>
   /** How many subscriptions each bare JID has here. */
   readonly subscriptionsByBare: Map<string, number>
 }
 
-/** A topic that somebody is subscribed to. */
+/** A topic, or a pattern of topics, that somebody is subscribed to. */
 export class Topic {
   readonly queue: Queue
   readonly name: string
+  /** Of a pattern: which topics it means. */
+  readonly matches: TopicMatcher | undefined
   readonly turns: Turns = new Turns()
   /** All subscriptions, those above load 90 included. */
   subscriptions = 0
 
-  constructor(queue: Queue, name: string) {
+  constructor(queue: Queue, name: string, matches: TopicMatcher | undefined) {
     this.queue = queue
     this.name = name
+    this.matches = matches
   }
 }
 
@@ -60,26 +82,117 @@ export class Topic {
 export class Subscription implements HeapMember {
   readonly consumer: Consumer
   readonly topic: Topic
+  /** The line of the durable subscription that it joined, in an `all` queue. */
+  readonly line: Line | undefined
   readonly expiry: Deadline = createDeadline({ kind: 'expiry', subscription: this })
+  /** A reliable consumer's subscriptions all have its last one. */
   load: number
   /** When it had its last turn; `turn`, `rank` and `slot` belong to turns.ts. */
   turn = 0
   rank: TurnRank = 'aside'
   slot = -1
 
-  constructor(consumer: Consumer, topic: Topic, load: number) {
+  constructor(consumer: Consumer, topic: Topic, load: number, line: Line | undefined) {
     this.consumer = consumer
     this.topic = topic
     this.load = load
+    this.line = line
   }
 }
 
 /** (queue, full JID). */
-export interface Consumer {
+export class Consumer {
   readonly queue: Queue
   readonly session: Session
-  /** By topic. Never empty. */
-  readonly subscriptions: Map<string, Subscription>
+  /** By topic. */
+  readonly subscriptions: Map<string, Subscription> = new Map()
+  /** The last `sub` decides. */
+  kind: ConsumerKind = 'plain'
+  /** Reliable: as it offered last. Plain: the queue's window for such. */
+  credit: number
+  /** Reliable: its last one. Plain ones have one for each subscription. */
+  load = 0
+  /** Where it waits for messages. */
+  readonly seats: Map<Line, Seat> = new Map()
+  /** Messages that it holds. */
+  readonly leases: Set<Lease> = new Set()
+  /** Leased for it, and not sent yet: it has too many deliver stanzas to answer. */
+  waiting: Lease[] = []
+  /** Deliver stanzas that it has not answered, by their id. */
+  readonly handovers: Map<string, Handover> = new Map()
+  /** A lease ran out before it was received: it gets nothing until it gives a sign of life. */
+  isStalled = false
+  /** Leases that are being made for it. */
+  reserved = 0
+  openRequests = 0
+  /** What is published to its ephemeral subscriptions, in an `all` queue. */
+  ephemeral: EphemeralBuffer | undefined
+
+  constructor(queue: Queue, session: Session, credit: number) {
+    this.queue = queue
+    this.session = session
+    this.credit = credit
+  }
+
+  /** How much of its credit is used. */
+  get inFlight(): number {
+    return this.leases.size + this.reserved + this.openRequests
+  }
+
+  /** Whether it may get one message more. */
+  get hasRoom(): boolean {
+    if (this.isStalled || this.session.isDoubted || this.inFlight >= this.credit) return false
+    return this.kind === 'plain' || this.load <= LOAD_ELIGIBLE_MAX
+  }
+}
+
+/** plain: speaks only mod_xmq's protocol. */
+export type ConsumerKind = 'plain' | 'reliable'
+
+/** One hand-over of a message to one consumer. */
+export interface Lease {
+  readonly token: string
+  readonly queue: Queue
+  /** The store's name of the line; `''` for the queue's own. */
+  readonly lineId: string
+  /** The durable subscription's name; `''` for the queue's own line. */
+  readonly name: string
+  readonly seq: number
+  /** Bare JID. */
+  readonly holder: string
+  /** Unknown of a lease from before a restart, until its entry is looked up. */
+  standing: Standing | undefined
+  /** Of one that is not stored: an ephemeral subscriber's. */
+  readonly ephemeral: EphemeralItem | undefined
+  /** Who has it; undefined when its consumer is gone. */
+  consumer: Consumer | undefined
+  isReceived: boolean
+  /** When it was received or extended last: a lease that the store listed as over before that is not. */
+  touchedAt: number
+  /** What to send; dropped when it was sent. */
+  item: WrittenItem | undefined
+}
+
+/** A deliver stanza that was sent, or messages and a ping after them. */
+export interface Handover {
+  readonly isPing: boolean
+  readonly leases: readonly Lease[]
+}
+
+/** A message for an ephemeral subscriber. */
+export interface EphemeralItem {
+  readonly seq: number
+  readonly topic: string
+  readonly id: string | undefined
+  readonly from: string
+  readonly at: number
+  readonly content: ItemContent
+  readonly attempt: number
+}
+
+/** What waits for an ephemeral subscriber. */
+export interface EphemeralBuffer {
+  readonly items: EphemeralItem[]
 }
 
 /**
@@ -144,6 +257,8 @@ export class OpenRequest {
   /** The id of the IQ that the worker has. */
   hopId = ''
   worker: Session | undefined
+  /** The worker as a consumer of the queue: the request counts one credit of it. */
+  consumer: Consumer | undefined
 
   constructor(queue: Queue, topic: string, original: XmlElement, children: readonly XmlNode[], startedAt: number) {
     this.queue = queue

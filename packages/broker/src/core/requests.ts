@@ -23,7 +23,8 @@
  *    that session's `requests`, and has its timeout set.
  * 2. An answer counts only from the full JID asked, to the queue, under the hop's random id.
  * 3. A worker gets a request once. After a session's end or a timeout no other worker is tried: the work may be done.
- * 4. Two requests with one id of one requester are two requests: ids are the requester's business.
+ * 4. `openByBare` counts what `open` holds, by requester.
+ * 5. Two requests with one id of one requester are two requests: ids are the requester's business.
  */
 import {
   bareOf,
@@ -39,13 +40,14 @@ import {
   withAttrs,
   withChildren,
   type XmlElement,
+  type XmlNode,
   XmqError,
   type XmqErrorCode,
 } from '@xmq/protocol'
 import { exceedsContent } from './content-size.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { CoreRules } from './port.ts'
-import { OpenRequest, type Queue, type Session } from './records.ts'
+import { type Consumer, OpenRequest, type Queue, type Session } from './records.ts'
 import type { Sessions } from './sessions.ts'
 import type { Step } from './step.ts'
 import type { Subscriptions } from './subscriptions.ts'
@@ -65,6 +67,8 @@ export interface RequestsOptions {
   readonly deadlines: Deadlines
   readonly subscriptions: Subscriptions
   readonly sessions: Sessions
+  /** Told when a consumer has more or fewer requests open. */
+  readonly onRoom: (consumer: Consumer) => void
 }
 
 /** See the top of this file. */
@@ -73,13 +77,17 @@ export class Requests {
   readonly #deadlines: Deadlines
   readonly #subscriptions: Subscriptions
   readonly #sessions: Sessions
+  readonly #onRoom: (consumer: Consumer) => void
   readonly #open: Map<string, OpenRequest> = new Map()
+  /** How many of them each requester's bare JID has. */
+  readonly #openByBare: Map<string, number> = new Map()
 
   constructor(options: RequestsOptions) {
     this.#rules = options.rules
     this.#deadlines = options.deadlines
     this.#subscriptions = options.subscriptions
     this.#sessions = options.sessions
+    this.#onRoom = options.onRoom
   }
 
   /** How many requests are open. */
@@ -100,6 +108,15 @@ export class Requests {
       throw new XmqError('too-large', `The request is larger than the ${payloadBytesMax} bytes that this queue takes.`)
     }
     const children = forwardedChildren(iq, xmq)
+    const requester = bareOf(iq.attrs.get('from') ?? '')
+    const own = this.#openByBare.get(requester) ?? 0
+    if (own >= this.#rules.openRequestsPerJidMax) {
+      throw new XmqError(
+        'limit-reached',
+        `${requester} has ${own} requests open; at most ${this.#rules.openRequestsPerJidMax} are allowed ` +
+          '(limits.maxOpenRequestsPerJid). Wait for answers before asking more.',
+      )
+    }
     if (this.#open.size >= this.#rules.openRequestsMax) {
       throw new XmqError(
         'limit-reached',
@@ -108,7 +125,12 @@ export class Requests {
       )
     }
     const request = new OpenRequest(queue, topic, iq, children, step.now)
-    if (!this.#dispatch(step, request)) throw new XmqError('no-recipients', 'No recipients found')
+    if (!this.#dispatch(step, request)) {
+      if (!this.#subscriptions.isBusy(queue, topic)) throw new XmqError('no-recipients', 'No recipients found')
+      const text = `Every worker of ${topic} has all that it takes. Try again later.`
+      throw new XmqError('overloaded', text, { retryAfterSeconds: 1 })
+    }
+    this.#openByBare.set(requester, own + 1)
     this.#deadlines.set(request.timeout, step.now + requestTimeoutMs)
   }
 
@@ -181,10 +203,13 @@ export class Requests {
     const worker = subscription.consumer.session
     tried.add(worker.jid)
     request.worker = worker
+    request.consumer = subscription.consumer
+    subscription.consumer.openRequests++
+    this.#onRoom(subscription.consumer)
     request.hopId = step.entropy.id()
     worker.requests.add(request)
     this.#open.set(request.hopId, request)
-    step.send(queue.domain, forward(request, worker.jid))
+    step.send(queue.domain, forward(request, subscription.consumer))
     step.emit({ name: 'requested', queue: queue.address, topic, attempt: tried.size })
     return true
   }
@@ -194,8 +219,11 @@ export class Requests {
     const { queue } = request
     step.emit({ name: 'bounced', queue: queue.address, consumer: worker.jid, condition })
     this.#detach(request)
+    // `service-unavailable` is also what a live client answers to an IQ that it does not know (RFC 6120 8.4): a ping decides.
     const consumer = worker.consumers.get(queue)
-    if (consumer !== undefined) this.#subscriptions.endConsumer(step, consumer, 'bounced')
+    if (consumer !== undefined && condition !== 'service-unavailable') {
+      this.#subscriptions.endConsumer(step, consumer, 'bounced')
+    }
     this.#sessions.doubt(step, worker.jid, queue.domain, 'bounce', queue)
     this.#sessions.release(worker)
     if (!this.#dispatch(step, request)) this.#fail(step, request, 'no-recipients', 'No recipients found')
@@ -206,9 +234,13 @@ export class Requests {
   }
 
   #close(step: Step, request: OpenRequest, stanza: XmlElement, outcome: 'result' | 'error' | XmqErrorCode): void {
-    const { queue, topic, worker } = request
+    const { queue, topic, worker, original } = request
     this.#detach(request)
     this.#deadlines.clear(request.timeout)
+    const requester = bareOf(original.attrs.get('from') ?? '')
+    const others = (this.#openByBare.get(requester) ?? 0) - 1
+    if (others > 0) this.#openByBare.set(requester, others)
+    else this.#openByBare.delete(requester)
     if (worker !== undefined) this.#sessions.release(worker)
     if (queue.domain.isDown) queue.domain.held.push(stanza)
     else step.send(queue.domain, stanza)
@@ -219,20 +251,36 @@ export class Requests {
     this.#open.delete(request.hopId)
     request.worker?.requests.delete(request)
     request.worker = undefined
+    const { consumer } = request
+    if (consumer === undefined) return
+    request.consumer = undefined
+    consumer.openRequests--
+    this.#onRoom(consumer)
   }
 }
 
 /** The IQ that a worker gets. It comes from the queue even where `preserveFrom` is set: the answer must return here. */
-function forward(request: OpenRequest, worker: string): XmlElement {
-  const { original, queue, hopId, children } = request
+function forward(request: OpenRequest, { kind, session }: Consumer): XmlElement {
+  const { original, queue, hopId } = request
+  const children = kind === 'plain' ? request.children : nestedChildren(request)
   const attrs = new Map<string, string>()
   attrs.set('type', original.attrs.get('type') ?? 'get')
   attrs.set('id', hopId)
   const language = original.attrs.get('xml:lang')
   if (language !== undefined) attrs.set('xml:lang', language)
   attrs.set('from', queue.address)
-  attrs.set('to', worker)
+  attrs.set('to', session.jid)
   return { name: 'iq', ns: NS_CLIENT, attrs, children }
+}
+
+/** A reliable worker gets the nested form, whichever the requester chose, and who asks. */
+function nestedChildren({ original, children }: OpenRequest): readonly XmlNode[] {
+  const [payload, xmq] = children
+  if (payload === undefined || xmq === undefined || typeof payload === 'string' || typeof xmq === 'string')
+    return children
+  const inside = xmq.children.filter((child) => !isElement(child, 'call', NS_QUEUE))
+  const call = xmq.children.find((child) => isElement(child, 'call', NS_QUEUE)) ?? element('call', NS_QUEUE)
+  return [withChildren(xmq, [payload, ...inside, withAttrs(call, { from: original.attrs.get('from') })])]
 }
 
 /** The worker's answer as the requester gets it: from where it asked, under its own id, with every child. */

@@ -29,8 +29,10 @@ export interface EntryRef {
 /** The states of an entry; one that is gone has none. */
 export type EntryState = 'ready' | 'delayed' | 'leased' | 'dead'
 
-/** Why a message was given up. `overflow`: dropped for a newer one; `corrupt`: its stored body fails its checksum. */
-export type DeadReason = 'max-attempts' | 'rejected' | 'expired' | 'invalid' | 'overflow' | 'corrupt'
+/** Why messages are given up. `overflow`: dropped for a newer one; `corrupt`: the stored body fails its checksum. */
+export const DEAD_REASONS = ['max-attempts', 'rejected', 'expired', 'invalid', 'overflow', 'corrupt'] as const
+
+export type DeadReason = (typeof DEAD_REASONS)[number]
 
 /** One thing that went wrong with an entry. */
 export interface HistoryEntry {

@@ -13,7 +13,8 @@
  * 4. It is in `times.ttls` exactly while it has an expiresAt and is READY or DELAYED.
  * 5. The counts of line and topic are those of their entries. A topic without entries is forgotten.
  */
-import type { DeadReason, DroppedEntry, EntryHead, EntryState, HistoryEntry, LineCounts } from './entry.ts'
+import type { Counts } from './counts.ts'
+import type { DeadReason, DroppedEntry, EntryHead, EntryState, HistoryEntry } from './entry.ts'
 import type { PublishOp } from './operations.ts'
 import { SlotHeap } from './slot-heap.ts'
 
@@ -60,8 +61,6 @@ interface Chain {
   first: Entry | undefined
   last: Entry | undefined
 }
-
-export type Counts = { -readonly [Name in keyof LineCounts]: LineCounts[Name] }
 
 interface Topic {
   readonly counts: Counts
@@ -148,10 +147,27 @@ export class Line {
   /** Puts a message into the line. */
   add(message: Message, dueAt: number | undefined): void {
     const entry: Entry = {
-      ...{ message, line: this, expiresAt: message.op.expiresAt, failures: 0, deliveries: 0 },
-      ...{ token: undefined, holder: undefined, claimedAt: undefined, received: false, history: [] },
-      ...{ hasCountedFailure: false, state: 'gone', at: 0, reason: undefined, order: 0 },
-      ...{ chain: undefined, previous: undefined, next: undefined, stateSlot: -1, laneSlot: -1, ttlSlot: -1 },
+      message,
+      line: this,
+      expiresAt: message.op.expiresAt,
+      failures: 0,
+      deliveries: 0,
+      token: undefined,
+      holder: undefined,
+      claimedAt: undefined,
+      received: false,
+      history: [],
+      hasCountedFailure: false,
+      state: 'gone',
+      at: 0,
+      reason: undefined,
+      order: 0,
+      chain: undefined,
+      previous: undefined,
+      next: undefined,
+      stateSlot: -1,
+      laneSlot: -1,
+      ttlSlot: -1,
     }
     this.entries.set(message.seq, entry)
     message.entries += 1
@@ -201,7 +217,7 @@ export class Line {
         return this.#host.times.delays
       case 'leased':
         return this.#host.times.leases
-      case 'dead':
+      default:
         return this.dead
     }
   }
@@ -283,13 +299,25 @@ export function headOf(entry: Entry): EntryHead {
   const { message, line, state } = entry
   const { topic, id, sender, key, priority } = message.op
   return {
-    ...{ queue: line.queue, subscription: line.subscription, seq: message.seq, state: state as EntryState },
-    ...{ topic, id, sender, key, priority, bytes: message.bytes, publishedAt: message.publishedAt },
+    queue: line.queue,
+    subscription: line.subscription,
+    seq: message.seq,
+    state: state as EntryState,
+    topic,
+    id,
+    sender,
+    key,
+    priority,
+    bytes: message.bytes,
+    publishedAt: message.publishedAt,
     expiresAt: entry.expiresAt,
     dueAt: state === 'delayed' ? entry.at : undefined,
     diedAt: state === 'dead' ? entry.at : undefined,
     reason: state === 'dead' ? entry.reason : undefined,
-    ...{ failures: entry.failures, deliveries: entry.deliveries, token: entry.token, holder: entry.holder },
+    failures: entry.failures,
+    deliveries: entry.deliveries,
+    token: entry.token,
+    holder: entry.holder,
     claimedAt: state === 'leased' ? entry.claimedAt : undefined,
     received: state === 'leased' && entry.received,
     deadline: state === 'leased' ? entry.at : undefined,

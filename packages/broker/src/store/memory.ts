@@ -5,9 +5,9 @@
  * Owns the lines (memory-line.ts), the heaps of times, the deduplication records, the latest acks, and the one ascending
  * number that seqs and orders are drawn from. Each request takes effect within its call; only its answer is asynchronous.
  */
+import type { Counts } from './counts.ts'
 import { BODY_BYTES_MAX, bytesOf, closedError, withHistory } from './limits.ts'
 import {
-  type Counts,
   createTimes,
   droppedOf,
   type Entry,
@@ -89,7 +89,7 @@ class MemoryStore implements Store, LineHost {
   #now = 0
   #isOpen = true
 
-  open(): Promise<void> {
+  open(_now: number): Promise<void> {
     return Promise.resolve()
   }
 
@@ -207,7 +207,9 @@ class MemoryStore implements Store, LineHost {
     if (!this.#isOpen) return this.#refuse()
     const found = this.#queues.get(queue)
     const records = Array.from(found?.subscriptions ?? [], ([subscription, record]) => ({
-      ...{ queue, subscription, ...record },
+      queue,
+      subscription,
+      ...record,
       counts: { ...(found?.lines.get(subscription)?.counts as Counts) },
     }))
     const subscriptions = records.sort((left, right) => compareNames(left.subscription, right.subscription))
@@ -217,7 +219,7 @@ class MemoryStore implements Store, LineHost {
   stats(): StoreStats {
     const lines = Array.from(this.#queues.values(), (queue) => [...queue.lines.values()])
       .flat()
-      .map(({ queue, subscription, counts }) => ({ queue, subscription, ...counts }))
+      .map(({ queue, subscription, counts }) => Object.assign({ queue, subscription }, counts))
     return {
       messages: lines.reduce((sum, line) => sum + line.ready + line.delayed + line.leased + line.dead, 0),
       bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
@@ -348,11 +350,11 @@ class MemoryStore implements Store, LineHost {
         queue.lines.delete(op.subscription)
         return { status: 'ok', type: 'delete-subscription' }
       }
-      case 'touch-subscription': {
+      default: {
         const record = this.#queues.get(op.queue)?.subscriptions.get(op.subscription)
         if (record === undefined) return NOT_FOUND
         record.touchedAt = now
-        return { status: 'ok', type: 'touch-subscription' }
+        return { status: 'ok', type: op.type }
       }
     }
   }
@@ -453,6 +455,8 @@ class MemoryStore implements Store, LineHost {
     entry.deliveries = 0
     entry.expiresAt = undefined
     entry.hasCountedFailure = false
+    entry.token = undefined
+    entry.holder = undefined
     entry.order = 0
     entry.line.move(entry, 'ready')
     return { status: 'ok', type: 'replay' }
@@ -564,25 +568,21 @@ function claimedOf(entry: Entry, grant: ClaimRequest['grants'][number]): Claimed
   const { message, line, expiresAt, failures, deliveries } = entry
   const { topic, id, sender, key, priority, body, meta } = message.op
   return {
-    ...{
-      queue: line.queue,
-      subscription: line.subscription,
-      seq: message.seq,
-      token: grant.token,
-      holder: grant.holder,
-    },
-    ...{
-      topic,
-      id,
-      sender,
-      key,
-      priority,
-      publishedAt: message.publishedAt,
-      expiresAt,
-      failures,
-      deliveries,
-      body,
-      meta,
-    },
+    queue: line.queue,
+    subscription: line.subscription,
+    seq: message.seq,
+    token: grant.token,
+    holder: grant.holder,
+    topic,
+    id,
+    sender,
+    key,
+    priority,
+    publishedAt: message.publishedAt,
+    expiresAt,
+    failures,
+    deliveries,
+    body,
+    meta,
   }
 }

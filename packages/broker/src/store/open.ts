@@ -1,11 +1,17 @@
 import { createMemoryStore } from './memory.ts'
 import type { Store, StoreConfig } from './port.ts'
+import { createSqliteStore } from './sqlite/store.ts'
 
-const OPENERS: { readonly [Scheme in StoreConfig['scheme']]: (config: StoreConfig & { scheme: Scheme }) => Store } = {
-  memory: () => createMemoryStore(),
+type Openers = {
+  readonly [Scheme in StoreConfig['scheme']]: (config: Extract<StoreConfig, { scheme: Scheme }>) => Store
 }
 
-/** Opens the store that the configuration names. */
+const OPENERS: Openers = {
+  memory: () => createMemoryStore(),
+  sqlite: ({ path }) => createSqliteStore({ path }),
+}
+
+/** Makes the store that the configuration names; `open()` opens it. */
 export function openStore(config: StoreConfig): Store {
-  return OPENERS[config.scheme](config)
+  return config.scheme === 'memory' ? OPENERS.memory(config) : OPENERS.sqlite(config)
 }

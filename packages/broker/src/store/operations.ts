@@ -188,7 +188,7 @@ export interface ExpireOp extends EntryRef {
 /**
  * | when | then | answer |
  * |---|---|---|
- * | DEAD, its line has room under the limits | READY with a new order number; failures and deliveries 0, no expiresAt; history stays | `ok` |
+ * | DEAD, its line has room under the limits | READY with a new order number; failures and deliveries 0, no expiresAt, token or holder; history stays | `ok` |
  * | DEAD, no room | nothing | `full` |
  */
 export interface ReplayOp extends EntryRef {

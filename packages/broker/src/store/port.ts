@@ -32,10 +32,10 @@ export * from './operations.ts'
 export type Durability = 'memory' | 'disk' | 'replicated'
 
 /** The store schemes that exist, as `store:` in the configuration names them. */
-export const STORE_SCHEMES = ['memory'] as const
+export const STORE_SCHEMES = ['memory', 'sqlite'] as const
 
 /** Which store, as the configuration says. */
-export type StoreConfig = { readonly scheme: 'memory' }
+export type StoreConfig = { readonly scheme: 'memory' } | { readonly scheme: 'sqlite'; readonly path: string }
 
 /** What a store can do. It never changes while the store is open. */
 export interface StoreCaps {
@@ -193,10 +193,11 @@ export interface Store {
   /**
    * Opens it: the first call. Until it resolves every request waits.
    *
+   * @param now leases that are found end one full period after it
    * @throws XmqError `conflict`: another broker has it open; `invalid-config`: the path cannot be used, or the file is no XMQ
    * store, or of a newer version. A full, broken or read-only disk is no reason: the store opens and answers `unavailable`.
    */
-  open(): Promise<void>
+  open(now: number): Promise<void>
   /** Applies operations in one commit, each answered in its place; operations.ts has the contract. */
   apply(ops: readonly StoreOp[], now: number): Promise<readonly StoreResult[]>
   claim(request: ClaimRequest): Promise<ClaimAnswer>

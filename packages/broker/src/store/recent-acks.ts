@@ -26,6 +26,11 @@ export class RecentAcks {
     this.#newer.set(keyOf(ref), { token, holder, at })
   }
 
+  /** Forgets an ack that was not committed. */
+  remove(ref: EntryRef): void {
+    this.#newer.delete(keyOf(ref))
+  }
+
   has(ref: EntryRef, token: string, holder: string | undefined, now: number): boolean {
     const key = keyOf(ref)
     const ack = this.#newer.get(key) ?? this.#older.get(key)

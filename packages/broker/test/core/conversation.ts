@@ -10,6 +10,7 @@ import {
   type Effect,
   type Input,
   type QueueRules,
+  RELIABLE_DEFAULTS,
 } from '../../src/core/index.ts'
 
 /** Rules of one queue with wide limits. */
@@ -26,6 +27,7 @@ export function queueRules(address: string, changes: Partial<QueueRules> = {}): 
     payloadBytesMax: 10_000,
     topicsMax: 1000,
     subscriptionsPerJidMax: 1000,
+    reliable: RELIABLE_DEFAULTS,
     ...changes,
   }
 }
@@ -41,9 +43,13 @@ export function coreRules(changes: Partial<CoreRules> = {}): CoreRules {
     domains: ['any.localhost', 'all.localhost', 'xmq.localhost'],
     subscriptionsMax: 100_000,
     openRequestsMax: 1000,
+    openRequestsPerJidMax: 1000,
     pingTimeoutMs: 10_000,
     pingIntervalMs: 60_000,
     software: { name: 'XMQ', version: '0.1.0' },
+    durability: 'memory',
+    bodyBytesMax: 8 * 1024 * 1024,
+    storingBytesMax: 64 * 1024 * 1024,
     ...changes,
   }
 }

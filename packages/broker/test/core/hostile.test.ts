@@ -20,12 +20,24 @@ describe('dropped, and told', () => {
     ['an error without error', `<iq type='error' id='1' from='${A}' to='${Q}'/>`],
     ['no stanza', `<features from='${A}' to='${Q}'/>`],
     ['another namespace', `<message xmlns='urn:x' from='${A}' to='${Q}'/>`],
-    ['an id made to grow', `<iq type='get' id='${'&quot;'.repeat(1025)}' from='${A}' to='${Q}'/>`],
+    ['an id that fits no answer', `<iq type='get' id='${'&quot;'.repeat(40_000)}' from='${A}' to='${Q}'/>`],
+    ['a long id of a presence', `<presence id='${'x'.repeat(1025)}' from='${A}' to='${Q}'/>`],
   ])('%s', (_, xml) => {
     const c = new Conversation().receive(xml)
     expect(c.sent).toEqual([])
     expect(c.events).toMatchObject([{ name: 'ignored' }])
   })
+})
+
+test.each([1025, 100_000])('an id of %i characters is refused with the id, so that nobody waits', (length) => {
+  const id = 'x'.repeat(length)
+  const c = new Conversation().receive(
+    `<iq type='get' id='${id}' from='${A}' to='${Q}'><ping xmlns='urn:xmpp:ping'/></iq>`,
+  )
+  expect(c.named('refused')).toMatchObject([
+    { code: 'bad-request', text: expect.stringContaining(`${length} characters`) },
+  ])
+  expect(c.stanzas[0]?.attrs.get('id')).toBe(id)
 })
 
 describe('a stanza that broke a limit', () => {
@@ -171,7 +183,16 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         c.wait(pause)
       }
       c.wait(10_000_000)
-      expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+      expect(c.core.stats()).toEqual({
+        subscriptions: 0,
+        consumers: 0,
+        topics: 0,
+        openRequests: 0,
+        pings: 0,
+        leases: 0,
+        claimableTopics: 0,
+        storingBytes: 0,
+      })
     }),
     { numRuns: 300 },
   )

@@ -209,7 +209,15 @@ describe('a message is refused', () => {
     expect(refusal('<body/>', 'eve@evil.example/1').event?.code).toBe('forbidden')
   })
 
-  test.each(['nobody@any.localhost', 'xmq.localhost', 'none@xmq.localhost/x'])('to %s, which is no queue', (to) => {
+  test('to a node of a domain that is a queue reaches that queue, as in mod_xmq', () => {
+    const c = new Conversation().sub('a@localhost/1', 'T')
+    c.receive(
+      `<message from='shop@localhost/1' to='somebody@any.localhost'><xmq xmlns='xmq:topic' topic='T'/></message>`,
+    )
+    expect(c.sent[0]).toContain(`<message from='any.localhost' to='a@localhost/1'>`)
+  })
+
+  test.each(['nobody@xmq.localhost', 'xmq.localhost', 'none@xmq.localhost/x'])('to %s, which is no queue', (to) => {
     const { xml, event } = refusal(XMQ, 'shop@localhost/1', to)
     expect(event?.code).toBe('not-found')
     expect(xml).toContain(`from='${to}'`)

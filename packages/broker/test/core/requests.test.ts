@@ -1,3 +1,4 @@
+import type { XmlNode } from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
 import { bounce, Conversation, coreRules, errorXml, queueRules } from './conversation.ts'
 
@@ -8,7 +9,10 @@ const result = (id: string, from: string, children = `<ok xmlns='urn:x'/>`, to =
   `<iq type='result' id='${id}' from='${from}' to='${to}'>${children}</iq>`
 /** The id under which the worker knows the request of the last step. */
 const hop = (c: Conversation) =>
-  c.stanzas.find(({ attrs }) => attrs.get('type') === 'get' || attrs.get('type') === 'set')?.attrs.get('id') as string
+  c.stanzas
+    .find(({ attrs, children }) => /^[gs]et$/.test(attrs.get('type') ?? '') && !children.some(isPing))
+    ?.attrs.get('id') as string
+const isPing = (child: XmlNode) => typeof child !== 'string' && child.name === 'ping'
 /** A conversation with these subscribers, and a request that was just made. */
 function asked(...workers: string[]): Conversation {
   const c = new Conversation()
@@ -196,13 +200,22 @@ describe('an answer', () => {
     const id = hop(c)
     c.del(A, 't')
     expect(c.receive(result(id, A)).recipients).toEqual([SHOP])
-    expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+    expect(c.core.stats()).toEqual({
+      subscriptions: 0,
+      consumers: 0,
+      topics: 0,
+      openRequests: 0,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
     expect(c.core.deadline).toBeUndefined()
   })
 })
 
 describe('a bounce', () => {
-  test.each(['service-unavailable', 'recipient-unavailable', 'gone'])(
+  test.each(['recipient-unavailable', 'gone'])(
     'with %s hands the request to the next worker and ends the first one’s subscriptions',
     (condition) => {
       const c = asked(A, B)
@@ -221,6 +234,30 @@ describe('a bounce', () => {
     },
   )
 
+  test('with service-unavailable hands the request on, and lets a ping tell a dead worker from one that knows no such IQ', () => {
+    const c = asked(A, B)
+    c.receive(bounce('iq', hop(c), A, Q))
+    expect(c.named('requested')).toMatchObject([{ attempt: 2 }])
+    expect(c.recipients).toEqual([A, B])
+    expect(c.core.stats().subscriptions).toBe(2)
+    const ping = c.pingId() as string
+    expect(c.publish('t').recipients).toEqual([B])
+    expect(c.receive(result(ping, A, '')).core.stats().subscriptions).toBe(2)
+    expect(c.publish('t').recipients).toEqual([A])
+
+    const d = asked(A, B)
+    d.receive(bounce('iq', hop(d), A, Q))
+    d.receive(bounce('iq', d.pingId() as string, A, Q))
+    expect(d.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'session-ended' }])
+  })
+
+  test('with service-unavailable from a worker that cannot answer pings leaves it its messages', () => {
+    const c = new Conversation().sub(A, 't', { answersPings: false }).request('t')
+    c.receive(bounce('iq', hop(c), A, Q))
+    expect(c.named('answered')).toMatchObject([{ outcome: 'no-recipients' }])
+    expect(c.publish('t').recipients).toEqual([A])
+  })
+
   test.each(['remote-server-timeout', 'item-not-found', 'feature-not-implemented'])(
     'with another condition is the worker’s answer: %s',
     (condition) => {
@@ -233,8 +270,10 @@ describe('a bounce', () => {
 
   test('is believed three times', () => {
     const c = asked(A, B, D, E)
-    for (const worker of [A, B]) expect(c.receive(bounce('iq', hop(c), worker, Q)).named('requested')).toHaveLength(1)
-    c.receive(bounce('iq', hop(c), D, Q))
+    for (const worker of [A, B]) {
+      expect(c.receive(bounce('iq', hop(c), worker, Q, 'gone')).named('requested')).toHaveLength(1)
+    }
+    c.receive(bounce('iq', hop(c), D, Q, 'gone'))
     expect(c.named('answered')).toMatchObject([{ outcome: 'no-recipients' }])
     expect(c.sent).toHaveLength(1)
     expect(c.publish('t').recipients).toEqual([E])
@@ -243,13 +282,13 @@ describe('a bounce', () => {
   test('does not bring a worker back that has subscribed again', () => {
     const c = asked(A)
     const id = hop(c)
-    c.receive(bounce('iq', id, A, Q))
+    c.receive(bounce('iq', id, A, Q, 'gone'))
     expect(c.named('answered')).toMatchObject([{ outcome: 'no-recipients' }])
     const d = asked(A, B)
     const first = hop(d)
-    d.receive(bounce('iq', first, A, Q))
+    d.receive(bounce('iq', first, A, Q, 'gone'))
     const second = hop(d)
-    d.sub(A, 't').receive(bounce('iq', second, B, Q))
+    d.sub(A, 't').receive(bounce('iq', second, B, Q, 'gone'))
     expect(d.named('answered')).toMatchObject([{ outcome: 'no-recipients' }])
     expect(d.publish('t').recipients).toEqual([A])
   })
@@ -287,6 +326,16 @@ describe('without an answer', () => {
       new RegExp(`^<iq type='error' id='q1' from='${Q}' to='${SHOP}'><error type='wait'><recipient-unavailable`),
     )
     expect(c.named('requested')).toEqual([])
+  })
+
+  test('one account cannot use up what others need', () => {
+    const c = new Conversation(coreRules({ openRequestsPerJidMax: 1 })).sub(A, 't').request('t')
+    expect(c.request('t', { id: 'q2', from: 'shop@localhost/2' }).named('refused')).toMatchObject([
+      { code: 'limit-reached', text: expect.stringContaining('maxOpenRequestsPerJid') },
+    ])
+    expect(c.request('t', { id: 'q3', from: 'other@localhost/1' }).named('requested')).toHaveLength(1)
+    c.receive(result(hop(c), A)).wait(30_000)
+    expect(c.request('t', { id: 'q4' }).named('requested')).toHaveLength(1)
   })
 
   test('a stopping broker leaves nobody waiting', () => {

@@ -3,7 +3,16 @@ import { bounce, Conversation, coreRules, queueRules } from './conversation.ts'
 
 const [A, A2, B] = ['a@localhost/1', 'a@localhost/2', 'b@localhost/1']
 const Q = 'any.localhost'
-const NOTHING = { subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 }
+const NOTHING = {
+  subscriptions: 0,
+  consumers: 0,
+  topics: 0,
+  openRequests: 0,
+  pings: 0,
+  leases: 0,
+  claimableTopics: 0,
+  storingBytes: 0,
+}
 const presence = (from: string, type?: string, to = Q) =>
   `<presence from='${from}' to='${to}'${type === undefined ? '' : ` type='${type}'`}/>`
 const pong = (id: string | undefined, from: string, to = Q) =>
@@ -22,13 +31,20 @@ describe('a session that sends unavailable', () => {
       [Q, 't', A, 'session-ended'],
       ['all.localhost', 'u', A, 'session-ended'],
     ])
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, consumers: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({
+      subscriptions: 1,
+      consumers: 1,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
   })
 
   test('stays when it answers: the server was late with the news of its predecessor', () => {
     const c = new Conversation().sub(A, 't').receive(presence(A, 'unavailable'))
     c.receive(pong(c.pingId(), A))
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
     expect(c.publish('t').recipients).toEqual([A])
   })
 
@@ -71,7 +87,7 @@ describe('a session that sends unavailable', () => {
     const ping = c.pingId() as string
     c.sub(A, 't').receive(bounce('iq', ping, A, Q))
     expect(c.named('ignored')).toHaveLength(1)
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
   })
 
   test('while an older ping is open is pinged again, since an older answer proves nothing', () => {
@@ -119,7 +135,7 @@ describe('the answer to a ping', () => {
 
   test('service-unavailable at the first sub means that the client knows no pings: it is left alone', () => {
     const c = new Conversation().sub(A, 't', { ttl: 3600, answersPings: false })
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
     expect(c.wait(3_599_000).sent).toEqual([])
     expect(c.sub(A, 't').sent).toHaveLength(1)
   })
@@ -129,7 +145,7 @@ describe('the answer to a ping', () => {
       `<iq type='set' id='s' from='${A}' to='${Q}'><xmq xmlns='xmq:command' command='sub' topic='t' ttl='600' load='1'/></iq>`,
     )
     expect(c.wait(500_000).events).toEqual([])
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
   })
 
   test('has as long again when the broker itself was held up', () => {
@@ -138,7 +154,7 @@ describe('the answer to a ping', () => {
     c.now += 60_000
     expect(c.input({ type: 'tick' }).named('unsubscribed')).toEqual([])
     c.receive(pong(ping, A))
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
   })
 })
 
@@ -219,21 +235,27 @@ describe('a stream that breaks', () => {
       .sub(B, 't', { queue: 'all.localhost', ttl: 600 })
     c.input({ type: 'link-down', domain: Q })
     expect(c.wait(59_999).sent).toEqual([])
-    expect(c.core.stats()).toMatchObject({ subscriptions: 3, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 3, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
     c.input({ type: 'link-up', domain: Q })
     const ids = c.stanzas.map((stanza) => stanza.attrs.get('id') as string)
     expect(c.recipients).toEqual([A, B])
     c.receive(bounce('iq', ids[0] as string, A, Q)).receive(pong(ids[1], B))
-    expect(c.core.stats()).toMatchObject({ subscriptions: 2, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 2, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
     expect(c.publish('t').recipients).toEqual([B])
   })
 
   test('closes the pings that were open: nobody ends for an answer that could not arrive', () => {
     const c = new Conversation().sub(A, 't', { ttl: 600 }).receive(presence(A, 'unavailable'))
     c.input({ type: 'link-down', domain: Q }).wait(300_000)
-    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
     c.input({ type: 'link-up', domain: Q })
-    expect(c.receive(pong(c.pingId(), A)).core.stats()).toMatchObject({ subscriptions: 1, pings: 0 })
+    expect(c.receive(pong(c.pingId(), A)).core.stats()).toMatchObject({
+      subscriptions: 1,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
   })
 
   test('asks over another stream, where there is one', () => {

@@ -15,7 +15,7 @@ describe('sub', () => {
     expect(c.events).toEqual([
       { name: 'subscribed', queue: 'any.localhost', topic: 'T', consumer: W, ttlSeconds: 60, load: 1, isNew: true },
     ])
-    expect(c.core.stats()).toEqual({ subscriptions: 1, consumers: 1, topics: 1, openRequests: 0, pings: 1 })
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, consumers: 1, topics: 1, openRequests: 0, pings: 1 })
   })
 
   test.each([
@@ -59,7 +59,16 @@ describe('sub', () => {
     const c = new Conversation().receive(command(attrs))
     expect(c.sent).toHaveLength(1)
     expect(c.named('refused')).toMatchObject([{ code: 'bad-request', text: expect.stringContaining(text) }])
-    expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+    expect(c.core.stats()).toEqual({
+      subscriptions: 0,
+      consumers: 0,
+      topics: 0,
+      openRequests: 0,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
   })
 
   test('with type get is refused', () => {
@@ -89,7 +98,16 @@ describe('del', () => {
     const c = new Conversation().sub(W, 'T').receive(command(`command='del' topic='T'${more}`))
     expect(c.sent).toEqual([`<iq type='result' id='c' from='any.localhost' to='${W}'/>`])
     expect(c.named('unsubscribed')).toMatchObject([{ topic: 'T', consumer: W, reason: 'deleted' }])
-    expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+    expect(c.core.stats()).toEqual({
+      subscriptions: 0,
+      consumers: 0,
+      topics: 0,
+      openRequests: 0,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
     expect(c.core.deadline).toBeUndefined()
   })
 
@@ -138,7 +156,16 @@ describe('ttl', () => {
       .map(({ topic }) => ttls[Number(topic.slice(1))] as number)
     expect(ended).toHaveLength(6666)
     expect(ended).toEqual(ended.toSorted((a, b) => a - b))
-    expect(c.core.stats()).toEqual({ subscriptions: 0, consumers: 0, topics: 0, openRequests: 0, pings: 0 })
+    expect(c.core.stats()).toEqual({
+      subscriptions: 0,
+      consumers: 0,
+      topics: 0,
+      openRequests: 0,
+      pings: 0,
+      leases: 0,
+      claimableTopics: 0,
+      storingBytes: 0,
+    })
     expect(c.core.deadline).toBeUndefined()
   })
 })

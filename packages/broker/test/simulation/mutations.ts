@@ -31,14 +31,14 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a renewal does not move the expiry',
     file: 'subscriptions.ts',
-    find: '    subscription.load = terms.load\n    this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))',
-    replace: '    subscription.load = terms.load',
+    find: '    this.#offer(subscription.consumer, terms)\n    this.#deadlines.set(subscription.expiry, expiryOf(step.now, terms.ttlSeconds))',
+    replace: '    this.#offer(subscription.consumer, terms)',
   },
   {
     breaks: 'a renewal does not change the load',
     file: 'subscriptions.ts',
-    find: '    subscription.load = terms.load\n',
-    replace: '',
+    find: '    subscription.load = terms.load\n    this.#offer(',
+    replace: '    this.#offer(',
   },
   {
     breaks: 'the same subscriber is served again and again',
@@ -73,8 +73,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'one more topic than the cap is taken',
     file: 'subscriptions.ts',
-    find: 'queue.topics.size >= rules.topicsMax',
-    replace: 'queue.topics.size > rules.topicsMax',
+    find: 'topics >= rules.topicsMax',
+    replace: 'topics > rules.topicsMax',
   },
   {
     breaks: "one more subscription than the broker's cap is taken",
@@ -119,10 +119,16 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: 'if (BOUNCES.has(condition)) {',
   },
   {
-    breaks: "a bounce does not end the consumer's subscriptions",
+    breaks: 'a bounce does not end the consumer’s subscriptions',
     file: 'requests.ts',
-    find: "if (consumer !== undefined) this.#subscriptions.endConsumer(step, consumer, 'bounced')",
-    replace: 'void consumer',
+    find: "if (consumer !== undefined && condition !== 'service-unavailable') {",
+    replace: 'if (false as boolean && consumer !== undefined) {',
+  },
+  {
+    breaks: 'an answer that a live client gives ends its subscriptions',
+    file: 'requests.ts',
+    find: "if (consumer !== undefined && condition !== 'service-unavailable') {",
+    replace: 'if (consumer !== undefined) {',
   },
   {
     breaks: 'an answered request keeps its timeout',
@@ -135,6 +141,18 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'requests.ts',
     find: 'step.now + requestTimeoutMs)',
     replace: 'step.now + requestTimeoutMs / 2)',
+  },
+  {
+    breaks: 'one more open request of an account than its cap is taken',
+    file: 'requests.ts',
+    find: 'if (own >= this.#rules.openRequestsPerJidMax) {',
+    replace: 'if (own > this.#rules.openRequestsPerJidMax) {',
+  },
+  {
+    breaks: 'an answered request still counts for its account',
+    file: 'requests.ts',
+    find: 'if (others > 0) this.#openByBare.set(requester, others)',
+    replace: 'if (others >= 0) this.#openByBare.set(requester, others + 1)',
   },
   {
     breaks: 'one more open request than the cap is taken',
@@ -181,20 +199,20 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'anybody may publish',
     file: 'core.ts',
-    find: "if (!isAllowed(queue.publish, sender)) throw forbidden(sender, 'publish to', queue)\n    const xmq",
-    replace: 'const xmq',
+    find: "if (!isAllowed(queue.publish, arrival.sender)) throw forbidden(arrival.sender, 'publish to', queue)",
+    replace: '',
   },
   {
     breaks: 'anybody may consume',
-    file: 'core.ts',
-    find: "if (!isAllowed(queue.consume, sender)) throw forbidden(sender, 'consume from', queue)",
-    replace: 'void sender',
+    file: 'consuming.ts',
+    find: "if (!isAllowed(queue.consume, sender)) throw forbidden(sender, 'consume from', queue)\n    if (iq",
+    replace: 'if (iq',
   },
   {
     breaks: 'a longer ttl than the cap is taken',
-    file: 'core.ts',
-    find: 'if (ttlSeconds > ttlSecondsMax) {',
-    replace: 'if (ttlSeconds > ttlSecondsMax + 1) {',
+    file: 'consuming.ts',
+    find: 'if (ttlSeconds <= ttlSecondsMax) return',
+    replace: 'if (ttlSeconds <= ttlSecondsMax + 1) return',
   },
   {
     breaks: 'a forged ofrom is passed on',
@@ -205,8 +223,9 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a forged stanza-id is passed on',
     file: 'message.ts',
-    find: "if (isElement(child, 'stanza-id', NS_STANZA_ID)) continue",
-    replace: "if (isElement(child, 'no-such', NS_STANZA_ID)) continue",
+    find: "let isAddressed = false\n  for (const child of message.children) {\n    if (isElement(child, 'stanza-id', NS_STANZA_ID)) continue",
+    replace:
+      "let isAddressed = false\n  for (const child of message.children) {\n    if (isElement(child, 'no-such', NS_STANZA_ID)) continue",
   },
   {
     breaks: 'a delivery does not name the producer',

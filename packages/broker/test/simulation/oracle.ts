@@ -70,6 +70,7 @@ export class Oracle {
   readonly #queues: Map<string, QueueRules>
   #subscriptions: ModelSubscription[] = []
   #requests: ModelRequest[] = []
+  readonly #orphans: ModelRequest[] = []
   readonly #pings = new Map<string, ModelPing>()
   #unanswered: PendingIq[] = []
   readonly #turns = new Map<string, { eligible: string; recipients: string[] }>()
@@ -384,6 +385,9 @@ export class Oracle {
       if (refused === undefined) throw new Violation('a request was neither passed on nor refused')
       const { code } = decodeError(refused)
       this.#count(`request ${code}`)
+      if (code === 'limit-reached' && !this.#capReached(bareOf(from), now)) {
+        throw new Violation('a request was refused by a cap that is not reached')
+      }
       if (code !== 'no-recipients' || queue === undefined || topic === undefined) {
         if (
           queue !== undefined &&
@@ -401,6 +405,8 @@ export class Oracle {
     }
     if (queue === undefined || topic === undefined || !allows(queue.publish, from))
       throw new Violation('a request was passed on that had to be refused')
+    const own = this.#requests.filter((open) => bareOf(open.requester) === bareOf(from)).length
+    if (own >= this.#rules.openRequestsPerJidMax) throw new Violation("a request beyond its sender's cap was passed on")
     if (this.#requests.length >= this.#rules.openRequestsMax)
       throw new Violation('a request beyond the cap was passed on')
     const worker = attr(hop, 'to')
@@ -564,6 +570,13 @@ export class Oracle {
     }
     const bounced = events.find((event) => event.name === 'bounced')
     if (bounced === undefined || hasFailure(stanza) || !BOUNCES.has(bounced.condition)) return
+    // To an IQ a live client that does not know it answers service-unavailable too: that ends nothing.
+    if (stanza.name === 'iq' && bounced.condition === 'service-unavailable') {
+      const ended = events.find((event) => event.name === 'unsubscribed' && event.reason === 'bounced')
+      if (ended !== undefined)
+        throw new Violation(`${bounced.consumer} was dropped for an answer that a live client gives`)
+      return
+    }
     const kept = this.#subscriptions.find((held) => held.jid === bounced.consumer && held.queue === bounced.queue)
     if (kept !== undefined) throw new Violation(`${kept.jid} bounced, but is still subscribed to '${kept.topic}'`)
   }
@@ -592,8 +605,19 @@ export class Oracle {
 
   #orphan(domain: string): void {
     for (const request of this.#requests) if (domainOf(request.queue) === domain) request.orphaned = true
+    this.#orphans.push(...this.#requests.filter((request) => request.orphaned))
     this.#requests = this.#requests.filter((request) => !request.orphaned)
     for (const pending of this.#unanswered) if (domainOf(pending.to) === domain) pending.orphaned = true
+  }
+
+  /** Whether a cap on open requests may be reached; those whose link went down may be open still. */
+  #capReached(requester: string, now: number): boolean {
+    const maybeOpen = this.#orphans.filter(
+      (request) => now <= request.openedAt + (this.#queues.get(request.queue)?.requestTimeoutMs ?? 0),
+    )
+    const open = [...this.#requests, ...maybeOpen]
+    const own = open.filter((request) => bareOf(request.requester) === requester)
+    return own.length >= this.#rules.openRequestsPerJidMax || open.length >= this.#rules.openRequestsMax
   }
 
   #eligible(queue: string, topic: string, now: number): { must: string[]; may: string[] } {

@@ -18,7 +18,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import type { Core, CoreRules, Effect, Input } from '../../src/core/port.ts'
+import { type Core, type CoreRules, type Effect, type Input, RELIABLE_DEFAULTS } from '../../src/core/port.ts'
 import { Agenda } from './agenda.ts'
 import { Oracle, Violation } from './oracle.ts'
 import { createRandom, type Random } from './random.ts'
@@ -35,9 +35,13 @@ const RULES: CoreRules = {
   ],
   subscriptionsMax: 24,
   openRequestsMax: 12,
+  openRequestsPerJidMax: 12,
   pingTimeoutMs: 5_000,
   pingIntervalMs: 20_000,
   software: { name: 'XMQ', version: '0.0.0' },
+  durability: 'memory',
+  bodyBytesMax: 8 * 1024 * 1024,
+  storingBytesMax: 64 * 1024 * 1024,
 }
 
 function queue(
@@ -57,6 +61,7 @@ function queue(
     payloadBytesMax: 10_000,
     topicsMax: 100,
     subscriptionsPerJidMax: 10,
+    reliable: RELIABLE_DEFAULTS,
     ...changes,
   }
 }
@@ -78,6 +83,7 @@ const QUEUES = [...RULES.queues.map((rules) => rules.address), 'jobs.localhost',
 interface Mood {
   readonly subscriptionsMax: number
   readonly openRequestsMax: number
+  readonly openRequestsPerJidMax: number
   /** Every worker refuses what it is asked, and stays. */
   readonly refusing: boolean
 }
@@ -144,6 +150,7 @@ class World {
     this.#mood = {
       subscriptionsMax: this.#random.pick([3, 24, 24, 24]),
       openRequestsMax: this.#random.pick([1, 12, 12, 12]),
+      openRequestsPerJidMax: this.#random.pick([1, 12, 12]),
       refusing: this.#random.chance(0.2),
     }
     const rules = { ...RULES, ...this.#mood }

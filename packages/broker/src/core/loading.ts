@@ -1,0 +1,90 @@
+/**
+ * Owner of the first look into the store: durable subscriptions, who was connected, and in which topics something waits.
+ *
+ *     start --> subscriptions --> topics, a page at a time --> loaded
+ *                    |                 |
+ *                    +--- unavailable -+--> again later
+ *
+ * Leases are not read: each is found by its token when its worker settles it, and by `due` when it is over.
+ *
+ * Invariants:
+ * 1. `isLoaded` is set once, when everything of a queue has been read; before, nothing is published into its store.
+ */
+import type { Deadlines } from './deadlines.ts'
+import { createDeadline, type Deadline } from './deadlines.ts'
+import type { Dispatch } from './dispatch.ts'
+import { CLAIMABLE_TOPICS_MAX, type Line } from './lines.ts'
+import type { Named } from './named.ts'
+import type { Queue } from './records.ts'
+import type { Reconnecting } from './reconnecting.ts'
+import type { Step } from './step.ts'
+import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
+
+/** Topics of one page. */
+const PAGE = 1000
+
+/** What {@link Loading} needs. */
+export interface LoadingOptions {
+  readonly deadlines: Deadlines
+  readonly calls: StoreCalls
+  readonly named: Named
+  readonly dispatch: () => Dispatch
+  readonly reconnecting: Reconnecting
+}
+
+/** See the top of this file. */
+export class Loading {
+  readonly #options: LoadingOptions
+  readonly #again: Map<Queue, Deadline> = new Map()
+
+  constructor(options: LoadingOptions) {
+    this.#options = options
+  }
+
+  /** Reads what the store has of a queue. */
+  load(queue: Queue): void {
+    this.#options.calls.subscriptions(queue.address, (step, answer) => {
+      if (answer.status === 'unavailable') {
+        this.#later(step, queue)
+        return
+      }
+      if (queue.rules.type === 'all') this.#options.named.load(queue, answer.subscriptions)
+      this.#options.reconnecting.load(step, queue, answer.subscriptions)
+      for (const line of queue.lines.values()) this.#options.dispatch().wake(line)
+      const own = queue.lines.get('')
+      if (own === undefined) queue.isLoaded = true
+      else this.#topics(own, '')
+    })
+  }
+
+  /** Reads again in which topics something waits: there were more than are remembered. */
+  reload(line: Line): void {
+    this.#topics(line, '')
+  }
+
+  #topics(line: Line, after: string): void {
+    const { queue } = line
+    const request = { queue: queue.address, subscription: line.id, after, max: PAGE }
+    this.#options.calls.topics(request, (step, answer) => {
+      if (answer.status === 'unavailable') {
+        if (queue.isLoaded) line.isCut = true
+        this.#later(step, queue)
+        return
+      }
+      for (const { topic, claimable } of answer.topics) if (claimable > 0) line.add(topic)
+      if (answer.next !== undefined && line.claimable < CLAIMABLE_TOPICS_MAX) {
+        this.#topics(line, answer.next)
+        return
+      }
+      if (answer.next !== undefined) line.isCut = true
+      queue.isLoaded = true
+      this.#options.dispatch().wake(line)
+    })
+  }
+
+  #later(step: Step, queue: Queue): void {
+    const again = this.#again.get(queue) ?? createDeadline({ kind: 'load-again', queue })
+    this.#again.set(queue, again)
+    this.#options.deadlines.set(again, step.now + STORE_RETRY_MS)
+  }
+}

@@ -1,0 +1,175 @@
+/**
+ * Owner of named durable subscriptions of `all` queues: (queue, bare JID, name), each a line of its own in the store.
+ *
+ *     sub with a name --> create-subscription --> line --seats--> sessions that share the name compete
+ *     del: detached, and it goes on collecting         forget, or nobody there for `namedIdleMs` --> delete-subscription
+ *
+ * Invariants:
+ * 1. `queue.lines` of an `all` queue has exactly the subscriptions that the store told it has; a line is there before anyone
+ *    subscribes to it, and before its creation is confirmed to anyone.
+ * 2. A line's filter never changes.
+ */
+import { XmqError } from '@xmq/protocol'
+import type { PublishTarget, StoreOp, SubscriptionRecord } from '../store/port.ts'
+import type { Deadlines } from './deadlines.ts'
+import { lineIdOf } from './lease-token.ts'
+import { Line, WHOLE_LINE } from './lines.ts'
+import { compileFilter } from './patterns.ts'
+import type { Queue } from './records.ts'
+import type { Step } from './step.ts'
+import { type StoreCalls, unavailable } from './store-calls.ts'
+import type { Subscriptions } from './subscriptions.ts'
+
+/** Topics whose lines are remembered. */
+const TARGETS_MAX = 10_000
+/** Of the text of `meta`, so that a later one can be told from it. */
+const META_VERSION = 1
+
+/** What {@link Named} needs. */
+export interface NamedOptions {
+  readonly deadlines: Deadlines
+  readonly calls: StoreCalls
+  readonly subscriptions: Subscriptions
+}
+
+/** See the top of this file. */
+export class Named {
+  readonly #options: NamedOptions
+  readonly #targets: WeakMap<Queue, Map<string, readonly PublishTarget[]>> = new WeakMap()
+
+  constructor(options: NamedOptions) {
+    this.#options = options
+  }
+
+  /** Where a message goes in the store: the queue's own line, or that of each durable subscription that means its topic. */
+  targets(queue: Queue, topic: string): readonly PublishTarget[] {
+    let known = this.#targets.get(queue)
+    if (known === undefined) {
+      known = new Map()
+      this.#targets.set(queue, known)
+    }
+    let targets = known.get(topic)
+    if (targets === undefined) {
+      const { lengthMax, bytesMax, whenFull } = queue.rules.reliable
+      targets = [...queue.lines.values()]
+        .filter((line) => line.matches(topic))
+        .map(({ id }) => ({ subscription: id, maxLength: lengthMax, maxBytes: bytesMax, whenFull }))
+      if (known.size >= TARGETS_MAX) known.clear()
+      known.set(topic, targets)
+    }
+    return targets
+  }
+
+  /** Finds a durable subscription, or makes it. @param owner bare JID */
+  join(
+    step: Step,
+    queue: Queue,
+    wanted: { readonly owner: string; readonly name: string; readonly filter: string },
+    then: (step: Step, line: Line | XmqError) => void,
+  ): void {
+    const { owner, name, filter } = wanted
+    const id = lineIdOf(owner, name)
+    const known = queue.lines.get(id)
+    if (known !== undefined) {
+      if (known.filter !== filter) {
+        then(step, otherFilter(name, known.filter))
+        return
+      }
+      this.#options.calls.apply([{ type: 'touch-subscription', queue: queue.address, subscription: id }], () => {})
+      then(step, known)
+      return
+    }
+    const meta = JSON.stringify([META_VERSION, owner, name, filter])
+    const max = queue.rules.reliable.namedMax
+    const op: StoreOp = { type: 'create-subscription', queue: queue.address, subscription: id, meta, max }
+    this.#options.calls.apply([op], (later, [result]) => {
+      if (result?.status === 'ok') then(later, this.#add(queue, owner, name, filter))
+      else if (result?.status === 'unavailable') then(later, unavailable(result.error))
+      else if (result?.status === 'conflict') then(later, otherFilter(name, 'another topic'))
+      else then(later, tooMany(queue, max))
+    })
+  }
+
+  /** Takes on what the store has. */
+  load(queue: Queue, records: readonly SubscriptionRecord[]): void {
+    for (const { meta, counts } of records) {
+      const found = readMeta(meta)
+      if (found === undefined) continue
+      const line = this.#add(queue, found.owner, found.name, found.filter)
+      if (counts.claimable > 0) line.add(WHOLE_LINE)
+    }
+  }
+
+  /** Ends a durable subscription with everything in it. @param then gets what is wrong, if anything is */
+  forget(queue: Queue, owner: string, name: string, then: (step: Step, error: XmqError | undefined) => void): void {
+    const id = lineIdOf(owner, name)
+    const op: StoreOp = { type: 'delete-subscription', queue: queue.address, subscription: id }
+    this.#options.calls.apply([op], (step, [result]) => {
+      if (result?.status === 'unavailable') {
+        then(step, unavailable(result.error))
+        return
+      }
+      this.#remove(step, queue, id)
+      then(step, result?.status === 'ok' ? undefined : noSubscription(owner, name))
+    })
+  }
+
+  #add(queue: Queue, owner: string, name: string, filter: string): Line {
+    const id = lineIdOf(owner, name)
+    const known = queue.lines.get(id)
+    if (known !== undefined) return known
+    const line = new Line(queue, id, owner, name)
+    line.filter = filter
+    line.matches = compileFilter(filter)
+    queue.lines.set(id, line)
+    this.#targets.delete(queue)
+    return line
+  }
+
+  #remove(step: Step, queue: Queue, id: string): void {
+    const line = queue.lines.get(id)
+    if (line === undefined) return
+    queue.lines.delete(id)
+    this.#targets.delete(queue)
+    this.#options.deadlines.clear(line.again)
+    this.#options.deadlines.clear(line.trim)
+    for (const consumer of queue.consumers.values()) {
+      for (const subscription of consumer.subscriptions.values()) {
+        if (subscription.line === line) this.#options.subscriptions.end(step, subscription, 'deleted')
+      }
+    }
+  }
+}
+
+function readMeta(
+  meta: string,
+): { readonly owner: string; readonly name: string; readonly filter: string } | undefined {
+  try {
+    const parsed: unknown = JSON.parse(meta)
+    if (!Array.isArray(parsed) || parsed[0] !== META_VERSION) return undefined
+    const [, owner, name, filter] = parsed as unknown[]
+    if (typeof owner !== 'string' || typeof name !== 'string' || typeof filter !== 'string') return undefined
+    return { owner, name, filter }
+  } catch {
+    return undefined
+  }
+}
+
+function otherFilter(name: string, filter: string): XmqError {
+  return new XmqError(
+    'conflict',
+    `The durable subscription '${name}' is to ${filter}, and what it is to never changes. Take another name, or end it ` +
+      'with <forget/>, and all that waits in it.',
+  )
+}
+
+function tooMany({ address }: Queue, max: number): XmqError {
+  return new XmqError(
+    'limit-reached',
+    `${address} has ${max} durable subscriptions, and no more are allowed (maxNamed). End some with <forget/>.`,
+  )
+}
+
+function noSubscription(owner: string, name: string): XmqError {
+  return new XmqError('not-found', `${owner} has no durable subscription '${name}' here.`)
+}

@@ -1,0 +1,143 @@
+/**
+ * Owner of the list of reliable consumers that a broker leaves to its successor, which asks them to subscribe again: without it
+ * they would notice with their next renewal only.
+ *
+ *     sub, end --> list changed --a moment--> the store: one record for each queue
+ *     start: the store's record --> `<resubscribe/>` to each, once the stream is up
+ *
+ * The record is a subscription of the store that no message goes to: its meta is the list. It is written only where the store
+ * outlives the broker.
+ *
+ * Invariants:
+ * 1. A queue's record is written by one operation at a time; the last state is written in the end.
+ * 2. Nobody is asked twice, nor whoever has subscribed already.
+ */
+import { encodeResubscribe, stanza, tryParseJid } from '@xmq/protocol'
+import type { Durability, StoreOp, SubscriptionRecord } from '../store/port.ts'
+import { createDeadline, type Deadline, type Deadlines } from './deadlines.ts'
+import type { Consumer, Domain, Queue } from './records.ts'
+import type { Step } from './step.ts'
+import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
+
+/** The record's name: no durable subscription has one without a slash. */
+const RECORD = 'consumers'
+/** Changes are gathered for so long. */
+const GATHER_MS = 250
+/** Most consumers of a queue that are remembered. */
+const REMEMBERED_MAX = 10_000
+
+/** What {@link Reconnecting} needs. */
+export interface ReconnectingOptions {
+  readonly durability: Durability
+  readonly deadlines: Deadlines
+  readonly calls: StoreCalls
+}
+
+interface Roll {
+  readonly deadline: Deadline
+  written: string
+  isWriting: boolean
+}
+
+/** See the top of this file. */
+export class Reconnecting {
+  readonly #options: ReconnectingOptions
+  readonly #rolls: Map<Queue, Roll> = new Map()
+  readonly #changed: Set<Queue> = new Set()
+  /** Who is to be asked when the stream is up. */
+  readonly #asked: Map<Queue, Set<string>> = new Map()
+
+  constructor(options: ReconnectingOptions) {
+    this.#options = options
+  }
+
+  /** A consumer's subscriptions were changed. */
+  changed({ queue, session }: Consumer): void {
+    this.#asked.get(queue)?.delete(session.jid)
+    if (this.#options.durability !== 'memory') this.#changed.add(queue)
+  }
+
+  /** To be called at the end of each step. */
+  run(step: Step): void {
+    for (const queue of this.#changed) {
+      const { deadline } = this.#roll(queue)
+      if (deadline.slot === -1 || deadline.at > step.now + GATHER_MS) {
+        this.#options.deadlines.set(deadline, step.now + GATHER_MS)
+      }
+    }
+    this.#changed.clear()
+  }
+
+  /** Writes down who is connected. */
+  write(step: Step, queue: Queue): void {
+    const roll = this.#roll(queue)
+    if (roll.isWriting) {
+      this.#options.deadlines.set(roll.deadline, step.now + GATHER_MS)
+      return
+    }
+    const jids: string[] = [...(this.#asked.get(queue) ?? [])]
+    for (const { kind, session, subscriptions } of queue.consumers.values()) {
+      if (jids.length >= REMEMBERED_MAX) break
+      if (kind === 'reliable' && subscriptions.size > 0) jids.push(session.jid)
+    }
+    const meta = JSON.stringify(jids.sort())
+    if (meta === roll.written) return
+    roll.isWriting = true
+    const at = { queue: queue.address, subscription: RECORD }
+    const ops: StoreOp[] = [
+      { ...at, type: 'delete-subscription' },
+      { ...at, type: 'create-subscription', meta, max: Number.MAX_SAFE_INTEGER },
+    ]
+    this.#options.calls.apply(ops, (later, results) => {
+      roll.isWriting = false
+      if (results[1]?.status === 'ok') roll.written = meta
+      else this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
+    })
+  }
+
+  /** Takes on the list of an earlier life. */
+  load(step: Step, queue: Queue, records: readonly SubscriptionRecord[]): void {
+    const record = records.find(({ subscription }) => subscription === RECORD)
+    if (record === undefined) return
+    this.#roll(queue).written = record.meta
+    const jids = readList(record.meta).filter((jid) => !queue.consumers.has(jid))
+    this.#asked.set(queue, new Set(jids))
+    if (!queue.domain.isDown && queue.domain.wasUp) this.#ask(step, queue)
+  }
+
+  /** The stream of a domain is up. */
+  linkUp(step: Step, { queues }: Domain): void {
+    for (const queue of queues) this.#ask(step, queue)
+  }
+
+  #ask(step: Step, queue: Queue): void {
+    const asked = this.#asked.get(queue)
+    if (asked === undefined) return
+    this.#asked.delete(queue)
+    for (const jid of asked) {
+      const head = { type: 'set', id: step.entropy.id(), from: queue.address, to: jid }
+      step.send(queue.domain, stanza('iq', head, [encodeResubscribe()]))
+    }
+    // Whoever does not come back is forgotten.
+    this.#options.deadlines.set(this.#roll(queue).deadline, step.now + 60_000)
+  }
+
+  #roll(queue: Queue): Roll {
+    let roll = this.#rolls.get(queue)
+    if (roll === undefined) {
+      roll = { deadline: createDeadline({ kind: 'remember', queue }), written: '[]', isWriting: false }
+      this.#rolls.set(queue, roll)
+    }
+    return roll
+  }
+}
+
+function readList(meta: string): string[] {
+  try {
+    const parsed: unknown = JSON.parse(meta)
+    if (!Array.isArray(parsed)) return []
+    return parsed.filter((jid): jid is string => typeof jid === 'string' && (tryParseJid(jid)?.resource ?? '') !== '')
+  } catch {
+    return []
+  }
+}

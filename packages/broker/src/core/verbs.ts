@@ -1,0 +1,88 @@
+/** The IQs of `xmq:queue:1`: who may send which, and who does what they say. docs/protocol-reliable.md. Stateless. */
+import {
+  childElements,
+  decodeSettle,
+  encodeSettled,
+  NS_QUEUE,
+  resultTo,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import { isAllowed } from './access.ts'
+import type { Admin } from './admin.ts'
+import type { Consuming } from './consuming.ts'
+import type { Deliveries } from './deliveries.ts'
+import type { Publishing } from './publishing.ts'
+import type { Queue } from './records.ts'
+import { forbidden } from './refusals.ts'
+import type { Settling } from './settling.ts'
+import type { Step } from './step.ts'
+
+const VERBS: ReadonlySet<string> = new Set(['publish', 'settle', 'renew', 'forget', 'browse', 'dead-letters', 'stats'])
+
+/** What {@link Verbs} needs. */
+export interface VerbsOptions {
+  readonly publishing: Publishing
+  readonly settling: Settling
+  readonly consuming: Consuming
+  readonly deliveries: Deliveries
+  readonly admin: Admin
+}
+
+/** The verb in an IQ, or `undefined` when it has none. */
+export function findVerb(iq: XmlElement): XmlElement | undefined {
+  return childElements(iq).find((child) => child.ns === NS_QUEUE && VERBS.has(child.name))
+}
+
+/** See the top of this file. */
+export class Verbs {
+  readonly #options: VerbsOptions
+
+  constructor(options: VerbsOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Does what an IQ says.
+   * @throws XmqError why it is refused; then nothing of it is done
+   */
+  handle(step: Step, queue: Queue, iq: XmlElement, verb: XmlElement): void {
+    const { publishing, consuming, admin } = this.#options
+    const sender = iq.attrs.get('from') ?? ''
+    const isSet = iq.attrs.get('type') === 'set'
+    if (verb.name !== 'dead-letters' && isSet === (verb.name === 'browse' || verb.name === 'stats')) {
+      const right = isSet ? 'get' : 'set'
+      throw new XmqError('bad-request', `Attribute 'type' of the iq is wrong: <${verb.name}> is sent with '${right}'.`)
+    }
+    switch (verb.name) {
+      case 'publish':
+        if (!isAllowed(queue.publish, sender)) throw forbidden(sender, 'publish to', queue)
+        publishing.publishItems(step, queue, iq, verb)
+        return
+      case 'settle':
+        this.#settle(step, queue, iq, verb)
+        return
+      case 'renew':
+        consuming.renew(step, queue, iq, verb)
+        return
+      case 'forget':
+        consuming.forget(queue, iq, verb)
+        return
+    }
+    if (!isAllowed(queue.admins, sender)) throw forbidden(sender, 'administer', queue)
+    if (verb.name === 'stats') admin.stats(queue, iq, verb)
+    else if (isSet) admin.order(queue, iq, verb)
+    else admin.browse(queue, iq, verb)
+  }
+
+  /** No right is asked for: a lease is one, and is bound to its worker's bare JID. */
+  #settle(step: Step, queue: Queue, iq: XmlElement, settle: XmlElement): void {
+    const sender = iq.attrs.get('from') ?? ''
+    const settlements = decodeSettle(settle)
+    const consumer = queue.consumers.get(sender)
+    if (consumer !== undefined) this.#options.deliveries.revive(consumer)
+    this.#options.settling.settle(step, queue, sender, settlements, (later, failed) => {
+      later.send(queue.domain, resultTo(iq, [encodeSettled(failed)]))
+    })
+  }
+}

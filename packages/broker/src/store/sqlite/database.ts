@@ -1,0 +1,226 @@
+/**
+ * Opening the file of the sqlite store: the lock, the checks, the schema and its migrations.
+ *
+ * - `locking_mode=EXCLUSIVE` takes the lock of the file with the first write and keeps it until the connection is closed
+ *   or its process is dead, so two brokers can never have one file open, and WAL needs no shared memory.
+ * - Text is stored as BLOB everywhere: libsql ends the process when a TEXT column holds what is not UTF-8, as a damaged file
+ *   may.
+ * - `user_version` is the schema's version, `application_id` says that the file is ours.
+ */
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { XmqError } from '@xmq/protocol'
+import Database from 'libsql'
+
+export type Connection = InstanceType<typeof Database>
+
+/** How the file is used; all but `path` has a default. */
+export interface SqliteFileOptions {
+  readonly path: string
+  /** `FULL`: nothing confirmed is lost in a power cut. `OFF` is for tests. @default 'FULL' */
+  readonly synchronous?: 'FULL' | 'OFF'
+  /** Bytes of pages kept in memory. @default 64 MiB */
+  readonly cacheBytes?: number
+  /** Pages of the log after which it is copied into the file. @default 4000 (16 MB) */
+  readonly checkpointPages?: number
+}
+
+/** "XMQ1": what `file` and other tools may tell the file by. */
+const APPLICATION_ID = 0x584d5131
+
+/**
+ * The steps that make each version out of the one before. Never change one that was released: add another.
+ *
+ * Ids of lines and topics are never given again: entries and caches may outlive what they name for a while.
+ * entries.state: 1 READY and claimable, 2 READY behind its key, 3 DELAYED, 4 LEASED, 5 DEAD.
+ * entries.ord: the order number, 0 before the first READY. entries.rank: (9 - priority) * 2^44 + ord, the order of claims.
+ * entries.lane: what claims look through: the topic in the queue's own line, 0 in a subscription's.
+ * entries.is_droppable: published with `dead-letter-oldest`; lines.undroppable: how many READY ones were not.
+ * entries.lease_ms: the period of the lease, as claimed: what a lease found at a start gets again.
+ * entries.at: dueAt of DELAYED, diedAt of DEAD.
+ * messages.data: head (JSON), meta and body, one after the other; sum: its CRC-32.
+ * dedupe.ending: 1 while `until` bounds the record, 0 once only the message's life does.
+ */
+const MIGRATIONS: readonly string[] = [
+  `
+CREATE TABLE numbers (id INTEGER PRIMARY KEY CHECK (id = 1), reserved INTEGER NOT NULL);
+INSERT INTO numbers VALUES (1, 0);
+CREATE TABLE queues (id INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, endings INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE lines (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, subscription BLOB NOT NULL, meta BLOB NOT NULL,
+  created_at INTEGER NOT NULL, touched_at INTEGER NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0,
+  undroppable INTEGER NOT NULL DEFAULT 0,
+  ready INTEGER NOT NULL DEFAULT 0, claimable INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
+  leased INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0, dead_bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX lines_name ON lines (queue, subscription) WHERE is_gone = 0;
+CREATE TABLE topics (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, line INTEGER NOT NULL, name BLOB NOT NULL,
+  ready INTEGER NOT NULL DEFAULT 0, claimable INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
+  leased INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0, dead_bytes INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX topics_name ON topics (line, name);
+CREATE TABLE messages (
+  seq INTEGER PRIMARY KEY, head_bytes INTEGER NOT NULL, meta_bytes INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE shares (seq INTEGER PRIMARY KEY, entries INTEGER NOT NULL);
+CREATE TABLE entries (
+  line INTEGER NOT NULL, seq INTEGER NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, state INTEGER NOT NULL,
+  ord INTEGER NOT NULL, rank INTEGER NOT NULL, at INTEGER NOT NULL, expires_at INTEGER,
+  failures INTEGER NOT NULL, deliveries INTEGER NOT NULL, token BLOB, holder BLOB, claimed_at INTEGER NOT NULL, lease_ms INTEGER NOT NULL,
+  is_counted INTEGER NOT NULL, history BLOB, bytes INTEGER NOT NULL, key BLOB, reason INTEGER NOT NULL,
+  is_shared INTEGER NOT NULL, dedupe_until INTEGER, is_droppable INTEGER NOT NULL,
+  PRIMARY KEY (line, seq)
+) WITHOUT ROWID;
+CREATE INDEX entries_claim ON entries (line, lane, rank) WHERE state = 1;
+CREATE INDEX entries_chain ON entries (line, topic, key, ord) WHERE key IS NOT NULL AND ord > 0 AND state < 5;
+CREATE INDEX entries_due ON entries (at) WHERE state = 3;
+CREATE INDEX entries_ttl ON entries (expires_at) WHERE expires_at IS NOT NULL AND state < 4;
+CREATE INDEX entries_rest ON entries (line, state, seq) WHERE state > 2;
+CREATE INDEX entries_death ON entries (line, at, seq) WHERE state = 5;
+CREATE INDEX entries_overflow ON entries (line, seq) WHERE is_droppable = 1 AND state < 3;
+CREATE TABLE dedupe (
+  queue INTEGER NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, until INTEGER NOT NULL,
+  ending INTEGER NOT NULL, PRIMARY KEY (queue, key)
+) WITHOUT ROWID;
+CREATE INDEX dedupe_ending ON dedupe (queue, until, seq) WHERE ending = 1;
+CREATE TABLE probe (data BLOB NOT NULL);
+`,
+]
+
+/** The version that this code writes. */
+export const SCHEMA_VERSION: number = MIGRATIONS.length
+
+/** The code of an error of SQLite, `''` for any other. */
+export function sqliteCode(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' && code.startsWith('SQLITE_') ? code : ''
+}
+
+/**
+ * Opens the file, makes it when it is not there, brings it to this version.
+ *
+ * @throws XmqError `conflict` or `invalid-config` when no waiting mends it; anything else as SQLite threw it
+ */
+export function openDatabase(options: SqliteFileOptions): Connection {
+  const db = connect(options.path)
+  try {
+    prepareFile(db, options)
+    return db
+  } catch (error) {
+    db.close()
+    throw explain(error, options.path)
+  }
+}
+
+/**
+ * Copies the log into the file and closes it. `close()` alone would keep the lock until the garbage collector comes for the
+ * prepared statements, so the lock is given up first, which SQLite allows only out of WAL.
+ */
+export function closeDatabase(db: Connection, path: string): void {
+  try {
+    db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+    db.exec('PRAGMA journal_mode = DELETE')
+    db.exec('PRAGMA locking_mode = NORMAL')
+    db.exec('SELECT count(*) FROM sqlite_schema')
+  } catch {
+    // The log stays beside the file and is read when that is opened again; the lock goes with the thread.
+  }
+  rmSync(pidFileOf(path), { force: true })
+  db.close()
+}
+
+const pidFileOf = (path: string) => `${path}.pid`
+
+function connect(path: string): Connection {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+    return new Database(path)
+  } catch (error) {
+    throw explain(error, path)
+  }
+}
+
+const pragmaOf = (db: Connection, name: string) => Number(db.prepare(`PRAGMA ${name}`).raw().all()[0]?.toString())
+
+function prepareFile(db: Connection, options: SqliteFileOptions): void {
+  const { path, synchronous = 'FULL', cacheBytes = 64 * 1024 * 1024, checkpointPages = 4000 } = options
+  db.exec('PRAGMA locking_mode = EXCLUSIVE')
+  db.exec('PRAGMA temp_store = MEMORY')
+  db.exec(`PRAGMA cache_size = -${Math.ceil(cacheBytes / 1024)}`)
+  const version = pragmaOf(db, 'user_version')
+  const isOurs = pragmaOf(db, 'application_id') === APPLICATION_ID
+  if (!isOurs && (version !== 0 || pragmaOf(db, 'page_count') > 0)) {
+    throw new XmqError(
+      'invalid-config',
+      `store: ${path} is a database, but not one of XMQ's. Name another file, or one that does not exist yet.`,
+    )
+  }
+  if (version > SCHEMA_VERSION) {
+    throw new XmqError(
+      'invalid-config',
+      `store: ${path} was written by a newer XMQ (schema ${version}; this one knows ${SCHEMA_VERSION}). Run that version, or name another file.`,
+    )
+  }
+  db.exec('PRAGMA journal_mode = WAL')
+  db.exec(`PRAGMA synchronous = ${synchronous}`)
+  db.exec(`PRAGMA wal_autocheckpoint = ${checkpointPages}`)
+  // A write, whatever the version: it takes the lock, and shows at once when the file is read-only.
+  db.exec('BEGIN IMMEDIATE')
+  try {
+    for (const step of MIGRATIONS.slice(version)) db.exec(step)
+    db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
+    db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`)
+    db.exec('DELETE FROM topics WHERE ready + delayed + leased + dead = 0')
+    db.exec('COMMIT')
+  } catch (error) {
+    if (db.inTransaction) db.exec('ROLLBACK')
+    throw error
+  }
+  writePid(path)
+}
+
+/** For the message of the next broker that tries; without it that one says less. */
+function writePid(path: string): void {
+  try {
+    writeFileSync(pidFileOf(path), String(process.pid))
+  } catch {
+    // Nothing depends on it.
+  }
+}
+
+function readPid(path: string): string {
+  try {
+    const pid = readFileSync(pidFileOf(path), 'latin1')
+    return /^\d{1,10}$/.test(pid) ? `process ${pid}` : 'another process'
+  } catch {
+    return 'another process'
+  }
+}
+
+/** What no waiting mends, in words; the rest as it is. */
+function explain(error: unknown, path: string): unknown {
+  const code = sqliteCode(error)
+  const cause = { cause: error }
+  if (code.startsWith('SQLITE_BUSY')) {
+    return new XmqError(
+      'conflict',
+      `store: ${path} is in use by ${readPid(path)}. Stop that broker, or name another file.`,
+      cause,
+    )
+  }
+  if (code === 'SQLITE_NOTADB') {
+    return new XmqError('invalid-config', `store: ${path} is no SQLite database. Name another file.`, cause)
+  }
+  if (code.startsWith('SQLITE_CANTOPEN') || (code === '' && error instanceof Error && 'syscall' in error)) {
+    const why = error instanceof Error ? error.message : String(error)
+    return new XmqError(
+      'invalid-config',
+      `store: ${path} cannot be opened: ${why}. Check the directory and its rights.`,
+      cause,
+    )
+  }
+  return error
+}

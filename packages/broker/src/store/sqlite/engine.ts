@@ -1,0 +1,349 @@
+/**
+ * The sqlite store itself: one connection, batches of requests in, answers out, synchronously. It runs in a worker thread
+ * (worker.ts); nothing in it knows that.
+ *
+ * Owns the connection and everything that is cached of it.
+ *
+ * ```
+ *   batch ─> BEGIN ─ each request in order ─ flush counts ─ COMMIT ─> answers
+ *                        │ an error anywhere
+ *                        v
+ *                    ROLLBACK, undo, reload ─> the requests that store nothing new, in a transaction of their own;
+ *                                              all others `unavailable`
+ * ```
+ *
+ * Invariants:
+ * 1. An answer other than `unavailable` leaves only after the commit of what it says.
+ * 2. After a rollback, memory (tallies, leases, acks) says what the file says.
+ * 3. While the file cannot be opened or written, every batch tries again: nobody has to mend the store itself.
+ */
+import { XmqError, type XmqErrorCode } from '@xmq/protocol'
+import type { StoreOp, StoreResult } from '../operations.ts'
+import type {
+  BrowseAnswer,
+  BrowseRequest,
+  ClaimableTopic,
+  ClaimAnswer,
+  ClaimRequest,
+  DueAnswer,
+  LineStats,
+  SubscriptionsAnswer,
+  TopicsAnswer,
+  TopicsRequest,
+} from '../port.ts'
+import { RecentAcks } from '../recent-acks.ts'
+import { claim, type ClaimParts } from './claims.ts'
+import { closeDatabase, type Connection, openDatabase, sqliteCode, type SqliteFileOptions } from './database.ts'
+import { Dedupe } from './dedupe.ts'
+import { Leases } from './leases.ts'
+import { Operations } from './operations.ts'
+import { Queries } from './queries.ts'
+import { prepareStatements, type Statements } from './statements.ts'
+import { type LineTally, Tallies } from './tallies.ts'
+import { Transitions } from './transitions.ts'
+
+/** One call of the port. */
+export type EngineRequest =
+  | { readonly type: 'apply'; readonly ops: readonly StoreOp[]; readonly now: number }
+  | { readonly type: 'claim'; readonly request: ClaimRequest }
+  | { readonly type: 'due'; readonly now: number; readonly max: number }
+  | { readonly type: 'browse'; readonly request: BrowseRequest }
+  | { readonly type: 'topics'; readonly request: TopicsRequest }
+  | { readonly type: 'subscriptions'; readonly queue: string }
+  /** Writes and takes back some pages. */
+  | { readonly type: 'probe' }
+  /** Runs a PRAGMA: for tests, which limit the size of the file. */
+  | { readonly type: 'pragma'; readonly text: string }
+
+/** An error that can be copied between threads. */
+export interface EngineFailure {
+  readonly code: XmqErrorCode
+  readonly message: string
+}
+
+export type EngineAnswer =
+  | { readonly type: 'apply'; readonly results: readonly StoreResult[] }
+  | { readonly type: 'claim'; readonly answer: ClaimAnswer }
+  | { readonly type: 'due'; readonly answer: DueAnswer }
+  | { readonly type: 'browse'; readonly answer: BrowseAnswer }
+  | { readonly type: 'topics'; readonly answer: TopicsAnswer }
+  | { readonly type: 'subscriptions'; readonly answer: SubscriptionsAnswer }
+  | { readonly type: 'probe' }
+  | { readonly type: 'pragma'; readonly rows: readonly unknown[] }
+  | { readonly type: 'failed'; readonly failure: EngineFailure }
+
+/** What comes of a batch. */
+export interface BatchAnswer {
+  /** In the order of the requests. */
+  readonly answers: readonly EngineAnswer[]
+  readonly claimable: readonly ClaimableTopic[]
+  /** Lines whose counts changed. */
+  readonly lines: readonly LineStats[]
+  /** Lines that are no more. */
+  readonly lostLines: readonly { readonly queue: string; readonly subscription: string }[]
+  /** Why the last commit failed; undefined when it did not. */
+  readonly failure: EngineFailure | undefined
+  /** Entries of deleted subscriptions are left: send another batch, even an empty one. */
+  readonly hasMore: boolean
+}
+
+interface OpenFile extends ClaimParts {
+  readonly db: Connection
+  readonly statements: Statements
+}
+
+/** Requests that need new space in the file. */
+function isGrowing(request: EngineRequest): boolean {
+  if (request.type !== 'apply') return request.type === 'probe'
+  return request.ops.some((op) => op.type === 'publish' || op.type === 'create-subscription')
+}
+
+/** Gives back the space that a probe took. Where that fails, the next one does it. */
+function clearProbe({ statements }: OpenFile): void {
+  try {
+    statements.clearProbe.run([])
+  } catch {
+    // It is a few pages of the file.
+  }
+}
+
+/** What an error means to those whose request it failed. */
+function failureOf(error: unknown, path: string): EngineFailure {
+  if (error instanceof XmqError) return { code: error.code, message: error.message }
+  const code = sqliteCode(error)
+  const why = error instanceof Error ? error.message : String(error)
+  if (code === '')
+    return { code: 'internal', message: `The store failed: ${why}. This is a fault of XMQ; please report it.` }
+  if (code === 'SQLITE_FULL') {
+    return {
+      code: 'overloaded',
+      message: `The store cannot grow: the disk of ${path} is full. Free some space; it goes on by itself.`,
+    }
+  }
+  if (code.startsWith('SQLITE_READONLY')) {
+    return {
+      code: 'overloaded',
+      message: `The store cannot write: ${path} is read-only (${why}). Make it writable; it goes on by itself.`,
+    }
+  }
+  return {
+    code: 'overloaded',
+    message: `The store cannot use ${path}: ${why} (${code}). It tries again with each request.`,
+  }
+}
+
+/** See the top of this file. */
+export class Engine {
+  readonly #options: SqliteFileOptions
+  readonly #leases = new Leases()
+  readonly #acks = new RecentAcks()
+  #file: OpenFile | undefined
+  #failure: EngineFailure | undefined
+  #lostLines: { readonly queue: string; readonly subscription: string }[] = []
+  #hasMore = true
+  /** A rollback came in between: the tallies are to be read anew. */
+  #isStale = false
+  #now = 0
+
+  constructor(options: SqliteFileOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Opens the file for the first time. A disk that is full or read-only is no error: requests are `unavailable` until it mends.
+   *
+   * @param now wall ms: leases found in the file end one period after it
+   * @throws XmqError `conflict` or `invalid-config`
+   */
+  open(now: number): BatchAnswer {
+    this.#now = now
+    try {
+      this.#openFile()
+    } catch (error) {
+      const failure = failureOf(error, this.#options.path)
+      if (!/^SQLITE_(FULL|IOERR|READONLY|NOMEM)/.test(sqliteCode(error)))
+        throw new XmqError(failure.code, failure.message, { cause: error })
+      this.#failure = failure
+    }
+    const lines = [...(this.#file?.tallies.lines ?? [])].filter((line) => !line.isGone)
+    return this.#batchAnswer([], lines)
+  }
+
+  run(requests: readonly EngineRequest[]): BatchAnswer {
+    let lines: readonly LineTally[] = []
+    try {
+      const file = this.#openFile()
+      try {
+        const done = this.#commit(file, requests)
+        lines = done.lines
+        if (requests.some(isGrowing)) this.#failure = undefined
+        if (requests.some((request) => request.type === 'probe')) clearProbe(file)
+        return this.#batchAnswer(done.answers, lines)
+      } catch (error) {
+        this.#fail(error)
+        return this.#runRest(file, requests, error)
+      }
+    } catch (error) {
+      this.#fail(error)
+      return this.#batchAnswer(
+        requests.map(() => this.#failed(error)),
+        lines,
+      )
+    }
+  }
+
+  /** Copies the log into the file and closes it. */
+  close(): void {
+    if (this.#file !== undefined) closeDatabase(this.#file.db, this.#options.path)
+    this.#file = undefined
+  }
+
+  #fail(error: unknown): void {
+    this.#failure = failureOf(error, this.#options.path)
+  }
+
+  #failed(error: unknown): EngineAnswer {
+    return { type: 'failed', failure: failureOf(error, this.#options.path) }
+  }
+
+  /** After a failed batch: what needs no space goes on, request by request where one of them may be to blame. */
+  #runRest(file: OpenFile, requests: readonly EngineRequest[], error: unknown): BatchAnswer {
+    const isDisk = sqliteCode(error) !== ''
+    const answers: EngineAnswer[] = requests.map(() => this.#failed(error))
+    const lines = new Set<LineTally>()
+    const groups = isDisk ? [requests.filter((request) => !isGrowing(request))] : requests.map((request) => [request])
+    if (requests.length === 1 || groups[0]?.length === requests.length) return this.#batchAnswer(answers, [])
+    for (const group of groups) {
+      if (group.length === 0) continue
+      try {
+        const done = this.#commit(file, group)
+        for (const line of done.lines) lines.add(line)
+        for (const [place, answer] of done.answers.entries()) {
+          answers[requests.indexOf(group[place] as EngineRequest)] = answer
+        }
+      } catch (again) {
+        this.#fail(again)
+      }
+    }
+    return this.#batchAnswer(answers, [...lines])
+  }
+
+  #batchAnswer(answers: readonly EngineAnswer[], lines: readonly LineTally[]): BatchAnswer {
+    const transitions = this.#file?.transitions
+    const claimable = [...(transitions?.claimable.values() ?? [])]
+    transitions?.claimable.clear()
+    const lostLines = this.#lostLines
+    this.#lostLines = []
+    const stats = lines
+      .filter((line) => !line.isGone)
+      .map(({ queue, subscription, counts }) => Object.assign({ queue: queue.address, subscription }, counts))
+    return {
+      answers,
+      claimable,
+      lines: stats,
+      lostLines,
+      failure: this.#failure,
+      hasMore: this.#hasMore && this.#failure === undefined,
+    }
+  }
+
+  /** Runs requests in one transaction. */
+  #commit(
+    file: OpenFile,
+    requests: readonly EngineRequest[],
+  ): { readonly answers: EngineAnswer[]; readonly lines: readonly LineTally[] } {
+    const { db, transitions, tallies } = file
+    const earlier = new Map(transitions.claimable)
+    const lostBefore = this.#lostLines.length
+    try {
+      if (this.#isStale) tallies.load()
+      this.#isStale = false
+      db.exec('BEGIN')
+      const hasMore = this.#hasMore && file.operations.removeLost(this.#now)
+      const answers = requests.map((request) => this.#answer(file, request))
+      tallies.flush()
+      db.exec('COMMIT')
+      const lines = tallies.takeChanged()
+      transitions.undo = []
+      tallies.trim()
+      this.#hasMore = hasMore || this.#lostLines.length > lostBefore
+      return { answers, lines }
+    } catch (error) {
+      if (db.inTransaction) db.exec('ROLLBACK')
+      for (const undo of transitions.undo.reverse()) undo()
+      transitions.undo = []
+      transitions.claimable = earlier
+      this.#lostLines.length = lostBefore
+      this.#isStale = true
+      throw error
+    }
+  }
+
+  #answer(file: OpenFile, request: EngineRequest): EngineAnswer {
+    switch (request.type) {
+      case 'apply': {
+        this.#now = request.now
+        const results = request.ops.map((op) => {
+          const result = file.operations.apply(op, request.now)
+          if (op.type === 'delete-subscription' && result.status === 'ok')
+            this.#lostLines.push({ queue: op.queue, subscription: op.subscription })
+          return result
+        })
+        return { type: 'apply', results }
+      }
+      case 'claim':
+        this.#now = request.request.now
+        return { type: 'claim', answer: claim(request.request, file) }
+      case 'due':
+        return { type: 'due', answer: file.queries.due(request.now, request.max) }
+      case 'browse':
+        return { type: 'browse', answer: file.queries.browse(request.request) }
+      case 'topics':
+        file.tallies.flush()
+        return { type: 'topics', answer: file.queries.topics(request.request) }
+      case 'subscriptions':
+        return { type: 'subscriptions', answer: file.queries.subscriptions(request.queue) }
+      case 'probe':
+        file.statements.addProbe.run([])
+        return { type: 'probe' }
+      default:
+        return { type: 'pragma', rows: file.db.prepare(`PRAGMA ${request.text}`).all() }
+    }
+  }
+
+  /** The open file, opened now where it is not. */
+  #openFile(): OpenFile {
+    if (this.#file !== undefined) return this.#file
+    const db = openDatabase(this.#options)
+    try {
+      return this.#read(db)
+    } catch (error) {
+      closeDatabase(db, this.#options.path)
+      throw error
+    }
+  }
+
+  /** Reads what is cached of the file. */
+  #read(db: Connection): OpenFile {
+    const statements = prepareStatements(db)
+    const tallies = new Tallies(statements)
+    const dedupe = new Dedupe(statements, tallies)
+    const transitions = new Transitions(statements, tallies, this.#leases, dedupe)
+    const parts = { statements, tallies, transitions, leases: this.#leases, dedupe, acks: this.#acks }
+    const file = {
+      ...parts,
+      db,
+      operations: new Operations(parts),
+      queries: new Queries(statements, tallies, this.#leases),
+    }
+    for (const line of tallies.lines) this.#findLeases(line, statements)
+    this.#file = file
+    return file
+  }
+
+  #findLeases(line: LineTally, statements: Statements): void {
+    for (const [seq, leaseMs] of statements.listLeased.all([line.id])) {
+      this.#leases.set(line.id, Number(seq), this.#now + Number(leaseMs), false, [])
+    }
+  }
+}

@@ -1,0 +1,173 @@
+/** What the sqlite store answers without changing anything: pages of entries and topics, and what is due. */
+import type {
+  BrowseAnswer,
+  BrowseRequest,
+  DueAnswer,
+  DueItem,
+  EntryHead,
+  EntryState,
+  StoredEntry,
+  SubscriptionRecord,
+  SubscriptionsAnswer,
+  TopicsAnswer,
+  TopicsRequest,
+} from '../port.ts'
+import type { Leases } from './leases.ts'
+import {
+  DEAD,
+  decodeHead,
+  decodeMessage,
+  DELAYED,
+  historyOf,
+  LEASED,
+  readRow,
+  reasonOf,
+  type Row,
+  stateOf,
+  textOf,
+} from './row.ts'
+import type { Statements, Value } from './statements.ts'
+import type { Tallies } from './tallies.ts'
+
+/** Entries that one page looks at. */
+const BROWSE_READS_MAX = 10_000
+
+const NUMBER_OF: Readonly<Record<Exclude<EntryState, 'ready'>, number>> = {
+  delayed: DELAYED,
+  leased: LEASED,
+  dead: DEAD,
+}
+
+/** See the top of this file. Counts in the file must be flushed before `topics`. */
+export class Queries {
+  readonly #statements: Statements
+  readonly #tallies: Tallies
+  readonly #leases: Leases
+
+  constructor(statements: Statements, tallies: Tallies, leases: Leases) {
+    this.#statements = statements
+    this.#tallies = tallies
+    this.#leases = leases
+  }
+
+  headOf(row: Row): EntryHead {
+    const { line, name } = this.#tallies.topicById(row.topic)
+    const stored = this.#statements.readHead.get([row.seq])?.[0]
+    const head = decodeHead(stored instanceof Buffer ? stored : Buffer.alloc(0))
+    const lease = row.state === LEASED ? this.#leases.get(row.line, row.seq) : undefined
+    return {
+      queue: line.queue.address,
+      subscription: line.subscription,
+      seq: row.seq,
+      state: stateOf(row),
+      topic: name,
+      id: head.id,
+      sender: head.sender,
+      key: textOf(row.key),
+      priority: head.priority,
+      bytes: row.bytes,
+      publishedAt: head.publishedAt,
+      expiresAt: row.expiresAt ?? undefined,
+      dueAt: row.state === DELAYED ? row.at : undefined,
+      diedAt: row.state === DEAD ? row.at : undefined,
+      reason: row.state === DEAD ? reasonOf(row) : undefined,
+      failures: row.failures,
+      deliveries: row.deliveries,
+      token: textOf(row.token),
+      holder: textOf(row.holder),
+      claimedAt: row.state === LEASED ? row.claimedAt : undefined,
+      received: lease?.received ?? false,
+      deadline: lease?.deadline,
+    }
+  }
+
+  due(now: number, max: number): DueAnswer {
+    const items: DueItem[] = []
+    let nextAt = Number.POSITIVE_INFINITY
+    const take = (what: DueItem['what'], at: number, read: () => Row | undefined) => {
+      const row = at <= now && items.length < max ? read() : undefined
+      if (row === undefined) nextAt = Math.min(nextAt, at)
+      else items.push({ what, at, entry: this.headOf(row) })
+    }
+    for (const { line, seq, deadline } of this.#leases.listOver(now, max)) {
+      take('lease', deadline, () => readRow(this.#statements.readEntry.get([line, seq]) ?? []))
+    }
+    const { listDue, nextDue, listExpired, nextExpiry } = this.#statements
+    const takeRows = (
+      what: 'delay' | 'ttl',
+      rows: readonly (readonly Value[])[],
+      next: readonly Value[] | undefined,
+    ) => {
+      for (const row of rows.map(readRow)) take(what, Number(what === 'delay' ? row.at : row.expiresAt), () => row)
+      if (next !== undefined) take(what, Number(next[0]), () => undefined)
+    }
+    takeRows('delay', listDue.all([now, max - items.length + 1]), nextDue.get([now]))
+    takeRows('ttl', listExpired.all([now, max - items.length + 1]), nextExpiry.get([now]))
+    return { status: 'ok', items, nextAt: nextAt === Number.POSITIVE_INFINITY ? undefined : nextAt }
+  }
+
+  browse(request: BrowseRequest): BrowseAnswer {
+    const { queue, subscription, state, after, max, bodies } = request
+    const line = this.#tallies.line(queue, subscription)
+    const topic =
+      line === undefined || request.topic === undefined ? undefined : this.#tallies.topic(line, request.topic)
+    if (line === undefined || (request.topic !== undefined && topic === undefined)) {
+      return { status: 'ok', entries: [], next: undefined }
+    }
+    const entries: StoredEntry[] = []
+    let last = after
+    // Few rows at first: most pages are full of what was asked for.
+    for (let read = 0, page = max + 1; read < BROWSE_READS_MAX; read += page, page = Math.min(page * 2, 1000)) {
+      const listed = this.#page(line.id, state, last, page)
+      for (const row of listed) {
+        const isWanted =
+          (state === undefined || stateOf(row) === state) && (topic === undefined || row.topic === topic.id)
+        if (isWanted && entries.length === max) return { status: 'ok', entries, next: last }
+        if (isWanted) entries.push(this.#storedOf(row, bodies))
+        last = row.seq
+      }
+      if (listed.length < page) return { status: 'ok', entries, next: undefined }
+    }
+    return { status: 'ok', entries, next: last }
+  }
+
+  topics({ queue, subscription, after, max }: TopicsRequest): TopicsAnswer {
+    const line = this.#tallies.line(queue, subscription)
+    if (line === undefined) return { status: 'ok', topics: [], next: undefined }
+    const listed = this.#statements.listTopics.all([line.id, Buffer.from(after), max + 1])
+    const topics = listed.slice(0, max).map((values) => {
+      const [name, ready, claimable, delayed, leased, dead, bytes, deadBytes] = values as [Buffer, ...number[]]
+      return { topic: name.toString(), ready, claimable, delayed, leased, dead, bytes, deadBytes }
+    })
+    return { status: 'ok', topics: topics as never[], next: listed.length > max ? topics.at(-1)?.topic : undefined }
+  }
+
+  subscriptions(queue: string): SubscriptionsAnswer {
+    const subscriptions: SubscriptionRecord[] = []
+    for (const line of this.#tallies.queue(queue, true)?.lines.values() ?? []) {
+      if (line.subscription === '') continue
+      const [meta, createdAt, touchedAt] = this.#statements.readLine.get([line.id]) as [Buffer, number, number]
+      const { subscription, counts } = line
+      subscriptions.push({ queue, subscription, meta: meta.toString(), createdAt, touchedAt, counts: { ...counts } })
+    }
+    subscriptions.sort((left, right) => Buffer.compare(Buffer.from(left.subscription), Buffer.from(right.subscription)))
+    return { status: 'ok', subscriptions }
+  }
+
+  #page(line: number, state: EntryState | undefined, after: number, max: number): Row[] {
+    const { listEntries, listOfState } = this.#statements
+    if (state === undefined || state === 'ready') return listEntries.all([line, after, max]).map(readRow)
+    return listOfState.all([line, NUMBER_OF[state], after, max]).map(readRow)
+  }
+
+  #storedOf(row: Row, bodies: boolean): StoredEntry {
+    const message = bodies ? decodeMessage(this.#statements.readMessage.get([row.seq])) : undefined
+    return {
+      ...this.headOf(row),
+      history: historyOf(row),
+      body: message?.body,
+      meta: message?.meta,
+      corrupt: bodies && message === undefined,
+    }
+  }
+}

@@ -1,0 +1,288 @@
+/**
+ * The sqlite store as the broker sees it: the port, in front of an engine in a worker thread.
+ *
+ * Owns the queue of requests and the one batch that is on its way.
+ *
+ * ```
+ *   apply, claim, … ──> waiting ──(engine free)──> batch ──> engine: one commit ──> answers, in order
+ * ```
+ *
+ * Group commit: what is asked while a batch is on its way goes into the next one. Nobody waits for a timer.
+ *
+ * Invariants:
+ * 1. At most one batch is on its way, and requests leave in the order in which they were made.
+ * 2. Every request is answered once, whatever becomes of the engine.
+ * 3. `waiting` holds at most {@link WAITING_BYTES_MAX} of messages: publishes beyond are refused at once.
+ */
+import { XmqError } from '@xmq/protocol'
+import { BODY_BYTES_MAX, closedError } from '../limits.ts'
+import type { StoreOp, StoreResult } from '../operations.ts'
+import {
+  type BrowseAnswer,
+  type BrowseRequest,
+  CLAIM_TOPICS_MAX,
+  type ClaimableTopic,
+  type ClaimAnswer,
+  type ClaimRequest,
+  type DueAnswer,
+  type LeasesRequest,
+  type LineStats,
+  type Store,
+  type StoreCaps,
+  type StoreStats,
+  type SubscriptionsAnswer,
+  type TopicsAnswer,
+  type TopicsRequest,
+} from '../port.ts'
+import { createInlineChannel, createWorkerChannel, type EngineChannel } from './channel.ts'
+import type { SqliteFileOptions } from './database.ts'
+import type { BatchAnswer, EngineAnswer, EngineFailure, EngineRequest } from './engine.ts'
+
+/** Options of {@link createSqliteStore}. */
+export interface SqliteStoreOptions extends SqliteFileOptions {
+  /** Run SQLite in a worker thread. @default true, but false when run from TypeScript sources, which Node 20 cannot do */
+  readonly thread?: boolean
+}
+
+/** A sqlite store. */
+export interface SqliteStore extends Store {
+  /** Runs a PRAGMA, in turn with everything else: `max_page_count`, `integrity_check`. */
+  pragma(text: string): Promise<readonly unknown[]>
+}
+
+/** Most bytes of messages that wait for a commit. */
+const WAITING_BYTES_MAX = 64 * 1024 * 1024
+/** Most bytes and operations that one commit takes. */
+const BATCH_BYTES_MAX = 8 * 1024 * 1024
+const BATCH_OPS_MAX = 5000
+
+interface Waiting {
+  readonly request: EngineRequest
+  readonly bytes: number
+  readonly ops: number
+  readonly resolve: (answer: EngineAnswer) => void
+}
+
+/** Makes a store on one SQLite file; `open()` opens it. */
+export function createSqliteStore(options: SqliteStoreOptions): SqliteStore {
+  const { thread = import.meta.url.endsWith('.js'), ...file } = options
+  const channel = thread
+    ? createWorkerChannel(file, new URL('./worker.js', import.meta.url))
+    : createInlineChannel(file)
+  return new SqliteStoreFront(channel)
+}
+
+class SqliteStoreFront implements SqliteStore {
+  readonly caps: StoreCaps = Object.freeze({ durability: 'disk', shared: false, maxBody: BODY_BYTES_MAX })
+  readonly #channel: EngineChannel
+  readonly #listeners = new Set<(topics: readonly ClaimableTopic[]) => void>()
+  readonly #lines = new Map<string, LineStats>()
+  #waiting: Waiting[] = []
+  #waitingBytes = 0
+  #state: 'new' | 'opening' | 'open' | 'closed' = 'new'
+  #isClosing = false
+  #isBusy = false
+  #isPumpDue = false
+  #hasMore = false
+  #failure: EngineFailure | undefined
+  #opened: Promise<void> | undefined
+  #closed: Promise<void> | undefined
+  #onIdle: (() => void) | undefined
+
+  constructor(channel: EngineChannel) {
+    this.#channel = channel
+  }
+
+  open(now: number): Promise<void> {
+    if (this.#state !== 'new') {
+      return Promise.reject(new XmqError('closed', `The store is ${this.#state} already. Make another one.`))
+    }
+    this.#state = 'opening'
+    this.#opened = this.#open(now)
+    return this.#opened
+  }
+
+  async #open(now: number): Promise<void> {
+    try {
+      this.#take(await this.#channel.open(now))
+      this.#state = 'open'
+      this.#pumpSoon()
+    } catch (error) {
+      this.#state = 'closed'
+      this.#refuseWaiting()
+      await this.#channel.close()
+      throw error
+    }
+  }
+
+  async apply(ops: readonly StoreOp[], now: number): Promise<readonly StoreResult[]> {
+    let bytes = 0
+    for (const op of ops) if (op.type === 'publish') bytes += op.body.length + op.meta.length
+    if (bytes > 0 && this.#waitingBytes + bytes > WAITING_BYTES_MAX) {
+      const error = new XmqError('overloaded', 'The store has too much to write. Publish again later.', {
+        retryAfterSeconds: 1,
+      })
+      return ops.map(() => ({ status: 'unavailable', error }))
+    }
+    const answer = await this.#ask({ type: 'apply', ops, now }, bytes, ops.length)
+    if (answer.type === 'apply') return answer.results
+    const refusal = unavailable(answer)
+    return ops.map(() => refusal)
+  }
+
+  async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    if ((request.topics?.length ?? 0) > CLAIM_TOPICS_MAX)
+      throw new RangeError(`More than ${CLAIM_TOPICS_MAX} topics in a claim`)
+    const answer = await this.#ask({ type: 'claim', request }, 0, request.grants.length)
+    return answer.type === 'claim' ? answer.answer : unavailable(answer)
+  }
+
+  async due(now: number, max: number): Promise<DueAnswer> {
+    const answer = await this.#ask({ type: 'due', now, max })
+    return answer.type === 'due' ? answer.answer : unavailable(answer)
+  }
+
+  watch(listener: (topics: readonly ClaimableTopic[]) => void): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+
+  leases(request: LeasesRequest): Promise<BrowseAnswer> {
+    return this.browse({ ...request, state: 'leased', bodies: false })
+  }
+
+  async browse(request: BrowseRequest): Promise<BrowseAnswer> {
+    const answer = await this.#ask({ type: 'browse', request })
+    return answer.type === 'browse' ? answer.answer : unavailable(answer)
+  }
+
+  async topics(request: TopicsRequest): Promise<TopicsAnswer> {
+    const answer = await this.#ask({ type: 'topics', request })
+    return answer.type === 'topics' ? answer.answer : unavailable(answer)
+  }
+
+  async subscriptions(queue: string): Promise<SubscriptionsAnswer> {
+    const answer = await this.#ask({ type: 'subscriptions', queue })
+    return answer.type === 'subscriptions' ? answer.answer : unavailable(answer)
+  }
+
+  stats(): StoreStats {
+    const lines = [...this.#lines.values()]
+    return {
+      messages: lines.reduce((sum, line) => sum + line.ready + line.delayed + line.leased + line.dead, 0),
+      bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
+      lines,
+    }
+  }
+
+  async probe(): Promise<XmqError | undefined> {
+    if (this.#isClosing || this.#state === 'closed') return closedError()
+    // A commit that worked says enough; one that failed may work by now.
+    if (this.#failure === undefined) return undefined
+    const answer = await this.#ask({ type: 'probe' })
+    return answer.type === 'probe' ? undefined : unavailable(answer).error
+  }
+
+  async pragma(text: string): Promise<readonly unknown[]> {
+    const answer = await this.#ask({ type: 'pragma', text })
+    if (answer.type !== 'pragma') throw unavailable(answer).error
+    return answer.rows
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#end()
+    return this.#closed
+  }
+
+  async #end(): Promise<void> {
+    const wasNew = this.#state === 'new'
+    this.#isClosing = true
+    if (wasNew) this.#state = 'closed'
+    await this.#opened?.catch(() => undefined)
+    const isOpen = this.#state === 'open'
+    if (isOpen && (this.#isBusy || this.#waiting.length > 0)) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve
+      })
+    }
+    this.#state = 'closed'
+    this.#refuseWaiting()
+    if (isOpen) await this.#channel.close()
+  }
+
+  #refuseWaiting(): void {
+    for (const { resolve } of this.#waiting.splice(0)) resolve({ type: 'failed', failure: closedError() })
+  }
+
+  #ask(request: EngineRequest, bytes = 0, ops = 1): Promise<EngineAnswer> {
+    if (this.#isClosing || this.#state === 'closed') return Promise.resolve({ type: 'failed', failure: closedError() })
+    return new Promise((resolve) => {
+      this.#waiting.push({ request, bytes, ops, resolve })
+      this.#waitingBytes += bytes
+      this.#pumpSoon()
+    })
+  }
+
+  /** Sends the next batch when this turn is over, with everything that is asked in it. */
+  #pumpSoon(): void {
+    if (this.#isBusy || this.#isPumpDue || this.#state === 'new' || this.#state === 'opening') return
+    this.#isPumpDue = true
+    queueMicrotask(() => {
+      this.#isPumpDue = false
+      void this.#pump()
+    })
+  }
+
+  async #pump(): Promise<void> {
+    if (this.#isBusy || (this.#waiting.length === 0 && !this.#hasMore)) return
+    this.#isBusy = true
+    const batch = this.#nextBatch()
+    let answers: readonly EngineAnswer[]
+    try {
+      const answer = await this.#channel.run(batch.map(({ request }) => request))
+      this.#take(answer)
+      answers = answer.answers
+    } catch (error) {
+      const { code, message } = XmqError.from(error)
+      this.#failure = { code, message }
+      this.#hasMore = false
+      answers = batch.map(() => ({ type: 'failed', failure: { code, message } }))
+    }
+    this.#isBusy = false
+    // The next batch leaves before the answers of this one are looked at: the engine does not wait for them.
+    if (this.#waiting.length > 0) void this.#pump()
+    else if (this.#hasMore) this.#pumpSoon()
+    for (const [place, { resolve }] of batch.entries()) resolve(answers[place] as EngineAnswer)
+    if (!this.#isBusy && this.#waiting.length === 0) this.#onIdle?.()
+  }
+
+  #nextBatch(): Waiting[] {
+    let bytes = 0
+    let ops = 0
+    let count = 0
+    for (const waiting of this.#waiting) {
+      bytes += waiting.bytes
+      ops += waiting.ops
+      if (count > 0 && (bytes > BATCH_BYTES_MAX || ops > BATCH_OPS_MAX)) break
+      count += 1
+    }
+    const batch = this.#waiting.slice(0, count)
+    this.#waiting = this.#waiting.slice(count)
+    for (const waiting of batch) this.#waitingBytes -= waiting.bytes
+    return batch
+  }
+
+  #take({ claimable, lines, lostLines, failure, hasMore }: BatchAnswer): void {
+    this.#failure = failure
+    this.#hasMore = hasMore
+    for (const { queue, subscription } of lostLines) this.#lines.delete(`${queue}\0${subscription}`)
+    for (const line of lines) this.#lines.set(`${line.queue}\0${line.subscription}`, line)
+    if (claimable.length > 0) for (const listener of this.#listeners) listener(claimable)
+  }
+}
+
+function unavailable(answer: EngineAnswer): { readonly status: 'unavailable'; readonly error: XmqError } {
+  const { code, message } =
+    answer.type === 'failed' ? answer.failure : { code: 'internal' as const, message: 'The store gave another answer' }
+  return { status: 'unavailable', error: new XmqError(code, message, { type: 'wait', retryAfterSeconds: 1 }) }
+}

@@ -1,0 +1,383 @@
+/** Sessions, restarts, named and ephemeral subscriptions, mixes of plain and reliable, patterns, overload. */
+import { describe, expect, it } from 'vitest'
+import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
+import { queueRules } from './conversation.ts'
+import { ack, DISK_FULL, nack, StoreWorld } from './store-world.ts'
+
+const A = 'a@localhost/1'
+const B = 'b@localhost/1'
+const ALL = 'all.localhost'
+const DURABLE = { durability: 'disk' } as const
+
+const keeping = (changes: Partial<QueueRules> = {}) => [
+  queueRules('any.localhost', { reliable: { ...RELIABLE_DEFAULTS, whenNobody: 'keep' }, ...changes }),
+  queueRules(ALL, { type: 'all', reliable: { ...RELIABLE_DEFAULTS, whenNobody: 'keep' } }),
+]
+
+describe('credit', () => {
+  it('goes to the least in flight per credit, in turn where that is equal', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 10 })
+    await w.sub(B, 't', { credit: 10 })
+    await w.publish(Array.from({ length: 6 }, () => 't'))
+    expect([(await w.work(A)).length, (await w.work(B)).length]).toEqual([3, 3])
+  })
+
+  it('is scaled by load, and above 90 there is none', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 30, load: 50 })
+    await w.sub(B, 't', { credit: 30, load: 0 })
+    await w.sub('c@localhost/1', 't', { credit: 30, load: 91 })
+    await w.publish(Array.from({ length: 30 }, () => 't'))
+    expect([(await w.work(A)).length, (await w.work(B)).length]).toEqual([10, 20])
+    expect(await w.work('c@localhost/1')).toEqual([])
+  })
+
+  it('counts for all topics of a consumer together, the last value', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 10 })
+    await w.sub(A, 'u', { credit: 1 })
+    await w.publish(['t', 'u', 't'])
+    expect(await w.work(A)).toHaveLength(1)
+    await w.receive(
+      `<iq type='set' id='n' from='${A}' to='any.localhost'><renew xmlns='xmq:queue:1' ttl='60' load='0' credit='2'/></iq>`,
+    )
+    expect(w.stanzas.find((s) => s.attrs.get('id') === 'n')?.children).toMatchObject([{ name: 'renewed' }])
+    expect(await w.work(A)).toHaveLength(1)
+  })
+
+  it('is taken by open requests, too', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    const request = `<iq type='get' id='q' from='shop@localhost/1' to='any.localhost'><xmq xmlns='xmq:topic' topic='t'/></iq>`
+    await w.receive(request)
+    await w.publish('t')
+    expect(w.delivered(A)).toEqual([])
+    await w.receive(request)
+    expect(w.take('shop@localhost/1').map((s) => s.attrs.get('type'))).toEqual(['error'])
+    expect(w.named('refused')).toMatchObject([{ code: 'overloaded' }])
+  })
+
+  it('is for at most four deliver stanzas that were not answered', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 100 })
+    for (let n = 0; n < 6; n++) await w.publish('t')
+    expect(w.delivered(A)).toHaveLength(4)
+    expect(w.counts().leased).toBe(6)
+  })
+
+  it('makes one claim for what many publishes brought, not one each', async () => {
+    const w = await StoreWorld.start()
+    await w.publish(Array.from({ length: 500 }, (_, n) => `t${n % 50}`))
+    await w.sub(A, '>', { credit: 1000 })
+    expect(await w.work(A)).toHaveLength(500)
+    expect(w.claims).toBeLessThan(20)
+  })
+
+  it('is not used by overlapping subscriptions: one delivery each', async () => {
+    const w = await StoreWorld.start()
+    for (const topic of ['a.b', 'a.*', 'a.>', '>']) await w.sub(A, topic, { credit: 10 })
+    await w.publish('a.b')
+    expect(await w.work(A)).toHaveLength(1)
+  })
+})
+
+describe('a renewal of nobody', () => {
+  it('is answered with item-not-found', async () => {
+    const w = await StoreWorld.start()
+    await w.receive(
+      `<iq type='set' id='n' from='${A}' to='any.localhost'><renew xmlns='xmq:queue:1' ttl='60' load='0' credit='2'/></iq>`,
+    )
+    expect(w.named('refused')).toMatchObject([{ code: 'not-found' }])
+  })
+})
+
+describe('patterns', () => {
+  it.each([
+    ['a.*', ['a.b', 'a.c']],
+    ['a.>', ['a.b', 'a.c', 'a.b.c']],
+    ['*.b', ['a.b']],
+    ['>', ['a', 'a.b', 'a.c', 'a.b.c', 'b*']],
+    ['b*', ['b*']],
+  ])('%s gets what it means, whether it waited or comes later', async (pattern, wanted) => {
+    const w = await StoreWorld.start()
+    const topics = ['a', 'a.b', 'a.c', 'a.b.c', 'b*']
+    await w.publish(topics)
+    await w.sub(A, pattern, { credit: 100 })
+    await w.publish(topics)
+    const got = (await w.work(A)).map((item) => item.topic)
+    expect(got.sort()).toEqual([...wanted, ...wanted].sort())
+  })
+
+  it('of plain consumers are exact', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 'a.*')
+    expect(await w.say('a.b')).toContain('No recipients found')
+  })
+})
+
+describe('a restart', () => {
+  const changes = { ...DURABLE, queues: keeping() }
+
+  it('asks known consumers to subscribe again, and serves what waits', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 4 })
+    await w.wait(1000)
+    await w.restart()
+    const asked = w
+      .take(A)
+      .filter((stanza) => stanza.children.some((c) => typeof c !== 'string' && c.name === 'resubscribe'))
+    expect(asked).toHaveLength(1)
+    await w.publish('t')
+    await w.sub(A, 't', { credit: 4 })
+    expect(await w.work(A)).toHaveLength(1)
+  })
+
+  it('does not ask whoever had left', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 4 })
+    await w.wait(1000)
+    await w.end(A)
+    await w.wait(1000)
+    w.take()
+    await w.restart()
+    expect(w.take(A)).toEqual([])
+  })
+
+  it('lets the worker settle what it holds: ack, nack, extend, reject', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 10 })
+    await w.publish(['t', 't', 't', 't'])
+    const [one, two, three, four] = await w.work(A)
+    await w.restart()
+    const all = `${ack(one as { lease: string })}${nack(two as { lease: string }, 60)}<extend lease='${three?.lease}'/><reject lease='${four?.lease}'>no</reject>`
+    expect(await w.settleWith(A, all)).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(w.counts()).toEqual({ ready: 0, delayed: 1, leased: 1, dead: 1 })
+  })
+
+  it('gives what nobody claims back after one period, with no failure counted', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 10 })
+    await w.publish('t')
+    await w.work(A)
+    await w.restart()
+    await w.sub(B, 't', { credit: 10 })
+    await w.wait(40_000)
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+  })
+})
+
+describe('an all queue', () => {
+  it('gives each ephemeral subscriber what is published while it listens, within its credit', async () => {
+    const w = await StoreWorld.start()
+    await w.publish('t', { queue: ALL })
+    await w.sub(A, 't', { queue: ALL, credit: 1 })
+    await w.sub(B, '>', { queue: ALL, credit: 9 })
+    await w.publish(['t', 't'], { queue: ALL })
+    expect(await w.work(B, ack)).toHaveLength(2)
+    const [first] = await w.work(A)
+    expect(first?.seq).toBe(2)
+    expect(await w.work(A)).toEqual([])
+    await w.settleWith(A, ack(first as { lease: string }), ALL)
+    expect(await w.work(A, ack)).toMatchObject([{ seq: 3 }])
+    expect(w.core.stats().leases).toBe(0)
+  })
+
+  it('bounds what waits for an ephemeral subscriber, and counts what is dropped', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, ephemeralMax: 2 }
+    const w = await StoreWorld.start({ queues: [queueRules(ALL, { type: 'all', reliable })] })
+    await w.sub(A, 't', { queue: ALL, credit: 1 })
+    await w.publish(['t', 't', 't', 't', 't'], { queue: ALL })
+    expect(w.named('dropped').reduce((sum, event) => sum + event.count, 0)).toBeGreaterThan(0)
+    const got = await w.work(A, ack)
+    expect(got.length).toBeLessThanOrEqual(3)
+    expect(got.at(-1)?.seq).toBe(5)
+  })
+
+  it('keeps for a named subscription what comes while nobody is there, from its creation on', async () => {
+    const w = await StoreWorld.start()
+    await w.publish('t', { queue: ALL })
+    await w.sub(A, 't', { queue: ALL, credit: 9, name: 'billing' })
+    await w.receive(
+      `<iq type='set' id='d' from='${A}' to='${ALL}'><xmq xmlns='xmq:command' command='del' topic='t'/></iq>`,
+    )
+    const confirm = await w.publish(['t', 'u'], { queue: ALL })
+    expect(confirm).toContain("subscriptions='1'")
+    expect(confirm).toContain("subscriptions='0'")
+    await w.sub('a@localhost/2', 't', { queue: ALL, credit: 9, name: 'billing' })
+    expect(await w.work('a@localhost/2', ack)).toMatchObject([{ seq: 2 }])
+  })
+
+  it('lets the sessions that share a name compete, and others have their own', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { queue: ALL, credit: 9, name: 'billing' })
+    await w.sub('a@localhost/2', 't', { queue: ALL, credit: 9, name: 'billing' })
+    await w.sub(B, 't', { queue: ALL, credit: 9, name: 'billing' })
+    await w.publish(['t', 't'], { queue: ALL })
+    const first = await w.work(A, ack)
+    const second = await w.work('a@localhost/2', ack)
+    expect(first.length + second.length).toBe(2)
+    expect(await w.work(B, ack)).toHaveLength(2)
+    expect(w.counts(ALL, 'a@localhost/billing')).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('fixes what a named subscription is to, and forgets it with all that waits', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { queue: ALL, credit: 0, name: 'billing' })
+    await w.sub(A, 'u', { queue: ALL, credit: 9, name: 'billing' })
+    expect(w.named('refused')).toMatchObject([{ code: 'conflict' }])
+    await w.publish('t', { queue: ALL })
+    await w.receive(`<iq type='set' id='f' from='${A}' to='${ALL}'><forget xmlns='xmq:queue:1' name='billing'/></iq>`)
+    expect(await w.publish('t', { queue: ALL })).toContain("subscriptions='0'")
+    await w.receive(`<iq type='set' id='f' from='${A}' to='${ALL}'><forget xmlns='xmq:queue:1' name='billing'/></iq>`)
+    expect(w.named('refused').at(-1)).toMatchObject({ code: 'not-found' })
+  })
+
+  it('has its named subscriptions after a restart', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 'a.*', { queue: ALL, credit: 0, name: 'billing' })
+    await w.publish('a.b', { queue: ALL })
+    await w.restart()
+    expect(await w.publish(['a.c', 'b'], { queue: ALL })).toMatch(/subscriptions='1'.*subscriptions='0'/)
+    await w.sub(A, 'a.*', { queue: ALL, credit: 9, name: 'billing' })
+    expect(await w.work(A, ack)).toHaveLength(2)
+  })
+})
+
+describe('every mix', () => {
+  const kinds = ['plain', 'reliable'] as const
+  const stores = ['memory', 'disk'] as const
+  const types = ['any', 'all'] as const
+  const table = types.flatMap((type) =>
+    stores.flatMap((store) => kinds.flatMap((from) => kinds.map((to) => ({ type, store, from, to })))),
+  )
+
+  it.each(table)('$type, $store: $from publish to $to consumer', async ({ type, store, from, to }) => {
+    const queue = type === 'any' ? 'any.localhost' : ALL
+    const w = await StoreWorld.start(store === 'disk' ? { ...DURABLE, queues: keeping() } : {})
+    await w.sub(A, 't', to === 'plain' ? { queue } : { queue, credit: 5 })
+    w.take()
+    if (from === 'plain') expect(await w.say('t', { queue })).toBe('')
+    else await w.publish("<item id='i1' topic='t'><body xmlns='jabber:client'>hi</body></item>", { queue })
+    if (to === 'plain') {
+      const message = w.stanzas.find((s) => s.name === 'message' && s.attrs.get('to') === A)
+      expect(message?.attrs.get('type')).toBe(from === 'plain' ? 'chat' : 'normal')
+      expect(message?.attrs.get('id')).toBe(from === 'plain' ? 'm' : 'i1')
+      expect(message?.children.map((child) => (typeof child === 'string' ? '' : child.name)).slice(0, 3)).toEqual([
+        'body',
+        'xmq',
+        'addresses',
+      ])
+      await w.pong(A)
+    } else {
+      const [item] = await w.work(A, ack)
+      expect(item?.xml).toContain('>hi</body>')
+      expect(item?.xml).toContain("from='shop@localhost/1'")
+    }
+    expect(w.stanzas.filter((s) => s.name === 'message' && s.attrs.get('to') === A).length).toBe(to === 'plain' ? 1 : 0)
+    if (type === 'any') expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('plain and reliable consumers of one topic have turns', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 't')
+    await w.sub(B, 't', { credit: 100 })
+    await w.publish(Array.from({ length: 10 }, () => 't'))
+    const messages = w.stanzas.filter((s) => s.name === 'message').length
+    expect(messages).toBe(5)
+    expect(await w.work(B)).toHaveLength(5)
+  })
+})
+
+describe('a plain consumer of a durable queue', () => {
+  it('gets at most its window, and more when a ping is answered', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, plainWindow: 3 }
+    const w = await StoreWorld.start({ ...DURABLE, queues: [queueRules('any.localhost', { reliable })] })
+    await w.sub(A, 't')
+    await w.publish(['t', 't', 't', 't', 't'])
+    const messages = () => w.stanzas.filter((s) => s.name === 'message').length
+    expect(messages()).toBe(3)
+    await w.pong(A)
+    expect(messages()).toBe(5)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('that cannot answer pings is acked on send', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 't', { pings: false })
+    await w.publish('t')
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('that is gone loses nothing', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 't')
+    await w.say('t')
+    await w.pong(A, false)
+    await w.sub(B, 't', { credit: 1 })
+    expect(await w.work(B)).toHaveLength(1)
+  })
+
+  it('that is not there is waited for, where the queue keeps', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    expect(await w.say('t')).toBe('')
+    await w.sub(A, 't')
+    expect(w.stanzas.filter((s) => s.name === 'message')).toHaveLength(1)
+    const refusing = await StoreWorld.start({ ...DURABLE })
+    expect(await refusing.say('t')).toContain('No recipients found')
+  })
+})
+
+describe('a store that does not answer', () => {
+  it('has publishes refused with wait, confirms nothing, and all goes on by itself', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 5 })
+    w.failure = DISK_FULL
+    const refusal = await w.publish('t')
+    expect(refusal).toContain("type='error'")
+    expect(refusal).toContain("code='overloaded' retry-after='1'")
+    w.failure = undefined
+    expect(await w.publish('t')).toContain('seq=')
+    expect(w.named('store').map((event) => event.isAvailable)).toEqual([false, true])
+    expect(await w.work(A, ack)).toHaveLength(1)
+  })
+
+  it('has claims tried again, without a storm', async () => {
+    const w = await StoreWorld.start()
+    await w.publish('t')
+    w.failure = DISK_FULL
+    await w.sub(A, 't', { credit: 5 })
+    await w.wait(5_000)
+    expect(w.claims).toBeLessThan(8)
+    w.failure = undefined
+    await w.wait(1_000)
+    expect(await w.work(A)).toHaveLength(1)
+  })
+
+  it('has settles fail with wait, and take them later', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 5 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    w.failure = DISK_FULL
+    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain("code='overloaded'")
+    w.failure = undefined
+    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain('<settled')
+    expect(w.counts().leased).toBe(0)
+  })
+})
+
+describe('keys', () => {
+  it('have one in flight each, retries included', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish([1, 2, 3].map((n) => `<item id='${n}' topic='t' key='k'><p xmlns='urn:x'/></item>`))
+    const [first] = await w.work(A)
+    expect(first?.id).toBe('1')
+    await w.settleWith(A, nack(first as { lease: string }, 10))
+    expect(await w.work(A)).toEqual([])
+    await w.wait(10_000)
+    const seen = await w.work(A, ack)
+    expect(seen.map((item) => item.id)).toEqual(['1', '2', '3'])
+  })
+})

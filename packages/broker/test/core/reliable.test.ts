@@ -1,0 +1,297 @@
+/** Design section 5, the table of states, row by row; on the memory store. */
+import { describe, expect, it } from 'vitest'
+import { queueRules } from './conversation.ts'
+import { RELIABLE_DEFAULTS, type ReliableRules } from '../../src/core/index.ts'
+import { ack, nack, StoreWorld } from './store-world.ts'
+
+const A = 'a@localhost/1'
+const B = 'b@localhost/1'
+const ITEM = "<item id='1' topic='t'><p xmlns='urn:x'/></item>"
+
+const start = (changes: Partial<ReliableRules> = {}) =>
+  StoreWorld.start({ queues: [queueRules('any.localhost', { reliable: { ...RELIABLE_DEFAULTS, ...changes } })] })
+
+describe('a publish', () => {
+  it('is confirmed with its seq and the durability, and waits', async () => {
+    const w = await start()
+    expect(await w.publish(ITEM)).toBe(
+      "<iq type='result' id='pub' from='any.localhost' to='shop@localhost/1'><published xmlns='xmq:queue:1' durability='memory'><item id='1' seq='1'/></published></iq>",
+    )
+    expect(w.counts()).toEqual({ ready: 1, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('with a delay is not handed out before it is over', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish("<item id='1' topic='t' delay='30'><p xmlns='urn:x'/></item>")
+    await w.wait(29_999)
+    expect(w.delivered(A)).toEqual([])
+    await w.wait(1)
+    expect(w.delivered(A)).toHaveLength(1)
+  })
+
+  it('with the same id is a duplicate, with another payload a conflict', async () => {
+    const w = await start()
+    const twice = await w.publish([ITEM, ITEM, "<item id='1' topic='t'><other xmlns='urn:x'/></item>"])
+    expect(twice).toContain("<item id='1' seq='1'/><item id='1' seq='1' duplicate='true'/><item id='1'><error")
+    expect(twice).toContain("code='conflict'")
+    expect(w.counts().ready).toBe(1)
+  })
+
+  it('beyond the length is refused with wait, and the rest of the batch stands', async () => {
+    const w = await start({ lengthMax: 2 })
+    const answer = await w.publish(['t', 't', 't'])
+    expect(answer.match(/seq='/g)).toHaveLength(2)
+    expect(answer).toMatch(/<error xmlns='jabber:client' type='wait'><resource-constraint.*retry-after='5'/)
+  })
+
+  it('names each item that is broken, and stores the others', async () => {
+    const w = await start()
+    const answer = await w.publish(["<item topic='t'/>", ITEM, "<item id='2'/>"])
+    expect(answer).toContain("<item id='1' seq='1'/>")
+    expect(answer).toContain("code='topic-required'")
+    expect(answer).toContain("code='bad-request'")
+  })
+
+  it('of whom the queue does not allow is refused before anything is made', async () => {
+    const w = await start()
+    expect(await w.publish(ITEM, { from: 'eve@evil.example/1' })).toContain("code='forbidden'")
+    expect(w.counts().ready).toBe(0)
+  })
+})
+
+describe('a ready message', () => {
+  it('is handed out within the credit, and no further', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 2 })
+    await w.publish(['t', 't', 't'])
+    expect((await w.work(A)).map((item) => item.seq)).toEqual([1, 2])
+    expect(w.counts()).toMatchObject({ ready: 1, leased: 2 })
+  })
+
+  it('is confirmed to its producer before it is handed out', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.receive(
+      `<iq type='set' id='pub' from='shop@localhost/1' to='any.localhost'><publish xmlns='xmq:queue:1'>${ITEM}</publish></iq>`,
+    )
+    expect(
+      w
+        .take()
+        .filter((s) => s.attrs.get('id') !== 'sub')
+        .map((s) => s.attrs.get('to')),
+    ).toEqual(['shop@localhost/1', A])
+  })
+
+  it('expires when its ttl is over', async () => {
+    const w = await start()
+    await w.publish("<item id='1' topic='t' ttl='10'><p xmlns='urn:x'/></item>")
+    await w.wait(9_999)
+    expect(w.counts()).toMatchObject({ ready: 1, dead: 0 })
+    await w.wait(1)
+    expect(w.counts()).toMatchObject({ ready: 0, dead: 1 })
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'expired' }])
+  })
+})
+
+describe('a leased message', () => {
+  const leased = async (changes: Partial<ReliableRules> = {}) => {
+    const w = await start(changes)
+    await w.sub(A, 't', { credit: 4 })
+    await w.publish(ITEM)
+    const [item] = await w.work(A)
+    if (item === undefined) throw new Error('nothing was delivered')
+    return { w, item }
+  }
+
+  it('that is acked is gone, and a repeated ack is fine', async () => {
+    const { w, item } = await leased()
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+  })
+
+  it('may be acked by another resource of its worker, and by nobody else', async () => {
+    const { w, item } = await leased()
+    expect(await w.settleWith(B, ack(item))).toContain("code='not-found'")
+    expect(await w.settleWith('a@localhost/2', ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+  })
+
+  it('may be acked with the answer to its delivery', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 4 })
+    await w.publish(['t', 't'])
+    await w.work(A, ack)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+    expect(w.core.stats().leases).toBe(0)
+  })
+
+  it('that is extended stays for another lease, up to the longest', async () => {
+    const { w, item } = await leased({ leaseMs: 30_000, maxLeaseMs: 45_000 })
+    await w.wait(20_000)
+    await w.settleWith(A, `<extend lease='${item.lease}'/>`)
+    await w.wait(24_999)
+    expect(w.counts().leased).toBe(1)
+    await w.wait(1)
+    expect(w.counts().leased).toBe(0)
+    expect(w.named('settled').map((event) => event.outcome)).toEqual(['extended', 'lease-over'])
+  })
+
+  it('that is released comes again at once, with no failure counted', async () => {
+    const { w, item } = await leased()
+    await w.settleWith(A, `<release lease='${item.lease}'/>`)
+    expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 1 }])
+  })
+
+  it('that was never received comes again, with no failure counted, to somebody who is awake', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 4 })
+    await w.publish(ITEM)
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.wait(30_000)
+    expect(w.delivered(A)).toEqual([])
+    await w.sub(B, 't', { credit: 4 })
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+  })
+
+  it('is given up after 20 deliveries that nobody settled', async () => {
+    const { w, item } = await leased()
+    let [again] = [item]
+    for (let round = 1; round < 20; round++) {
+      await w.settleWith(A, `<release lease='${again.lease}'/>`)
+      again = (await w.work(A))[0] as typeof item
+    }
+    await w.settleWith(A, `<release lease='${again.lease}'/>`)
+    expect(w.counts()).toMatchObject({ ready: 0, leased: 0, dead: 1 })
+  })
+
+  it('of a session that ended comes again at once the first time, then after a backoff', async () => {
+    const { w } = await leased()
+    await w.end(A)
+    await w.sub(B, 't', { credit: 1 })
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    await w.end(B)
+    expect(w.counts()).toMatchObject({ ready: 0, delayed: 1 })
+    await w.sub(A, 't', { credit: 1 })
+    await w.wait(999)
+    expect(await w.work(A)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 3 }])
+  })
+
+  it('that bounced goes to another worker, and the first one’s subscriptions end', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.sub(B, 't', { credit: 0 })
+    await w.publish(ITEM)
+    const [handed] = w.delivered(A)
+    await w.receive(
+      `<iq type='error' id='${handed?.id}' from='${A}' to='any.localhost'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`,
+    )
+    await w.sub(B, 't', { credit: 1 })
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(w.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'bounced' }])
+  })
+
+  it('that is nacked comes again after a backoff that doubles, and is a dead letter at the last attempt', async () => {
+    const { w, item } = await leased({ maxAttempts: 3 })
+    await w.settleWith(A, nack(item))
+    await w.wait(499)
+    expect(await w.work(A)).toEqual([])
+    await w.wait(1)
+    const [second] = await w.work(A)
+    expect(second?.attempt).toBe(2)
+    await w.settleWith(A, nack(second as typeof item))
+    await w.wait(1000)
+    const [third] = await w.work(A)
+    expect(third?.attempt).toBe(3)
+    await w.settleWith(A, nack(third as typeof item))
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 1 })
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'max-attempts', seq: 1 }])
+  })
+
+  it('that is nacked with a delay comes again after just that', async () => {
+    const { w, item } = await leased()
+    await w.settleWith(A, nack(item, 60))
+    await w.wait(59_999)
+    expect(await w.work(A)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(A)).toHaveLength(1)
+  })
+
+  it('whose lease is over after it was received has failed', async () => {
+    const { w } = await leased()
+    await w.wait(30_000)
+    expect(w.counts()).toMatchObject({ delayed: 1, leased: 0 })
+    await w.wait(500)
+    expect(await w.work(A)).toMatchObject([{ attempt: 2 }])
+  })
+
+  it('that is rejected is a dead letter at once, for the reason given', async () => {
+    const { w, item } = await leased()
+    await w.settleWith(A, `<reject lease='${item.lease}' reason='invalid'>no such field</reject>`)
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'invalid' }])
+  })
+
+  it('expires at its next nack', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish("<item id='1' topic='t' ttl='10'><p xmlns='urn:x'/></item>")
+    const [item] = await w.work(A)
+    await w.wait(11_000)
+    expect(w.counts().leased).toBe(1)
+    await w.settleWith(A, nack(item as { lease: string }))
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'expired' }])
+  })
+
+  it('that was nacked by its end may be acked late, while nobody has it', async () => {
+    const { w, item } = await leased()
+    await w.wait(30_000)
+    expect(w.counts().delayed).toBe(1)
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('that was nacked by its end is leased again by a late extend, and the failure taken back', async () => {
+    const { w, item } = await leased()
+    await w.wait(30_000)
+    expect(await w.settleWith(A, `<extend lease='${item.lease}'/>`)).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(w.counts()).toMatchObject({ delayed: 0, leased: 1 })
+    await w.settleWith(A, nack(item))
+    await w.wait(1000)
+    expect(await w.work(A)).toMatchObject([{ attempt: 2 }])
+  })
+
+  it('that somebody else has is not found by its first worker', async () => {
+    const { w, item } = await leased()
+    await w.sub(B, 't', { credit: 1 })
+    await w.end(A)
+    expect(await w.work(B)).toHaveLength(1)
+    for (const late of [ack(item), nack(item), `<extend lease='${item.lease}'/>`, `<release lease='${item.lease}'/>`]) {
+      expect(await w.settleWith(A, late)).toContain("code='not-found'")
+    }
+  })
+})
+
+describe('a dead letter', () => {
+  it('is replayed with no failures, or purged, by admins only', async () => {
+    const admins = ['ops@localhost']
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { admins })] })
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish(['t', 't'])
+    await w.work(A, ({ lease }) => `<reject lease='${lease}'>why</reject>`)
+    const order = async (from: string, type: string, xml: string) => {
+      await w.receive(`<iq type='${type}' id='o' from='${from}' to='any.localhost'>${xml}</iq>`)
+      return w
+        .take(from)
+        .map((stanza) => JSON.stringify([...stanza.attrs], null, 0) + JSON.stringify(stanza.children))
+        .join('')
+    }
+    expect(await order('eve@localhost/1', 'get', "<dead-letters xmlns='xmq:queue:1'/>")).toContain('forbidden')
+    const replay = "<dead-letters xmlns='xmq:queue:1' action='replay'><item seq='1'/><item seq='9'/></dead-letters>"
+    expect(await order('ops@localhost/1', 'set', replay)).toContain('not-found')
+    expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 1 }])
+    await order('ops@localhost/1', 'set', "<dead-letters xmlns='xmq:queue:1' action='purge' all='true'/>")
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 1, dead: 0 })
+  })
+})

@@ -1,0 +1,94 @@
+// These run what is built, since Node 20 starts no worker thread from TypeScript.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { beforeAll, describe, expect, it } from 'vitest'
+import type * as Built from '../src/store/sqlite/store.ts'
+import { claim, freshPath, NOW, one, openSqlite, publish, publishOp, seqsOf } from './store-harness.ts'
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
+
+let createSqliteStore: (typeof Built)['createSqliteStore']
+
+beforeAll(async () => {
+  // It writes what it can; what it finds wrong is the build's to tell.
+  spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-b', 'packages/broker'], { cwd: ROOT })
+  const built = (await import(new URL('../dist/store/sqlite/store.js', import.meta.url).href)) as typeof Built
+  createSqliteStore = built.createSqliteStore
+}, 120_000)
+
+describe('the sqlite store in its thread', () => {
+  it('answers in order, commits together what comes together, and closes', async () => {
+    const store = createSqliteStore({ path: freshPath() })
+    await store.open(NOW)
+    const results = await Promise.all(Array.from({ length: 200 }, () => publish(store)))
+    expect(results).toEqual(results.toSorted((one1, two) => one1 - two))
+    const woken: string[] = []
+    store.watch((topics) => woken.push(...topics.map(({ topic }) => topic)))
+    const claimed = claim(store, 300)
+    const [published, { messages }] = [await one(store, publishOp({ topic: 'late' })), await claimed]
+    expect([published.status, messages.length, woken]).toEqual(['ok', 200, ['late']])
+    expect(store.stats()).toMatchObject({ messages: 201, lines: [{ leased: 200, ready: 1 }] })
+    const closing = store.close()
+    expect(await one(store, publishOp())).toMatchObject({ status: 'unavailable' })
+    await closing
+  })
+
+  it('finishes what was asked before it was closed', async () => {
+    const path = freshPath()
+    const store = createSqliteStore({ path })
+    await store.open(NOW)
+    const asked = Array.from({ length: 50 }, () => publish(store))
+    await store.close()
+    const seqs = await Promise.all(asked)
+    expect(await seqsOf(await openSqlite(path))).toEqual(seqs)
+  })
+
+  it('refuses a file that another store has', async () => {
+    const path = freshPath()
+    await openSqlite(path)
+    const second = createSqliteStore({ path })
+    await expect(second.open(NOW)).rejects.toMatchObject({ code: 'conflict' })
+    await second.close()
+  })
+})
+
+interface Told {
+  readonly published: Set<number>
+  readonly acking: Set<number>
+  readonly acked: Set<number>
+}
+
+/** Runs the child until it has told of `confirms` batches, then kills it at once. */
+async function killAfter(confirms: number, path: string, told: Told): Promise<void> {
+  const script = fileURLToPath(new URL('store-kill-child.mjs', import.meta.url))
+  const child: ChildProcess = spawn(process.execPath, [script, path], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  let seen = 0
+  for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+    const [what, ...seqs] = line.split(' ')
+    for (const seq of seqs) if (what !== 'ready') told[what as keyof Told].add(Number(seq))
+    if (what === 'published') seen += 1
+    if (seen === confirms) child.kill('SIGKILL')
+  }
+  expect((await exited)[1]).toBe('SIGKILL')
+}
+
+describe('a store whose process is killed at any moment', () => {
+  it('has every message that it confirmed, and none that it acked', async () => {
+    const path = freshPath()
+    const told: Told = { published: new Set(), acking: new Set(), acked: new Set() }
+    for (let cycle = 0; cycle < 5; cycle++) {
+      await killAfter(1 + Math.floor(Math.random() * 60), path, told)
+      const store = await openSqlite(path, {}, Date.now())
+      expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
+      const found = new Set(await seqsOf(store))
+      expect([...told.published].filter((seq) => !found.has(seq) && !told.acking.has(seq))).toEqual([])
+      expect([...told.acked].filter((seq) => found.has(seq))).toEqual([])
+      expect(store.stats().messages).toBe(found.size)
+      await store.close()
+    }
+    expect(told.published.size).toBeGreaterThan(0)
+  }, 60_000)
+})
