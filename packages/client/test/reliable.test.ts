@@ -274,7 +274,7 @@ describe('a worker', () => {
       .worker()
       .handle('t', (payload, { attempt }) => got.add([payload, attempt]))
       .start()
-    dying.drop()
+    await dying.drop()
     expect(await got.until(1)).toEqual([['a', 2]])
   })
 
