@@ -1,9 +1,13 @@
 /** Client and worker with a real broker that speaks `xmq:queue:1`: what the session's own tests cannot show. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import {
   type ClientEvents,
+  type DeadLetter,
   defineTopic,
   type HandlerContext,
   type Published,
@@ -339,6 +343,159 @@ describe('a worker', () => {
     const client = await setting.connect()
     const answer = await client.request('add', { a: 1, b: 2 }, { headers: { trace: 't1' } })
     expect(answer).toEqual({ sum: 3, kind: 'request', trace: 't1', seq: true })
+  })
+})
+
+describe('leases', () => {
+  const short = { queues: { [QUEUE]: { type: 'any', lease: '250ms', backoff: '10ms' } } } as const
+
+  it('are extended as long as the handler works: nobody else gets the message', async () => {
+    const setting = await startSetting(short, { mode: 'auto' })
+    const extended = collector<string>()
+    setting.dev.broker.on('settled', ({ outcome }) => {
+      if (outcome === 'extended') extended.add(outcome)
+    })
+    const got = collector<[number, number]>()
+    const worker = setting.worker({ concurrency: 1, prefetch: 1 }).handle('t', async (_, { seq, attempt, signal }) => {
+      got.add([seq ?? 0, attempt])
+      if (seq === 1) await extended.until(6)
+      expect(signal.aborted).toBe(false)
+    })
+    await worker.start()
+    await setting
+      .worker({ jid: 'w2@localhost', concurrency: 1, prefetch: 0 })
+      .handle('other', () => {})
+      .start()
+    const client = await setting.connect()
+    await client.publishMany('t', [{ payload: 1 }, { payload: 2 }])
+    // The second one waited in the worker meanwhile: its lease was kept, too.
+    expect(await got.until(2)).toEqual([
+      [1, 1],
+      [2, 1],
+    ])
+  })
+
+  it('that are lost abort the handler, and another worker has the message', async () => {
+    const setting = await startSetting(short, { mode: 'auto' })
+    const extended = collector<string>()
+    setting.dev.broker.on('settled', ({ outcome }) => {
+      if (outcome === 'extended') extended.add(outcome)
+    })
+    const began = deferred<AbortSignal>()
+    const ended = deferred()
+    const first = setting.worker({ on: { failed: () => {} } }).handle('t', async (_, { signal }) => {
+      began.resolve(signal)
+      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+      ended.resolve()
+      throw new Error('told to stop')
+    })
+    await first.start()
+    const client = await setting.connect()
+    await client.publish('t', 1)
+    const signal = await began.promise
+    // A lease that ends before it was received counts for nothing.
+    await extended.until(1)
+    const lost = next<WorkerEvents, 'lease-lost'>(first, 'lease-lost')
+    const { status } = first
+    if (status.state !== 'online') throw new Error('The worker is offline.')
+    setting.dev.server.misbehave.stall(status.jid)
+    const got = collector<number>()
+    await setting
+      .worker({ jid: 'w2@localhost' })
+      .handle('t', (_, { attempt }) => got.add(attempt))
+      .start()
+    expect(await got.until(1)).toEqual([2])
+    setting.dev.server.misbehave.unstall(status.jid)
+    expect(await lost).toMatchObject({ seq: 1, error: { code: 'not-found' } })
+    await ended.promise
+    expect(signal.aborted).toBe(true)
+    // What the aborted handler threw is nobody's failure: the message is done.
+    await client.publish('t', 2)
+  })
+})
+
+describe('a broker on sqlite that restarts', () => {
+  it('keeps what is confirmed, takes up what is held, and gets what was published meanwhile', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'xmq-client-'))
+    afterTest(async () => rmSync(folder, { recursive: true, force: true }))
+    const config = { store: `sqlite:${join(folder, 'xmq.db')}` }
+    const setting = await startSetting({ config }, { mode: 'auto' })
+    const end = deferred()
+    const began = deferred()
+    const got = collector<[number, number]>()
+    const worker = setting.worker({ concurrency: 1, prefetch: 1 }).handle('t', async (payload, { attempt, seq }) => {
+      got.add([payload as number, attempt])
+      if (seq !== 1) return
+      began.resolve()
+      await end.promise
+    })
+    await worker.start()
+    const client = await setting.connect()
+    expect(await client.publish('t', 0)).toMatchObject({ durability: 'disk' })
+    await client.publish('t', 1)
+    await began.promise
+    const renewed = next<WorkerEvents, 'subscribed'>(worker, 'subscribed', ({ renewal }) => renewal)
+    const paused = next<ClientEvents, 'publish-paused'>(client, 'publish-paused')
+    const pending: Promise<Published>[] = []
+    await setting.dev.restartBroker(async () => {
+      pending.push(client.publish('t', 2), client.publish('t', 3, { key: 'k' }), client.publish('t', 4, { key: 'k' }))
+      await paused
+    })
+    await renewed
+    const published = await Promise.all(pending)
+    expect(new Set(published.map(({ seq }) => seq)).size).toBe(3)
+    end.resolve()
+    const items = await got.until(5)
+    expect(items.filter(([payload]) => payload === 0)).toEqual([[0, 1]])
+    expect(items.map(([payload]) => payload).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4])
+  })
+})
+
+describe('dead letters', () => {
+  const rules = {
+    queues: { [QUEUE]: { type: 'any', admins: ['shop@localhost'], backoff: '1ms', maxAttempts: 2 } },
+  } as const
+
+  it('are listed page by page, shown, replayed and purged by admins, and by nobody else', async () => {
+    const setting = await startSetting(rules, { mode: 'auto' })
+    const failed = collector<number>()
+    let isMended = false
+    const got = collector<unknown>()
+    const worker = setting.worker({ on: { failed: ({ seq }) => failed.add(seq ?? 0) } }).handle('t', (payload) => {
+      if (!isMended) throw new Error('boom')
+      got.add(payload)
+    })
+    await worker.start()
+    const client = await setting.connect()
+    const published = await client.publishMany(
+      't',
+      range(7).map((payload) => ({ payload })),
+    )
+    const seqs = published.map((outcome) => (outcome.status === 'published' ? outcome.published.seq : undefined))
+    await failed.until(14)
+    // Ordered by the stream: what the worker settled is stored when it has left.
+    await worker.stop()
+    const letters: DeadLetter[] = []
+    for await (const letter of client.deadLetters.list({ pageSize: 3 })) letters.push(letter)
+    expect(letters.map(({ seq }) => seq)).toEqual(seqs)
+    expect(letters[0]).toMatchObject({ topic: 't', reason: 'max-attempts', failures: 2, payload: undefined })
+    expect(letters[0]?.history.map(({ why }) => why)).toEqual(['boom', 'boom'])
+    const first = seqs[0] ?? 0
+    expect(await client.deadLetters.show(first)).toMatchObject({ payload: { kind: 'json', text: '0' } })
+    expect(await client.deadLetters.show(999)).toBeUndefined()
+    expect(await client.deadLetters.purge({ seqs: [first, 999] })).toMatchObject({
+      done: 1,
+      failed: [{ seq: 999, error: { code: 'not-found' } }],
+    })
+    isMended = true
+    expect(await client.deadLetters.replay({ all: true, topic: 't' })).toEqual({ done: 6, failed: [] })
+    await setting
+      .worker()
+      .handle('t', (payload) => got.add(payload))
+      .start()
+    expect((await got.until(6)).toSorted()).toEqual([1, 2, 3, 4, 5, 6])
+    const stranger = await setting.connect({ jid: 'mallory@localhost' })
+    expect(await rejection(stranger.deadLetters.purge({ all: true }))).toMatchObject({ code: 'forbidden' })
   })
 })
 
