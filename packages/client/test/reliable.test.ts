@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseElement } from '@xmq/protocol'
+import { findChild, NS_PING, parseElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import {
@@ -269,6 +269,8 @@ describe('a worker', () => {
           `<consume xmlns='xmq:queue:1' credit='5'/></xmq></iq>`,
       ),
     )
+    const ping = await dying.next((root) => findChild(root, 'ping', NS_PING) !== undefined)
+    dying.send(`<iq type='result' id='${ping.attrs.get('id')}' to='${QUEUE}'/>`)
     const client = await setting.connect()
     await client.publish('t', 'a')
     const deliver = await dying.next((root) => root.attrs.get('type') === 'set')
