@@ -5,6 +5,7 @@ import {
   encodeError,
   encodeJson,
   encodePublished,
+  encodeResubscribe,
   findChild,
   NS_QUEUE,
   type PublishedItem,
@@ -269,6 +270,26 @@ describe('retries', () => {
     const [again] = batches(bench.pass(1000))
     expect(ids(again!)).toEqual(['a'])
     expect(verdicts(bench.deny(again!, new XmqError('forbidden', 'no')))).toEqual(['failed 1 forbidden'])
+  })
+})
+
+describe('a broker that is away', () => {
+  it('is asked every two seconds at most, and at once when it calls', () => {
+    const bench = new OutboxBench({ silenceMs: 1_000_000 })
+    bench.unit = 1
+    bench.reliable()
+    bench.put('a')
+    let [batch] = batches(bench.turn())
+    for (let count = 0; count < 5; count++) {
+      const before = bench.now
+      bench.refuse(batch!, 'service-unavailable')
+      ;[batch] = batches(bench.pass(bench.session.deadline! - bench.now))
+      expect(bench.now - before).toBeLessThanOrEqual(2000)
+    }
+    bench.refuse(batch!, 'service-unavailable')
+    const head = { type: 'set', id: 'b1', from: QUEUE, to: OWN }
+    bench.input({ type: 'stanza', stanza: stanza('iq', head, [encodeResubscribe()]) })
+    expect(idsOf(bench.turn())).toEqual([['a']])
   })
 })
 

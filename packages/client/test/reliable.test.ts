@@ -462,10 +462,10 @@ describe('dead letters', () => {
     const setting = await startSetting(rules, { mode: 'auto' })
     const failed = collector<number>()
     let isMended = false
-    const got = collector<unknown>()
+    const got = collector<number>()
     const worker = setting.worker({ on: { failed: ({ seq }) => failed.add(seq ?? 0) } }).handle('t', (payload) => {
       if (!isMended) throw new Error('boom')
-      got.add(payload)
+      got.add(payload as number)
     })
     await worker.start()
     const client = await setting.connect()
@@ -493,9 +493,9 @@ describe('dead letters', () => {
     expect(await client.deadLetters.replay({ all: true, topic: 't' })).toEqual({ done: 6, failed: [] })
     await setting
       .worker()
-      .handle('t', (payload) => got.add(payload))
+      .handle('t', (payload) => got.add(payload as number))
       .start()
-    expect((await got.until(6)).toSorted()).toEqual([1, 2, 3, 4, 5, 6])
+    expect((await got.until(6)).toSorted((a, b) => a - b)).toEqual([1, 2, 3, 4, 5, 6])
     const stranger = await setting.connect({ jid: 'mallory@localhost' })
     expect(await rejection(stranger.deadLetters.purge({ all: true }))).toMatchObject({ code: 'forbidden' })
   })

@@ -102,6 +102,7 @@ export class Leases {
   /** The connection is up and the queue reliable: says what is settled, and extends what is held. */
   ready(now: number, entropy: Entropy, out: Effect[]): void {
     this.#isUp = true
+    this.#settlements.resume()
     for (const job of this.#jobs.values()) this.#extend(job, now)
     this.#settlements.turn((settled) => this.#isLive(settled), now, entropy, out)
     this.#setExtendTimer()

@@ -174,9 +174,11 @@ export class Outbox {
     out.push({ type: 'turn' })
   }
 
-  /** The connection is up and the queue reliable. */
+  /** The connection is up and the queue reliable, or the broker is back: what is ready may leave. */
   ready(out: Effect[]): void {
     this.#isUp = true
+    this.#pauses.over()
+    this.#timers.delete(OUTBOX_TIMER)
     if (this.#readyCount > 0) this.#askTurn(out)
   }
 
@@ -190,8 +192,6 @@ export class Outbox {
     }
     this.#batches.clear()
     this.#overdue.clear()
-    // The pause was for a broker behind a connection that is gone.
-    this.#pauses.over()
     this.#timers.delete(OUTBOX_TIMER)
   }
 

@@ -5,6 +5,7 @@ import {
   encodeTopic,
   type Headers,
   stanza,
+  wireLength,
   WRITE_STANZA_BYTES_MAX,
   type WrittenItem,
   XML_ITEMS,
@@ -54,6 +55,7 @@ class Outgoing implements OutgoingMessage {
   }
 
   get bytes(): number {
+    if (this.#item === undefined && this.#stanza !== undefined) return wireLength(this.#stanza)
     return this.item().bytes
   }
 

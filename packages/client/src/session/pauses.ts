@@ -12,6 +12,7 @@ import type { XmqError } from '@xmq/protocol'
 import type { Entropy } from './port.ts'
 
 const RETRY_AFTER_MAX_MS = 300_000
+const AWAY_MAX_MS = 2000
 
 /** Counts failures and tells how long to wait. */
 export class Pauses {
@@ -34,7 +35,10 @@ export class Pauses {
 
   /** @returns when to try again */
   failed(error: XmqError, now: number, entropy: Entropy): number {
-    const { baseMs, maxMs } = this.#limits
+    const { baseMs } = this.#limits
+    // A broker that is away serves at once when it is back; one that sheds load does not.
+    const isAway = !error.fromBroker && NOBODY_THERE.has(error.condition)
+    const maxMs = isAway ? Math.min(AWAY_MAX_MS, this.#limits.maxMs) : this.#limits.maxMs
     const ceiling = Math.min(maxMs, baseMs * 2 ** Math.min(this.#failures, 20))
     this.#failures++
     const drawn = (ceiling / 2) * (1 + entropy.unit())

@@ -443,6 +443,7 @@ class ClientSession implements Session {
       this.#send(resultTo(iq))
       this.#reliable.leases.ready(this.#now, this.#random, this.#out)
       this.#subscriptions.again(this.#now, this.#random, this.#out)
+      this.#reliable.outbox.ready(this.#out)
     } else {
       const { connection } = addresses
       const wants = (topic: string): boolean => !this.#leaves && this.#subscriptions.has(topic)

@@ -92,6 +92,12 @@ export class Settlements {
     if (!oldest.done) this.#unsent.delete(oldest.value)
   }
 
+  /** The broker is back: a pause has no reason any more. */
+  resume(): void {
+    this.#pauses.over()
+    this.#timers.delete(SETTLE_PAUSE_TIMER)
+  }
+
   /** Takes what may ride on the answer to a deliver stanza. */
   takeForReceived(): WrittenItem[] {
     const taken: WrittenItem[] = []
