@@ -12,7 +12,7 @@
  *
  * Invariants:
  * 1. Each message ends in exactly one `settled` or `failed`.
- * 2. Of one topic and key at most one message is in an unconfirmed batch, and they leave in the order of the calls.
+ * 2. Of one topic and key at most one message is in an unconfirmed batch, and they leave in the order of the calls (lineup.ts).
  * 3. What is ready leaves in the order of the calls: what came back goes before anything new, with the same id.
  * 4. While the queue has asked to wait, nothing leaves; after that one batch at a time, until one is stored.
  * 5. A message that may be stored fails before the queue has forgotten its id, as `unconfirmed`.
@@ -33,24 +33,21 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
+import { type Lined, Lineup } from './lineup.ts'
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
 import { isHopeless, Pauses } from './pauses.ts'
 import type { Effect, Entropy, OutgoingMessage, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
-interface Entry {
+interface Publish {
   readonly ref: number
   readonly message: OutgoingMessage
   readonly item: WrittenItem
-  readonly ordinal: number
   readonly calledAt: number
-  /** Topic and key, of one that has a key. */
-  readonly chain: string | undefined
-  /** The next call of the same key. */
-  next: Entry | undefined
-  phase: 'blocked' | 'ready' | 'sent' | 'over'
   wasSent: boolean
 }
+
+type Entry = Lined<Publish>
 
 /** Most batches that are unconfirmed at a time. */
 const BATCHES_MAX = 4
@@ -81,21 +78,12 @@ export class Outbox {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
   readonly #entries = new Map<number, Entry>()
-  /** The last call of each key that is not over. */
-  readonly #chains = new Map<string, Entry>()
+  readonly #lineup = new Lineup<Publish>()
   readonly #batches = new Map<string, readonly Entry[]>()
   /** Batches of this connection whose answer is overdue: it counts when it comes, or a slow queue would never confirm. */
   readonly #overdue = new Map<string, readonly Entry[]>()
   readonly #pauses: Pauses
-  /** Ready for the first time, in order; from `#freshAt` on. */
-  #fresh: Entry[] = []
-  #freshAt = 0
-  /** Ready again, or after the one before it of its key; sorted when `#returnedSorted`. */
-  #returned: Entry[] = []
-  #returnedSorted = true
-  #readyCount = 0
   #bytes = 0
-  #ordinal = 0
   #isUp = false
   #turnAsked = false
   #lastRefusal: XmqError | undefined
@@ -136,36 +124,12 @@ export class Outbox {
       return
     }
     const chain = message.key === undefined ? undefined : `${message.topic}\n${message.key}`
-    const entry: Entry = {
-      ref,
-      message,
-      item,
-      calledAt,
-      chain,
-      ordinal: this.#ordinal++,
-      next: undefined,
-      phase: 'ready',
-      wasSent: false,
-    }
+    const entry = this.#lineup.add({ ref, message, item, calledAt, wasSent: false }, chain)
     this.#entries.set(ref, entry)
     this.#bytes += item.bytes
     const windowMs = Math.floor(this.#rules.dedupeWindowMs * WINDOW_USED)
     this.#timers.set(ref, calledAt + Math.min(timeoutMs ?? windowMs, windowMs))
-    this.#link(entry)
-    if (entry.phase === 'ready') {
-      this.#fresh.push(entry)
-      this.#readyCount++
-      this.#askTurn(out)
-    }
-  }
-
-  #link(entry: Entry): void {
-    if (entry.chain === undefined) return
-    const last = this.#chains.get(entry.chain)
-    this.#chains.set(entry.chain, entry)
-    if (last === undefined) return
-    last.next = entry
-    entry.phase = 'blocked'
+    if (entry.phase === 'ready') this.#askTurn(out)
   }
 
   #askTurn(out: Effect[]): void {
@@ -179,7 +143,7 @@ export class Outbox {
     this.#isUp = true
     this.#pauses.over()
     this.#timers.delete(OUTBOX_TIMER)
-    if (this.#readyCount > 0) this.#askTurn(out)
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   /** The connection ended: what was sent is sent again. */
@@ -188,7 +152,7 @@ export class Outbox {
     this.#turnAsked = false
     for (const [id, entries] of this.#batches) {
       this.#timers.delete(batchTimer(id))
-      this.#giveBack(entries)
+      this.#lineup.giveBack(entries)
     }
     this.#batches.clear()
     this.#overdue.clear()
@@ -200,8 +164,8 @@ export class Outbox {
     this.#turnAsked = false
     if (!this.#isUp || this.#pauses.isPaused(now)) return
     const batchesMax = this.#pauses.isDoubtful ? 1 : BATCHES_MAX
-    while (this.#readyCount > 0 && this.#batches.size < batchesMax) {
-      if (this.#readyCount < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+    while (this.#lineup.readyCount > 0 && this.#batches.size < batchesMax) {
+      if (this.#lineup.readyCount < (LEAST_WAITING[this.#batches.size] ?? 1)) return
       this.#writeBatch(now, entropy, out)
     }
   }
@@ -209,11 +173,10 @@ export class Outbox {
   #writeBatch(now: number, entropy: Entropy, out: Effect[]): void {
     const entries: Entry[] = []
     let bytes = 0
-    for (let entry = this.#first(); entry !== undefined; entry = this.#first()) {
+    for (let entry = this.#lineup.first(); entry !== undefined; entry = this.#lineup.first()) {
       if (entries.length === BATCH_ITEMS_MAX || (entries.length > 0 && bytes + entry.item.bytes > ITEMS_BYTES_MAX))
         break
-      this.#shift(entry)
-      entry.phase = 'sent'
+      this.#lineup.take(entry)
       entry.wasSent = true
       entries.push(entry)
       bytes += entry.item.bytes
@@ -223,42 +186,6 @@ export class Outbox {
     this.#timers.set(batchTimer(id), now + this.#rules.answerTimeoutMs)
     const publish = encodePublish(entries.map(({ item }) => item))
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [publish]) })
-  }
-
-  /** The earliest call that is ready. */
-  #first(): Entry | undefined {
-    while (this.#freshAt < this.#fresh.length && this.#fresh[this.#freshAt]?.phase !== 'ready') this.#freshAt++
-    if (this.#freshAt > 1024 && this.#freshAt * 2 > this.#fresh.length) {
-      this.#fresh = this.#fresh.slice(this.#freshAt)
-      this.#freshAt = 0
-    }
-    if (!this.#returnedSorted) {
-      // The earliest last, so that taking it is cheap.
-      this.#returned.sort((a, b) => b.ordinal - a.ordinal)
-      this.#returnedSorted = true
-    }
-    while (this.#returned.length > 0 && this.#returned.at(-1)?.phase !== 'ready') this.#returned.pop()
-    const fresh = this.#fresh[this.#freshAt]
-    const returned = this.#returned.at(-1)
-    if (fresh === undefined || returned === undefined) return returned ?? fresh
-    return returned.ordinal < fresh.ordinal ? returned : fresh
-  }
-
-  #shift(entry: Entry): void {
-    if (this.#returned.at(-1) === entry) this.#returned.pop()
-    else this.#freshAt++
-    this.#readyCount--
-  }
-
-  #giveBack(entries: readonly Entry[]): void {
-    for (const entry of entries) if (entry.phase === 'sent') this.#makeReady(entry)
-  }
-
-  #makeReady(entry: Entry): void {
-    entry.phase = 'ready'
-    this.#returned.push(entry)
-    this.#returnedSorted = false
-    this.#readyCount++
   }
 
   /** Whether an IQ id is that of an unconfirmed batch. */
@@ -287,7 +214,7 @@ export class Outbox {
       if (published instanceof XmqError) this.#retry(entries, published, now, entropy, out)
       else this.#published(entries, published, now, entropy, out)
     }
-    if (this.#readyCount > 0) this.#askTurn(out)
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   /** What is stored is stored, also where it was sent again meanwhile. */
@@ -301,7 +228,7 @@ export class Outbox {
       const entry = entries[at] as Entry
       if (entry.phase !== 'over' && answer?.status === 'stored') this.#stored(entry, answer, published.durability, out)
     }
-    if (this.#readyCount > 0) this.#askTurn(out)
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   #take(id: string): readonly Entry[] | undefined {
@@ -323,7 +250,7 @@ export class Outbox {
     let reason: XmqError | undefined
     for (const [at, answer] of matchPublished(ids, published.items).entries()) {
       const entry = entries[at] as Entry
-      if (entry.phase !== 'sent') continue
+      if (entry.phase !== 'taken') continue
       if (answer?.status === 'stored') this.#stored(entry, answer, published.durability, out)
       else if (answer !== undefined && answer.error.type !== 'wait') this.#failed(entry, answer.error, out)
       else {
@@ -362,11 +289,11 @@ export class Outbox {
       this.#retry(entries, error, now, entropy, out)
       return
     }
-    for (const entry of entries) if (entry.phase === 'sent') this.#failed(entry, error, out)
+    for (const entry of entries) if (entry.phase === 'taken') this.#failed(entry, error, out)
   }
 
   #retry(entries: readonly Entry[], reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
-    this.#giveBack(entries)
+    this.#lineup.giveBack(entries)
     this.#lastRefusal = reason
     const retryAt = this.#pauses.failed(reason, now, entropy)
     this.#timers.set(OUTBOX_TIMER, retryAt)
@@ -389,7 +316,7 @@ export class Outbox {
     const entry = this.#entries.get(ref)
     if (entry === undefined) return
     this.#failed(entry, error, out)
-    if (this.#readyCount > 0) this.#askTurn(out)
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   /** A message's deadline has come. @param hindrance why nothing is sent at the moment */
@@ -415,7 +342,7 @@ export class Outbox {
           },
         )
     this.#failed(entry, error, out)
-    if (this.#readyCount > 0) this.#askTurn(out)
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   /** Everything fails. */
@@ -432,17 +359,10 @@ export class Outbox {
   }
 
   #remove(entry: Entry): void {
-    const before = entry.phase
-    entry.phase = 'over'
+    this.#lineup.remove(entry)
     this.#entries.delete(entry.ref)
     this.#timers.delete(entry.ref)
     this.#bytes -= entry.item.bytes
-    if (before === 'ready') this.#readyCount--
-    if (entry.chain === undefined || before === 'blocked') return
-    let next = entry.next
-    while (next !== undefined && next.phase === 'over') next = next.next
-    if (next === undefined) this.#chains.delete(entry.chain)
-    else this.#makeReady(next)
   }
 }
 
