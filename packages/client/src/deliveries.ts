@@ -45,7 +45,7 @@ export interface DeliveryLimits {
 export interface DeliveryPorts {
   answer(delivery: Delivery, stanza: XmlElement): void
   /** A leased message is done with. */
-  settle(seq: number, outcome: Outcome): void
+  settle(key: string, outcome: Outcome): void
   /** Something began to wait, to run, or ended. */
   onChange(): void
 }
@@ -70,8 +70,8 @@ export class Deliveries {
   readonly #aborted = new AbortController()
   readonly routes: Map<string, Route> = new Map()
   readonly middleware: Middleware[] = []
-  /** Leased messages that wait or run, by seq. */
-  readonly #leased = new Map<number, Work>()
+  /** Leased messages that wait or run, by key. */
+  readonly #leased = new Map<string, Work>()
   #waitingBytes = 0
 
   constructor(limits: DeliveryLimits, emitter: Emitter<WorkerEvents>, ports: DeliveryPorts) {
@@ -110,7 +110,7 @@ export class Deliveries {
       return
     }
     this.#waitingBytes += bytes
-    if (delivery.lease !== undefined) this.#leased.set(delivery.lease.seq, work)
+    if (delivery.lease !== undefined) this.#leased.set(delivery.lease.key, work)
     void this.#queue.add(async () => {
       this.#waitingBytes -= bytes
       await this.#process(work)
@@ -120,8 +120,8 @@ export class Deliveries {
   }
 
   /** The lease of a message is lost: its handler is to stop, or never begins. */
-  leaseLost(seq: number, error: XmqError): void {
-    const work = this.#leased.get(seq)
+  leaseLost(key: string, error: XmqError): void {
+    const work = this.#leased.get(key)
     if (work === undefined) return
     work.isLost = true
     work.abort.abort(error)
@@ -141,8 +141,8 @@ export class Deliveries {
     work.state = 'over'
     const { lease } = work.delivery
     if (lease === undefined) return
-    this.#leased.delete(lease.seq)
-    this.#ports.settle(lease.seq, outcome)
+    this.#leased.delete(lease.key)
+    this.#ports.settle(lease.key, outcome)
   }
 
   /** The exact topic's route before a pattern's; of patterns the first that was handed in. */

@@ -30,7 +30,7 @@ import { openTransport, type Transport } from './transport.ts'
 export interface RuntimeHandlers {
   onDelivery(delivery: Delivery): void
   /** A leased message belongs to somebody else now: its handler is to stop. */
-  onLeaseLost?(seq: number, error: XmqError): void
+  onLeaseLost?(lost: { readonly key: string; readonly seq: number; readonly error: XmqError }): void
   onEvent(event: SessionEvent): void
 }
 
@@ -198,7 +198,7 @@ export class Runtime {
       case 'deliver':
         return this.#handlers.onDelivery(effect.delivery)
       case 'lease-lost':
-        return this.#handlers.onLeaseLost?.(effect.seq, effect.error)
+        return this.#handlers.onLeaseLost?.(effect)
       case 'event':
         return this.#handlers.onEvent(effect.event)
     }

@@ -102,12 +102,15 @@ export class Worker implements AsyncDisposable {
     const limits = { concurrency, capacity: this.#capacity, bufferMax }
     this.#deliveries = new Deliveries(limits, this.#emitter, {
       answer: (delivery, stanza) => this.#runtime.dispatch({ type: 'answer', delivery, stanza }),
-      settle: (seq, outcome) => this.#runtime.dispatch({ type: 'settle', seq, outcome }),
+      settle: (key, outcome) => this.#runtime.dispatch({ type: 'settle', key, outcome }),
       onChange: () => this.#noteLoad(),
     })
     this.#runtime = new Runtime(this.#config, {
       onDelivery: (delivery) => this.#deliveries.add(delivery),
-      onLeaseLost: (seq, error) => this.#leaseLost(seq, error),
+      onLeaseLost: ({ key, seq, error }) => {
+        this.#emitter.emit('lease-lost', { seq, error })
+        this.#deliveries.leaseLost(key, error)
+      },
       onEvent: (event) => this.#event(event),
     })
   }
@@ -308,11 +311,6 @@ export class Worker implements AsyncDisposable {
     if (this.#runtime.unsettled === 0 || this.#runtime.status.state !== 'online') return
     const settled = new Promise<void>((resolve) => (this.#onSettled = resolve))
     await endsWithin(settled, SETTLE_TIMEOUT_MS)
-  }
-
-  #leaseLost(seq: number, error: XmqError): void {
-    this.#emitter.emit('lease-lost', { seq, error })
-    this.#deliveries.leaseLost(seq, error)
   }
 
   async #drain(): Promise<void> {

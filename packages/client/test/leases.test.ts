@@ -60,7 +60,7 @@ class LeaseBench extends SessionBench {
   }
 
   settle(seq: number, outcome: { kind: 'ack' } | { kind: 'release' } | { kind: 'nack'; why: string } = ACK): Effect[] {
-    return this.input({ type: 'settle', seq, outcome })
+    return this.input({ type: 'settle', key: `${seq}@1000`, outcome })
   }
 
   /** The queue answers a settle; `failed` are the leases that it does not take. */
@@ -307,6 +307,23 @@ describe('redeliveries', () => {
     bench.pass(3)
     bench.settle(1)
     expect(settles(bench.turn()).map(words)).toEqual([['ack 1.a', 'ack 1.b']])
+  })
+
+  it('are none when a queue that keeps nothing has restarted and counts anew: known by when it was published', () => {
+    const bench = new LeaseBench()
+    bench.deliver([{ seq: 1 }, { seq: 2 }])
+    bench.settle(1)
+    bench.turn()
+    expect(
+      delivered(
+        bench.deliver([
+          { seq: 1, lease: '1.b', at: 2000 },
+          { seq: 2, lease: '2.b', at: 2000 },
+        ]),
+      ),
+    ).toEqual([1, 2])
+    bench.settle(2)
+    expect(received(bench.pass(3)).join(' ')).toContain('ack 2.a')
   })
 
   it('of what failed or was released are handled', () => {

@@ -416,6 +416,27 @@ describe('leases', () => {
   })
 })
 
+describe('a broker that keeps nothing and restarts', () => {
+  it('counts anew: a worker takes its first messages for what they are', async () => {
+    const setting = await start()
+    const got = collector<[unknown, number]>()
+    // Such a broker knows nobody whom it could call: the next renewal finds out.
+    const worker = setting.worker({ ttl: '3s' }).handle('t', (payload, { seq }) => got.add([payload, seq ?? 0]))
+    await worker.start()
+    const client = await setting.connect()
+    await client.publish('t', 'before')
+    await got.until(1)
+    const renewed = next<WorkerEvents, 'subscribed'>(worker, 'subscribed', ({ renewal }) => renewal)
+    await setting.dev.restartBroker()
+    const { seq } = await client.publish('t', 'after')
+    expect(await got.until(2)).toEqual([
+      ['before', 1],
+      ['after', seq],
+    ])
+    await renewed
+  })
+})
+
 describe('a broker on sqlite that restarts', () => {
   it('keeps what is confirmed, takes up what is held, and gets what was published meanwhile', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'xmq-client-'))

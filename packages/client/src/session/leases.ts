@@ -11,7 +11,8 @@
  *     deliver stanza --all of it is settled, or RECEIVE_MS passed--> answered "received", with what is settled by then
  *
  * Invariants:
- * 1. Of each seq at most one job is handed out at a time, and none after it was acked, as far as FINISHED_MAX reaches.
+ * 1. Of each message at most one job is handed out at a time, and none after it was acked, as far as FINISHED_MAX reaches. A
+ *    message is known by its seq and when it was published: a queue that keeps nothing counts anew when its broker restarts.
  * 2. A deliver stanza is answered within RECEIVE_MS, whatever handlers do.
  * 3. Each job ends in one `settle`, which says the same of each of its leases; what is said is kept until the queue has heard it.
  * 4. Every lease that is held is extended before it ends, and first thing on each new connection.
@@ -39,20 +40,21 @@ interface Lease {
 
 interface Job {
   readonly seq: number
+  readonly key: string
   /** By token; several when it was delivered again, or through several durable subscriptions; none when it is lost. */
   readonly leases: Map<string, Lease>
 }
 
 interface Unreceived {
   readonly iq: XmlElement
-  /** Seqs that are not settled. */
-  readonly open: Set<number>
+  /** Jobs that are not settled, by key. */
+  readonly open: Set<string>
   readonly answerAt: number
 }
 
 /** How long the answer to a deliver stanza may wait for fast handlers. */
 const RECEIVE_MS = 3
-/** How many acked seqs are known again. */
+/** How many acked messages are known again. */
 const FINISHED_MAX = 10_000
 /** More leases of one message are not kept: the oldest are over. */
 const LEASES_MAX = 4
@@ -67,9 +69,9 @@ const SETTLE_PREFIX = settleTimer('')
 export class Leases {
   readonly #timers: Timers<string | number>
   readonly #settlements: Settlements
-  readonly #jobs = new Map<number, Job>()
-  /** Acked, the latest last. */
-  readonly #finished = new Set<number>()
+  readonly #jobs = new Map<string, Job>()
+  /** Acked, by key, the latest last. */
+  readonly #finished = new Set<string>()
   readonly #unreceived = new Set<Unreceived>()
   #isUp = false
   #turnAsked = false
@@ -145,7 +147,7 @@ export class Leases {
         continue
       }
       if (this.#take(result.item, deliver.leaseMs, wants, now, out)) {
-        unreceived.open.add(result.item.seq)
+        unreceived.open.add(keyOf(result.item))
         out.push({ type: 'deliver', delivery: deliveryOf(result.item, iq, connection) })
       }
     }
@@ -154,19 +156,20 @@ export class Leases {
   }
 
   #rejectBroken(lease: string, error: XmqError): void {
-    this.#settlements.add(0, { kind: 'reject', lease, reason: 'invalid', why: error.message })
+    this.#settlements.add({ seq: 0, key: '' }, { kind: 'reject', lease, reason: 'invalid', why: error.message })
   }
 
   /** @returns whether it is to be handled */
   #take(item: DeliveredItem, leaseMs: number, wants: (topic: string) => boolean, now: number, out: Effect[]): boolean {
     const { seq, topic, lease: token } = item
-    if (this.#finished.has(seq)) {
-      this.#settlements.add(seq, { kind: 'ack', lease: token })
+    const key = keyOf(item)
+    if (this.#finished.has(key)) {
+      this.#settlements.add({ seq, key }, { kind: 'ack', lease: token })
       out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'done' } })
       return false
     }
     const lease: Lease = { token, leaseMs, extendAt: now + (leaseMs * 2) / 3 }
-    const held = this.#jobs.get(seq)
+    const held = this.#jobs.get(key)
     if (held !== undefined) {
       this.#extendNotAfter(lease.extendAt)
       held.leases.set(token, lease)
@@ -176,29 +179,29 @@ export class Leases {
       return false
     }
     if (!wants(topic)) {
-      this.#settlements.add(seq, { kind: 'release', lease: token })
+      this.#settlements.add({ seq, key }, { kind: 'release', lease: token })
       return false
     }
-    this.#jobs.set(seq, { seq, leases: new Map([[token, lease]]) })
+    this.#jobs.set(key, { seq, key, leases: new Map([[token, lease]]) })
     this.#extendNotAfter(lease.extendAt)
     return true
   }
 
   /** A job's handler has ended. Of one that is lost there is nothing to say. */
-  settle(seq: number, outcome: Outcome, out: Effect[]): void {
-    if (outcome.kind === 'ack') this.#finish(seq)
-    const job = this.#jobs.get(seq)
+  settle(key: string, outcome: Outcome, out: Effect[]): void {
+    if (outcome.kind === 'ack') this.#finish(key)
+    const job = this.#jobs.get(key)
     if (job === undefined) return
-    this.#jobs.delete(seq)
+    this.#jobs.delete(key)
     this.#isQuiet = false
-    for (const token of job.leases.keys()) this.#settlements.add(seq, { ...outcome, lease: token })
-    for (const unreceived of this.#unreceived) unreceived.open.delete(seq)
+    for (const token of job.leases.keys()) this.#settlements.add(job, { ...outcome, lease: token })
+    for (const unreceived of this.#unreceived) unreceived.open.delete(key)
     this.#askTurn(out)
   }
 
-  #finish(seq: number): void {
-    this.#finished.delete(seq)
-    this.#finished.add(seq)
+  #finish(key: string): void {
+    this.#finished.delete(key)
+    this.#finished.add(key)
     if (this.#finished.size <= FINISHED_MAX) return
     const oldest = this.#finished.values().next()
     if (!oldest.done) this.#finished.delete(oldest.value)
@@ -264,7 +267,7 @@ export class Leases {
 
   #extend(job: Job, now: number): void {
     for (const lease of job.leases.values()) {
-      this.#settlements.add(job.seq, { kind: 'extend', lease: lease.token })
+      this.#settlements.add(job, { kind: 'extend', lease: lease.token })
       lease.extendAt = now + (lease.leaseMs * 2) / 3
     }
   }
@@ -285,8 +288,8 @@ export class Leases {
     this.#timers.set(EXTEND_TIMER, extendAt)
   }
 
-  #isLive({ seq, settlement }: Settled): boolean {
-    return this.#jobs.get(seq)?.leases.has(settlement.lease) === true
+  #isLive({ key, settlement }: Settled): boolean {
+    return this.#jobs.get(key)?.leases.has(settlement.lease) === true
   }
 
   isBatch(id: string): boolean {
@@ -303,11 +306,11 @@ export class Leases {
     this.#tellQuiet(out)
   }
 
-  #lost({ seq, settlement }: Settled, error: XmqError, out: Effect[]): void {
-    const job = this.#jobs.get(seq)
+  #lost({ seq, key, settlement }: Settled, error: XmqError, out: Effect[]): void {
+    const job = this.#jobs.get(key)
     if (job === undefined || !job.leases.delete(settlement.lease) || job.leases.size > 0) return
     // It stays: until its handler has ended, a redelivery of it must not begin.
-    out.push({ type: 'lease-lost', seq, error })
+    out.push({ type: 'lease-lost', key, seq, error })
   }
 
   #tellFailed(seq: number, { kind }: Settlement, error: XmqError, out: Effect[]): void {
@@ -322,6 +325,10 @@ export class Leases {
   }
 }
 
+function keyOf({ seq, at }: DeliveredItem): string {
+  return `${seq}@${at}`
+}
+
 function deliveryOf(item: DeliveredItem, iq: XmlElement, connection: number): Delivery {
   const { seq, attempt, at, topic, id, from, content } = item
   return {
@@ -331,7 +338,7 @@ function deliveryOf(item: DeliveredItem, iq: XmlElement, connection: number): De
     from,
     payload: payloadOf(content.payload),
     headers: content.headers,
-    lease: { seq, attempt, at },
+    lease: { key: keyOf(item), seq, attempt, at },
     form: 'nested',
     stanza: iq,
     connection,

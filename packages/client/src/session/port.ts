@@ -133,8 +133,8 @@ export type Input =
   | { readonly type: 'load'; readonly load: number }
   /** A handler is done with a request: its answer, an IQ result or error. */
   | { readonly type: 'answer'; readonly delivery: Delivery; readonly stanza: XmlElement }
-  /** A leased message is done with, by its seq. */
-  | { readonly type: 'settle'; readonly seq: number; readonly outcome: Outcome }
+  /** A leased message is done with, by its key. */
+  | { readonly type: 'settle'; readonly key: string; readonly outcome: Outcome }
   /** Report load 100 and leave every topic; `left` follows in the end. */
   | { readonly type: 'leave' }
   /** Fail what is pending, say goodbye, close the connection, stay closed. */
@@ -164,8 +164,8 @@ export type Effect =
   | { readonly type: 'failed'; readonly ref: number; readonly error: XmqError }
   /** A message or request for a handler. */
   | { readonly type: 'deliver'; readonly delivery: Delivery }
-  /** Somebody else has, or had, the message: its handler is to stop. Nothing follows for this seq. */
-  | { readonly type: 'lease-lost'; readonly seq: number; readonly error: XmqError }
+  /** Somebody else has, or had, the message: its handler is to stop, and to `settle` when it has. */
+  | { readonly type: 'lease-lost'; readonly key: string; readonly seq: number; readonly error: XmqError }
   | { readonly type: 'event'; readonly event: SessionEvent }
 
 /** A message or request that came from the queue. */
@@ -189,7 +189,9 @@ export interface Delivery {
 
 /** What a reliable queue tells of a message. */
 export interface LeasedMessage {
-  /** The broker's number: settles it. */
+  /** Names the message here: its seq, and when it was published, since a queue that keeps nothing counts anew when it restarts. */
+  readonly key: string
+  /** The broker's number. */
   readonly seq: number
   /** Which delivery this is, from 1. */
   readonly attempt: number

@@ -154,7 +154,7 @@ class ClientSession implements Session {
         else this.#event({ name: 'answer-lost', topic: input.delivery.topic, id: input.delivery.id })
         return
       case 'settle':
-        return this.#reliable.leases.settle(input.seq, input.outcome, this.#out)
+        return this.#reliable.leases.settle(input.key, input.outcome, this.#out)
       case 'leave':
         return this.#leave()
       case 'close':

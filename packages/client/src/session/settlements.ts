@@ -34,6 +34,8 @@ import type { Timers } from './timers.ts'
 /** A settlement, written once. */
 export interface Settled {
   readonly seq: number
+  /** Of the job. */
+  readonly key: string
   readonly settlement: Settlement
   readonly written: WrittenItem
 }
@@ -81,12 +83,12 @@ export class Settlements {
   }
 
   /** Takes one on; the turn sends it. @throws XmqError `bad-request` on what cannot be sent */
-  add(seq: number, settlement: Settlement): void {
+  add({ seq, key }: { readonly seq: number; readonly key: string }, settlement: Settlement): void {
     const { lease, kind } = settlement
     const earlier = this.#unsent.get(lease)
     if (earlier !== undefined && kind === 'extend') return
     this.#unsent.delete(lease)
-    this.#unsent.set(lease, { seq, settlement, written: writeSettlement(settlement) })
+    this.#unsent.set(lease, { seq, key, settlement, written: writeSettlement(settlement) })
     if (this.#unsent.size <= UNSETTLED_MAX) return
     const oldest = this.#unsent.keys().next()
     if (!oldest.done) this.#unsent.delete(oldest.value)
