@@ -224,6 +224,7 @@ class QueueCore implements Core {
         break
       case 'shutdown':
         this.#requests.shutDown(step)
+        for (const queue of this.#queues.all) this.#reconnecting.write(step, queue)
         break
       case 'tick':
         break
