@@ -1,4 +1,5 @@
 /** Sessions, restarts, named and ephemeral subscriptions, mixes of plain and reliable, patterns, overload. */
+import { decodeStats, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
 import { queueRules } from './conversation.ts'
@@ -379,5 +380,55 @@ describe('keys', () => {
     await w.wait(10_000)
     const seen = await w.work(A, ack)
     expect(seen.map((item) => item.id)).toEqual(['1', '2', '3'])
+  })
+})
+
+describe('an answer of the store that is late', () => {
+  it('does not hide what became claimable meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.publish('t')
+    await w.catchUp()
+    expect(await w.work(A)).toHaveLength(2)
+  })
+
+  it('does not end a lease that was extended meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    await w.wait(29_000)
+    w.isLagging = true
+    await w.wait(1_000)
+    await w.settleWith(A, `<extend lease='${item?.lease}'/>`)
+    await w.catchUp()
+    expect(w.counts()).toMatchObject({ leased: 1, delayed: 0 })
+    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain("<settled xmlns='xmq:queue:1'/>")
+  })
+
+  it('hands nothing to a session that has ended meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.end(A)
+    await w.catchUp()
+    expect(w.delivered(A)).toEqual([])
+    expect(w.counts()).toMatchObject({ ready: 1, leased: 0 })
+  })
+})
+
+describe('statistics', () => {
+  it('are for admins: lines, topics, consumers', async () => {
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { admins: ['ops@localhost'] })] })
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish(['t', 'u'])
+    await w.receive(`<iq type='get' id='s' from='ops@localhost/1' to='any.localhost'><stats xmlns='xmq:queue:1'/></iq>`)
+    const stats = decodeStats(w.take('ops@localhost/1')[0]?.children[0] as XmlElement)
+    expect(stats.lines).toMatchObject([{ ready: 1, leased: 1 }])
+    expect(stats.topics.map(({ name }) => name)).toEqual(['t', 'u'])
+    expect(stats.consumers).toMatchObject([{ jid: A, kind: 'reliable', credit: 9, inFlight: 1 }])
   })
 })
