@@ -62,6 +62,7 @@ const KEYS: ReadonlyMap<string, Key> = new Map([
   ['maxDead', count('deadMax')],
   ['maxDeadBytes', size('deadBytesMax')],
   ['maxNamed', count('namedMax', 100_000)],
+  ['keepNamed', duration('namedIdleMs', HOUR_MS, 10 * YEAR_MS)],
 ])
 
 /** The names of the keys. */

@@ -95,6 +95,7 @@ class QueueCore implements Core {
   readonly #requests: Requests
   readonly #calls: StoreCalls = new StoreCalls()
   readonly #time: StoreTime
+  readonly #named: Named
   readonly #leases: Leases
   readonly #deliveries: Deliveries
   readonly #dispatch: Dispatch
@@ -125,7 +126,7 @@ class QueueCore implements Core {
       subscriptions,
       onEnded: (step, session) => this.#sessionEnded(step, session),
     })
-    const named = new Named({ deadlines, calls, subscriptions })
+    const named = new Named({ deadlines, calls, subscriptions, time })
     const leases: Leases = new Leases({
       queues,
       calls,
@@ -176,6 +177,7 @@ class QueueCore implements Core {
     const consuming = new Consuming({ subscriptions, sessions, named, deliveries })
     this.#subscriptions = subscriptions
     this.#time = time
+    this.#named = named
     this.#sessions = sessions
     this.#leases = leases
     this.#deliveries = deliveries
@@ -183,7 +185,7 @@ class QueueCore implements Core {
     this.#dispatch = dispatch
     this.#publishing = publishing
     this.#consuming = consuming
-    this.#loading = new Loading({ deadlines, calls, named, dispatch: () => dispatch, reconnecting })
+    this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting })
     this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, onRoom })
     const admin = new Admin({ durability, calls })
     this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin })
@@ -280,6 +282,7 @@ class QueueCore implements Core {
           break
         case 'trim-dead':
           this.#time.trim(step, subject.line)
+          this.#named.endIdle(step, subject.line)
           break
         case 'load-again':
           this.#loading.load(subject.queue)

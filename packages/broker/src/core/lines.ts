@@ -46,6 +46,8 @@ export class Line {
   /** Of a durable subscription: the topics that are published into it. */
   filter = ''
   matches: TopicMatcher = () => true
+  /** Of a durable subscription: when somebody was seen there last. */
+  touchedAt = 0
   /** A claim is open. */
   isClaiming = false
   /** The store did not answer; until `again` nothing is claimed. */

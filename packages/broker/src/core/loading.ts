@@ -19,6 +19,7 @@ import type { Queue } from './records.ts'
 import type { Reconnecting } from './reconnecting.ts'
 import type { Step } from './step.ts'
 import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
+import type { StoreTime } from './store-time.ts'
 
 /** Topics of one page. */
 const PAGE = 1000
@@ -27,6 +28,7 @@ const PAGE = 1000
 export interface LoadingOptions {
   readonly deadlines: Deadlines
   readonly calls: StoreCalls
+  readonly time: StoreTime
   readonly named: Named
   readonly dispatch: () => Dispatch
   readonly reconnecting: Reconnecting
@@ -48,7 +50,7 @@ export class Loading {
         this.#later(step, queue)
         return
       }
-      if (queue.rules.type === 'all') this.#options.named.load(queue, answer.subscriptions)
+      if (queue.rules.type === 'all') this.#options.named.load(step, queue, answer.subscriptions)
       this.#options.reconnecting.load(step, queue, answer.subscriptions)
       for (const line of queue.lines.values()) this.#options.dispatch().wake(line)
       const own = queue.lines.get('')
@@ -78,6 +80,7 @@ export class Loading {
       }
       if (answer.next !== undefined) line.isCut = true
       queue.isLoaded = true
+      this.#options.time.diedIn(step, line)
       this.#options.dispatch().wake(line)
     })
   }

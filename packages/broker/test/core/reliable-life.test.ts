@@ -432,3 +432,32 @@ describe('statistics', () => {
     expect(stats.consumers).toMatchObject([{ jid: A, kind: 'reliable', credit: 9, inFlight: 1 }])
   })
 })
+
+describe('a named subscription that nobody joins', () => {
+  it('ends after a while, and not while somebody is there', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, namedIdleMs: 7_200_000 }
+    const w = await StoreWorld.start({ queues: [queueRules(ALL, { type: 'all', reliable, ttlSecondsMax: 1e6 })] })
+    await w.sub(A, 't', { queue: ALL, credit: 0, name: 'n', ttl: 40_000 })
+    // Whoever sends presence is not pinged.
+    await w.receive(`<presence from='${A}' to='${ALL}'/>`)
+    await w.publish('t', { queue: ALL })
+    await w.wait(10 * 3_600_000)
+    expect(w.counts(ALL, 'a@localhost/n').ready).toBe(1)
+    await w.wait(5 * 3_600_000)
+    expect(await w.publish('t', { queue: ALL })).toContain("subscriptions='0'")
+  })
+})
+
+describe('dead letters', () => {
+  it('beyond their bounds go, the oldest first', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, deadMax: 2, deadMs: 7_200_000 }
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { reliable })] })
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish(['t', 't', 't', 't'])
+    await w.work(A, ({ lease }) => `<reject lease='${lease}'/>`)
+    await w.wait(2_000)
+    expect(w.counts().dead).toBe(2)
+    await w.wait(3 * 3_600_000)
+    expect(w.counts().dead).toBe(0)
+  })
+})
