@@ -6,10 +6,18 @@
  *            +-> presence -> announced, or in doubt         --> a ping
  *            +-> iq get/set -> request | command | discovery -> exactly one answer
  *            +-> iq result/error -> of a ping | of a request -> else dropped
+ *            +-> iq of xmq:queue:1 (verbs.ts)               --> publishing, settling, consuming, admin
  *     skipped --> as much of that as a head allows
+ *     start --> what the store holds is looked through (loading.ts)
+ *     applied, claimed, ... --> whatever waits for that answer goes on (store-calls.ts)
+ *     claimable --> lines that something can be claimed from (dispatch.ts)
  *     link-up, link-down --> sessions are verified; answers that waited are written
- *     shutdown --> open requests are answered
+ *     shutdown --> open requests are answered, and who is connected is written down
  *     tick --> what is due
+ *
+ *     publishing --> store --> confirm             claimable --> dispatch --> store --> deliveries --> leases
+ *                                                  received, settled --> settling --> store --> answer
+ *                                                  over, session ended --> leases, store-time --> store
  *
  * Owner of the whole: it wires the owners of the parts and holds no state but them.
  *
@@ -17,6 +25,7 @@
  * 1. What is due is done before an input is looked at, so that nothing expired is ever served.
  * 2. Nothing is answered that may not be: errors, results, presence but for subscription requests.
  * 3. Rights are checked before any state is made.
+ * 4. At the end of each step lines are claimed from, then the step's calls go to the store: operations first.
  */
 import {
   bareOf,

@@ -134,7 +134,8 @@ export class Dispatch {
     if (line.isClaiming || line.isHalted || line.queue.domain.isDown) return
     if (line.claimable === 0 && !line.isCut) return
     this.seatAll()
-    if (line.claimable === 0 && line.isCut) {
+    if (line.isStale || (line.claimable === 0 && line.isCut)) {
+      line.isStale = false
       line.isCut = false
       this.#options.onCut(line)
       return

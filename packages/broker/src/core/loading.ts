@@ -8,12 +8,13 @@
  * Leases are not read: each is found by its token when its worker settles it, and by `due` when it is over.
  *
  * Invariants:
- * 1. `isLoaded` is set once, when everything of a queue has been read; before, nothing is published into its store.
+ * 1. `isLoaded` is set once, when the durable subscriptions of a queue and the first of its topics have been read; before,
+ *    nothing is published into its store.
  */
 import type { Deadlines } from './deadlines.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
 import type { Dispatch } from './dispatch.ts'
-import { CLAIMABLE_TOPICS_MAX, type Line } from './lines.ts'
+import type { Line } from './lines.ts'
 import type { Named } from './named.ts'
 import type { Queue } from './records.ts'
 import type { Reconnecting } from './reconnecting.ts'
@@ -74,14 +75,10 @@ export class Loading {
         return
       }
       for (const { topic, claimable } of answer.topics) if (claimable > 0) line.add(topic)
-      if (answer.next !== undefined && line.claimable < CLAIMABLE_TOPICS_MAX) {
-        this.#topics(line, answer.next)
-        return
-      }
-      if (answer.next !== undefined) line.isCut = true
-      queue.isLoaded = true
-      this.#options.time.diedIn(step, line)
       this.#options.dispatch().wake(line)
+      if (!queue.isLoaded) this.#options.time.diedIn(step, line)
+      queue.isLoaded = true
+      if (answer.next !== undefined) this.#topics(line, answer.next)
     })
   }
 

@@ -2,7 +2,10 @@
 import { decodeStats, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
-import { queueRules } from './conversation.ts'
+import { coreRules, queueRules } from './conversation.ts'
+import { CLAIMABLE_TOPICS_MAX, type Line } from '../../src/core/lines.ts'
+import { Queues } from '../../src/core/queues.ts'
+import { Consumer, type Queue, Session } from '../../src/core/records.ts'
 import { ack, DISK_FULL, nack, StoreWorld } from './store-world.ts'
 
 const A = 'a@localhost/1'
@@ -459,5 +462,21 @@ describe('dead letters', () => {
     expect(w.counts().dead).toBe(2)
     await w.wait(3 * 3_600_000)
     expect(w.counts().dead).toBe(0)
+  })
+})
+
+describe('more topics than are remembered', () => {
+  it('give way to those that somebody waits for', () => {
+    const queue = new Queues(coreRules()).find('any.localhost') as Queue
+    const line = queue.lines.get('') as Line
+    for (let n = 0; n <= CLAIMABLE_TOPICS_MAX; n++) line.add(`t${n}`)
+    expect([line.claimable, line.isCut]).toEqual([CLAIMABLE_TOPICS_MAX, true])
+    const consumer = new Consumer(queue, new Session(A, 'a@localhost'), 1)
+    consumer.kind = 'reliable'
+    line.seat(consumer, ['u'])
+    expect(line.isStale).toBe(true)
+    line.add('u')
+    expect(line.claimable).toBe(CLAIMABLE_TOPICS_MAX)
+    expect([...(line.next()?.topics ?? [])]).toEqual(['u'])
   })
 })
