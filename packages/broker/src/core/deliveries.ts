@@ -247,7 +247,7 @@ export class Deliveries {
     } catch {
       return damaged(lease)
     }
-    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: failures + 1 }
+    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: deliveries }
     return this.enqueue(consumer, lease, item) ? undefined : damaged(lease)
   }
 

@@ -167,7 +167,8 @@ describe('a restart', () => {
     await w.restart()
     await w.sub(B, 't', { credit: 10 })
     await w.wait(40_000)
-    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([0])
   })
 })
 
@@ -420,6 +421,20 @@ describe('an answer of the store that is late', () => {
     await w.catchUp()
     expect(w.delivered(A)).toEqual([])
     expect(w.counts()).toMatchObject({ ready: 1, leased: 0 })
+  })
+})
+
+describe('an extend', () => {
+  it('of somebody else, with the right token, leaves the lease where it is', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    const extend = `<extend lease='${item?.lease}'/>`
+    expect(await w.settleWith(B, extend)).toContain("code='not-found'")
+    expect(await w.settleWith(A, extend, ALL)).toContain("code='not-found'")
+    expect(await w.settleWith(A, nack(item as { lease: string }, 1))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.failures()).toEqual([1])
   })
 })
 

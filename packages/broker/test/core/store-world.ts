@@ -284,6 +284,13 @@ export class StoreWorld {
     return this.pong(worker, false)
   }
 
+  /** How often each message of the `any` queue has failed. */
+  async failures(): Promise<number[]> {
+    const request = { queue: 'any.localhost', subscription: '', after: 0, max: 100, bodies: false }
+    const answer = await this.store.browse(request)
+    return answer.status === 'ok' ? answer.entries.map((entry) => entry.failures) : []
+  }
+
   /** How many messages of a queue are in which state. */
   counts(queue = 'any.localhost', subscription = ''): { ready: number; delayed: number; leased: number; dead: number } {
     const line = this.store.stats().lines.find((one) => one.queue === queue && one.subscription === subscription)
