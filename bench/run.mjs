@@ -1,6 +1,7 @@
 /**
  * `npm run bench`: what the broker adds. Messages a second and latency through it on each server, beside the same messages
- * straight from client to client and through a null relay, in one run. bench/README.md says what the figures do not tell.
+ * straight from client to client, through a null relay, and through a relay that writes the broker's stanza, in one run.
+ * bench/README.md says what the figures do not tell.
  *
  *   npm run bench -- --quick --server prosody --rounds 3 --json figures.json
  *   npm run bench -- --no-setup                               with what is built
@@ -21,7 +22,7 @@ const TOPIC = 'bench'
 const PASSWORD = 'pw'
 const SESSIONS = 4
 const RATE = 500
-const WAYS = ['direct', 'null relay', 'broker']
+const WAYS = ['direct', 'null relay', 'full relay', 'broker']
 const FULL = { rounds: 5, warmUpMs: 1_000, measureMs: 4_000, latencyMs: 6_000 }
 const QUICK = { rounds: 1, warmUpMs: 300, measureMs: 1_000, latencyMs: 1_000 }
 
@@ -103,9 +104,10 @@ async function startOne(kind, accounts, startServer, stops) {
 /** One round of one way. */
 async function measure(way, field, plan) {
   const { producers, workers } = field
-  const targets = { direct: workers.ready.jids, 'null relay': [RELAY], broker: [QUEUE] }[way]
+  const targets = { direct: workers.ready.jids, broker: [QUEUE] }[way] ?? [RELAY]
   await producers.ask('aim', targets)
-  const middle = { 'null relay': field.relay, broker: field.broker }[way]
+  const middle = { 'null relay': field.relay, 'full relay': field.relay, broker: field.broker }[way]
+  await field.relay.ask('add', way === 'full relay')
 
   const before = await workers.ask('sample')
   await producers.ask('start', {})
