@@ -495,3 +495,20 @@ describe('more topics than are remembered', () => {
     expect([...(line.next()?.topics ?? [])]).toEqual(['u'])
   })
 })
+
+describe('a stream that is down', () => {
+  it('has what was leased meanwhile handed out again when it is up', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 4, ttl: 3600 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.input({ type: 'link-down', domain: 'any.localhost' })
+    await w.catchUp()
+    expect(w.delivered(A)).toEqual([])
+    await w.wait(60_000)
+    await w.input({ type: 'link-up', domain: 'any.localhost' })
+    await w.pong(A)
+    expect(await w.work(A, ack)).toMatchObject([{ seq: 1 }])
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+})
