@@ -1,5 +1,5 @@
 /** The SDK on both ends, over both transports. */
-import { type Client, connect, defineTopic, Worker, type WorkerOptions } from '@xmq/client'
+import { type Client, connect, type ConnectOptions, defineTopic, Worker, type WorkerOptions } from '@xmq/client'
 import { utf8Length } from '@xmq/protocol'
 import { expect, test } from 'vitest'
 import { startCuttingProxy } from './cutting-proxy.ts'
@@ -19,8 +19,13 @@ async function account(stage: Stage, service: string): Promise<{ service: string
 const serviceOf = (stage: Stage, transport: Transport): string =>
   transport === 'TCP' ? stage.server.service : stage.server.websocketUrl
 
-async function producerOn(stage: Stage, service: string, queue: string): Promise<Client> {
-  return stage.closing(await connect({ ...(await account(stage, service)), queue }))
+async function producerOn(
+  stage: Stage,
+  service: string,
+  queue: string,
+  options: Partial<ConnectOptions> = {},
+): Promise<Client> {
+  return stage.closing(await connect({ ...(await account(stage, service)), queue, ...options }))
 }
 
 async function workerOn(stage: Stage, options: Partial<WorkerOptions> & { service: string }): Promise<Worker> {
@@ -62,9 +67,32 @@ onEachServer(
       await expect(producer.request(fresh('nobody'), 1)).rejects.toMatchObject({ code: 'no-recipients' })
     })
 
-    test('a message that nobody takes comes back to the client', async () => {
+    test('what is confirmed waits for a worker, comes again when its handler throws, and is done once', async () => {
       const topic = fresh('topic')
       const producer = await producerOn(stage, stage.server.service, QUEUES.any)
+      const text = 'Grüße 😀 <&>"\''
+      const items = Array.from({ length: 200 }, (_, n) => ({ payload: { n, text }, headers: { n: String(n) } }))
+      const outcomes = await producer.publishMany(topic, items)
+      expect(outcomes.filter(({ status }) => status === 'published')).toHaveLength(200)
+      const worker = await workerOn(stage, { service: stage.server.service })
+      worker.on('failed', () => undefined)
+      const attempts = new Map<number, number>()
+      await new Promise<void>((resolve, reject) => {
+        worker.handle(topic, (payload, context) => {
+          const { n } = payload as { n: number }
+          expect([payload, context.headers.get('n')]).toEqual([{ n, text }, String(n)])
+          if (n === 7 && context.attempt === 1) throw new Error('not yet')
+          attempts.set(n, (attempts.get(n) ?? 0) + 1)
+          if (attempts.size === 200) resolve()
+        })
+        worker.start().catch(reject)
+      })
+      expect(new Set(attempts.values())).toEqual(new Set([1]))
+    })
+
+    test('a message that nobody takes comes back to a plain client', async () => {
+      const topic = fresh('topic')
+      const producer = await producerOn(stage, stage.server.service, QUEUES.any, { mode: 'plain' })
       const returned = new Promise((resolve) => producer.on('returned', resolve))
       const { id } = await producer.publish(topic, 'x')
       expect(await returned).toMatchObject({ topic, id, error: { code: 'no-recipients' } })

@@ -1,41 +1,61 @@
 /** The producer's side: publish and request. */
-import { element, NS_PING, stanza, wireLength, XmqError } from '@xmq/protocol'
-import { CONNECTION_EVENTS, type ConnectionEvents, emitConnectionEvent, wallStatus } from './connection-events.ts'
+import { element, encodeForget, NS_PING, stanza, wireLength, type XmlElement, XmqError } from '@xmq/protocol'
+import {
+  CONNECTION_EVENTS,
+  type ConnectionEvents,
+  emitConnectionEvent,
+  wallStatus,
+  wallTime,
+} from './connection-events.ts'
+import { DeadLetters } from './dead-letters.ts'
 import { parseDuration, type Duration } from './duration.ts'
 import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
-import { firstConnection, whenAborted } from './lifecycle.ts'
+import { endsWithin, firstConnection, whenAborted } from './lifecycle.ts'
 import { configureEndpoint, type ConnectionOptions, type EndpointConfig } from './options.ts'
-import { answerPayload, decodePayload, encodeMessage, encodeRequestStanza, validate } from './payload.ts'
+import { answerPayload, decodePayload, encodeRequestStanza, validate } from './payload.ts'
+import {
+  headersOf,
+  type Published,
+  Publisher,
+  type PublishItem,
+  type PublishOptions,
+  type PublishOutcome,
+} from './publisher.ts'
+import { Room } from './room.ts'
 import { randomId, Runtime } from './runtime.ts'
-import type { ConnectionStatus, SessionEvent } from './session/index.ts'
+import type { ConnectionStatus, Mode, SessionEvent } from './session/index.ts'
 import { type Topic, topicOf } from './topic.ts'
 
 /** Events of a {@link Client}. */
 export interface ClientEvents extends ConnectionEvents {
-  /** A message that was published came back: nobody subscribed, not allowed, no such queue. */
+  /** A reliable queue asked to wait (it is full, or sheds load), or does not answer: unconfirmed publishes go on at `retryAt`. */
+  'publish-paused': { readonly reason: XmqError; readonly retryAt: number }
+  /** A message to a plain queue came back: nobody subscribed, not allowed, no such queue. */
   returned: { readonly topic: string | undefined; readonly id: string; readonly error: XmqError }
 }
 
 /** Options of {@link connect}. */
 export interface ConnectOptions extends ConnectionOptions {
-  /** How long a publish may wait for the connection and the queue. @default '30s' */
+  /**
+   * How long a publish may take. To a reliable queue: until it is confirmed; never longer than `dedupeWindow`.
+   * @default '30s' for plain queues, `dedupeWindow` for reliable ones
+   */
   readonly publishTimeout?: Duration
+  /** How long the queue knows an id again: its `dedupe`. Publishes are repeated no longer than that. @default '10m' */
+  readonly dedupeWindow?: Duration
   /** How long a request may take in all. @default '60s' */
   readonly requestTimeout?: Duration
-  /** Most publishes and requests pending at once; more is refused with `limit-reached`. @default 10000 */
+  /** Most publishes, and most requests, pending at once, each with at most 64 MiB. @default 10000 */
   readonly pendingMax?: number
+  /**
+   * What a publish does when so many are pending: `wait` for room, in order, or `refuse` with `limit-reached`.
+   * @default 'wait'
+   */
+  readonly whenFull?: 'wait' | 'refuse'
+  /** How long `close` waits for publishes that a reliable queue has not confirmed. @default '5s' */
+  readonly closeTimeout?: Duration
   /** Listeners from the first moment on: `connect()` resolves only when what they tell is over. */
   readonly on?: Listeners<ClientEvents>
-}
-
-/** Options of one publish. */
-export interface PublishOptions {
-  /** The message's id, for the worker and for bounces. @default a random one */
-  readonly id?: string
-  /** Gives up while the message was not written. */
-  readonly signal?: AbortSignal
-  /** How long it may wait for the connection and the queue. @default the client's `publishTimeout` */
-  readonly timeout?: Duration
 }
 
 /** Options of one request. */
@@ -44,15 +64,9 @@ export interface RequestOptions {
   readonly signal?: AbortSignal
   /** How long it may take in all. @default the client's `requestTimeout` */
   readonly timeout?: Duration
+  /** Small texts beside the payload, such as `traceparent`: to reliable queues only. */
+  readonly headers?: Readonly<Record<string, string>>
 }
-
-/** What a publish became. */
-export interface Published {
-  /** The message's id. */
-  readonly id: string
-}
-
-const ID_LENGTH_MAX = 256
 
 /**
  * Connects to a server, for publishing and requesting. Resolves when logged in; after that the connection is kept, over
@@ -62,9 +76,16 @@ const ID_LENGTH_MAX = 256
  */
 export async function connect(options: ConnectOptions): Promise<Client> {
   const config = configureEndpoint(options, options.connectTimeout ?? '30s')
+  const whenFull: string = options.whenFull ?? 'wait'
+  if (whenFull !== 'wait' && whenFull !== 'refuse') {
+    throw new XmqError('invalid-config', `whenFull is '${whenFull}'; expected 'wait' or 'refuse'.`)
+  }
   const client = new ConnectedClient(config, {
-    publishMs: parseDuration(options.publishTimeout ?? '30s', 'publishTimeout'),
+    publishMs:
+      options.publishTimeout === undefined ? undefined : parseDuration(options.publishTimeout, 'publishTimeout'),
     requestMs: parseDuration(options.requestTimeout ?? '60s', 'requestTimeout'),
+    closeMs: parseDuration(options.closeTimeout ?? '5s', 'closeTimeout'),
+    whenFull,
   })
   client.listen(options.on)
   await client.start()
@@ -78,14 +99,40 @@ export interface Client extends AsyncDisposable {
   /** Where the connection is; each change is an event, too. */
   readonly status: ConnectionStatus
   /**
-   * Publishes a message. Resolves when it was written to the connection: plain queues confirm nothing, and a message that the
-   * queue refuses comes back as the event `returned`. While the connection or the queue is down, it waits up to
-   * `publishTimeout`, in order.
+   * Publishes a message.
    *
-   * @throws XmqError `invalid-payload`, `too-large`, `illegal-character`, `bad-request` (at once); `limit-reached`;
-   *   `connection-lost`, `timeout` or what the queue's server said (not written in time); `aborted`; `closed`
+   * To a reliable queue: resolves when the queue has stored it. Calls that come together leave as one batch. What is not
+   * confirmed is kept and sent again with the same id, over lost connections and a queue that asks to wait, in the order of
+   * the calls and before anything new. Of one key one message is on its way at a time.
+   *
+   * To a plain queue: resolves when it was written to the connection: plain queues confirm nothing, and a message that the
+   * queue refuses comes back as the event `returned`.
+   *
+   * While `pendingMax` are pending it waits for room, or is refused (`whenFull`).
+   *
+   * @throws XmqError `invalid-payload`, `too-large`, `illegal-character`, `bad-request`, `unsupported` (at once); `conflict`,
+   *   `forbidden` and other refusals of the queue; `unconfirmed`: sent, but whether it is stored is unknown;
+   *   `limit-reached`; `connection-lost`, `timeout` or what the queue's server said (not sent in time); `aborted`; `closed`
    */
   publish<Sent>(topic: Topic<Sent> | string, payload: NoInfer<Sent>, options?: PublishOptions): Promise<Published>
+  /**
+   * Publishes many messages, each with options of its own. Reads on in `items` as there is room. Resolves when each is over,
+   * with an outcome for each, in order: one that fails does not stop the others.
+   *
+   * @throws whatever `items` throws
+   */
+  publishMany<Sent>(
+    topic: Topic<Sent> | string,
+    items: Iterable<PublishItem<NoInfer<Sent>>> | AsyncIterable<PublishItem<NoInfer<Sent>>>,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<PublishOutcome[]>
+  /** The queue's dead letters: for its admins, on reliable queues. */
+  readonly deadLetters: DeadLetters
+  /**
+   * Ends a named durable subscription of this account in an `all` queue, with all that waits in it.
+   * @throws XmqError `not-found` when there is none of that name; as {@link request}
+   */
+  forget(name: string, options?: RequestOptions): Promise<void>
   /**
    * Asks one worker and returns its answer. A request that was written is never repeated: when the connection ends before
    * the answer, it fails with `connection-lost`, and whether it was handled is unknown.
@@ -107,26 +154,55 @@ export interface Client extends AsyncDisposable {
   ping(options?: RequestOptions): Promise<void>
   /** Calls back on each event of that name. Returns how to stop that. */
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe
-  /** Fails what is pending with `closed`, and closes the connection in order. Idempotent. */
+  /**
+   * Waits up to `closeTimeout` for publishes that a reliable queue has not confirmed, fails what is pending then with `closed`
+   * (`unconfirmed` what was sent), and closes the connection in order. Idempotent.
+   */
   close(): Promise<void>
+}
+
+interface ClientRules {
+  readonly publishMs: number | undefined
+  readonly requestMs: number
+  readonly closeMs: number
+  readonly whenFull: 'wait' | 'refuse'
 }
 
 class ConnectedClient implements Client {
   readonly queue: string
+  readonly deadLetters: DeadLetters
   readonly #config: EndpointConfig
-  readonly #timeouts: { readonly publishMs: number; readonly requestMs: number }
+  readonly #rules: ClientRules
   readonly #emitter = new Emitter<ClientEvents>()
   readonly #runtime: Runtime
+  readonly #room: Room
+  readonly #publisher: Publisher
   #closing: Promise<void> | undefined
 
-  constructor(config: EndpointConfig, timeouts: { readonly publishMs: number; readonly requestMs: number }) {
+  constructor(config: EndpointConfig, rules: ClientRules) {
     this.#config = config
     this.queue = config.queue
-    this.#timeouts = timeouts
+    this.#rules = rules
     this.#runtime = new Runtime(config, {
       onDelivery: () => {},
       onEvent: (event) => this.#event(event),
     })
+    const { pendingMax, pendingBytesMax } = config.session
+    this.#room = new Room({ countMax: pendingMax, bytesMax: pendingBytesMax })
+    this.#publisher = new Publisher({
+      queue: config.queue,
+      whenFull: rules.whenFull,
+      timeoutMs: rules.publishMs,
+      room: this.#room,
+      runtime: this.#runtime,
+      mode: () => this.#mode,
+    })
+    this.deadLetters = new DeadLetters((type, child, options) => this.#ask(type, child, options))
+  }
+
+  get #mode(): Mode | undefined {
+    const { status } = this.#runtime
+    return status.state === 'online' ? status.mode : undefined
   }
 
   get status(): ConnectionStatus {
@@ -145,31 +221,23 @@ class ConnectedClient implements Client {
 
   /** @throws XmqError `invalid-config` on a name that is no event */
   listen(listeners: Listeners<ClientEvents> | undefined): void {
-    this.#emitter.onEach(listeners, { ...CONNECTION_EVENTS, returned: true })
+    this.#emitter.onEach(listeners, { ...CONNECTION_EVENTS, returned: true, 'publish-paused': true })
   }
 
   on<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): Unsubscribe {
     return this.#emitter.on(name, listener)
   }
 
-  async publish<Sent>(
+  publish<Sent>(topic: Topic<Sent> | string, payload: NoInfer<Sent>, options?: PublishOptions): Promise<Published> {
+    return this.#publisher.publish(topic, payload, options)
+  }
+
+  publishMany<Sent>(
     topic: Topic<Sent> | string,
-    payload: NoInfer<Sent>,
-    options: PublishOptions = {},
-  ): Promise<Published> {
-    const defined = topicOf(topic)
-    // No await where the schema is synchronous: messages leave in the order of the calls.
-    const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
-    if (checked instanceof Promise) await checked
-    const id = options.id ?? randomId()
-    if (id === '' || id.length > ID_LENGTH_MAX) {
-      throw new XmqError('bad-request', `id has ${id.length} characters; expected 1 to ${ID_LENGTH_MAX}.`)
-    }
-    const timeoutMs =
-      options.timeout === undefined ? this.#timeouts.publishMs : parseDuration(options.timeout, 'timeout')
-    const written = encodeMessage(defined, payload, this.queue, id)
-    await this.#runtime.call('publish', defined.name, written, timeoutMs, options.signal)
-    return { id }
+    items: Iterable<PublishItem<NoInfer<Sent>>> | AsyncIterable<PublishItem<NoInfer<Sent>>>,
+    options?: { readonly signal?: AbortSignal },
+  ): Promise<PublishOutcome[]> {
+    return this.#publisher.publishMany(topic, items, options)
   }
 
   async request<Sent, Returned>(
@@ -180,28 +248,38 @@ class ConnectedClient implements Client {
     const defined = topicOf(topic)
     const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
     if (checked instanceof Promise) await checked
-    const timeoutMs =
-      options.timeout === undefined ? this.#timeouts.requestMs : parseDuration(options.timeout, 'timeout')
+    const timeoutMs = this.#requestMs(options)
+    const call = { deadline: Date.now() + timeoutMs, headers: headersOf(options.headers ?? {}) }
     // The id is our own secret until the queue answers: nobody else can.
-    const written = encodeRequestStanza(defined, payload, this.queue, randomId())
-    const answer = await this.#runtime.call('request', defined.name, written, timeoutMs, options.signal)
-    if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
+    const written = encodeRequestStanza(defined, payload, { to: this.queue, id: randomId(), call })
+    const answer = await this.#runtime.request(defined.name, written, timeoutMs, options.signal)
     const value = decodePayload(defined, answerPayload(answer), 'answer')
     const accepted = await validate(defined.output, value, `The answer of '${defined.name}'`)
     return accepted.value as Returned
   }
 
   async ping(options: RequestOptions = {}): Promise<void> {
-    const timeoutMs =
-      options.timeout === undefined ? this.#timeouts.requestMs : parseDuration(options.timeout, 'timeout')
-    const head = { type: 'get', id: randomId(), to: this.queue }
-    const iq = stanza('iq', head, [element('ping', NS_PING)])
     try {
-      await this.#runtime.call('request', 'ping', { stanza: iq, bytes: wireLength(iq) }, timeoutMs, options.signal)
+      await this.#ask('get', element('ping', NS_PING), options)
     } catch (error) {
       // mod_xmq knows no ping; that it says so is a sign of life, too.
       if (!(error instanceof XmqError) || error.code !== 'topic-required') throw error
     }
+  }
+
+  async forget(name: string, options: RequestOptions = {}): Promise<void> {
+    await this.#ask('set', encodeForget(name), options)
+  }
+
+  #requestMs({ timeout }: RequestOptions): number {
+    return timeout === undefined ? this.#rules.requestMs : parseDuration(timeout, 'timeout')
+  }
+
+  /** Asks the queue itself. */
+  #ask(type: 'get' | 'set', child: XmlElement, options: RequestOptions): Promise<XmlElement> {
+    const iq = stanza('iq', { type, id: randomId(), to: this.queue }, [child])
+    const written = { stanza: iq, bytes: wireLength(iq) }
+    return this.#runtime.request(child.name, written, this.#requestMs(options), options.signal)
   }
 
   close(): Promise<void> {
@@ -213,17 +291,27 @@ class ConnectedClient implements Client {
   }
 
   #close(reason: XmqError | undefined): Promise<void> {
-    if (this.#closing === undefined) {
-      const wasClosed = this.#runtime.status.state === 'closed'
-      this.#closing = this.#runtime.close(reason)
-      if (!wasClosed) this.#emitter.emit('closed', { reason })
-    }
+    this.#closing ??= this.#closeOnce(reason)
     return this.#closing
+  }
+
+  async #closeOnce(reason: XmqError | undefined): Promise<void> {
+    const isPlain = this.#mode === 'plain' || this.#mode === 'mod_xmq'
+    const isOnline = this.#runtime.status.state === 'online'
+    if (reason === undefined && isOnline && !isPlain && !this.#room.isEmpty)
+      await endsWithin(this.#room.whenEmpty(), this.#rules.closeMs)
+    const wasClosed = this.#runtime.status.state === 'closed'
+    const closed = this.#runtime.close(reason)
+    this.#room.close(reason ?? new XmqError('closed', 'The client was closed.'))
+    if (!wasClosed) this.#emitter.emit('closed', { reason })
+    await closed
   }
 
   #event(event: SessionEvent): void {
     if (event.name === 'returned') {
       this.#emitter.emit('returned', { topic: event.topic, id: event.id, error: event.error })
+    } else if (event.name === 'publish-paused') {
+      this.#emitter.emit('publish-paused', { reason: event.reason, retryAt: wallTime(event.retryAt) })
     } else {
       emitConnectionEvent(this.#emitter, event)
     }

@@ -10,7 +10,18 @@ export interface HandlerContext {
   readonly id: string
   /** The producer's full JID, authenticated by its server; `undefined` where the queue does not tell it. */
   readonly from: string | undefined
-  /** Aborted when the worker stops and its grace time is over: give up soon, by throwing. */
+  /** Which delivery of the message this is, from 1; always 1 of a request, and on plain queues. */
+  readonly attempt: number
+  /** The queue's number of a message, the same at each delivery; `undefined` of a request, and on plain queues. */
+  readonly seq: number | undefined
+  /** When the message was published; `undefined` of a request, and on plain queues. */
+  readonly at: Date | undefined
+  /** What the producer sent beside the payload, by name. */
+  readonly headers: ReadonlyMap<string, string>
+  /**
+   * Aborted when the message's lease is lost, so that another worker may have it, or when the worker stops and its grace time
+   * is over: give up soon, by throwing.
+   */
   readonly signal: AbortSignal
   /** The payload as it came, before the topic's encoding and schema. */
   readonly raw: Payload

@@ -2,29 +2,34 @@
  * What came from the queue, from its arrival to its answer. Owner: one worker.
  *
  *     arrived --room--> waiting --a handler is free--> running --> completed | failed
- *             --no room--> failed (`overloaded`)
+ *             --no room--> failed (`overloaded`)    waiting --the worker stops--> released    (leased messages)
  *
  * Invariants:
  * 1. At most `concurrency` handlers run. At most `bufferMax` deliveries wait, with at most 64 MiB; requests up to ten times
  *    the capacity.
  * 2. Every request that came is answered once: result, or a failure that never makes the queue ask the next worker.
- * 3. Every delivery ends in one `completed` or `failed`.
- * 4. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
+ * 3. Every delivery ends in one `completed`, `failed` or `released`; every leased message in one settlement.
+ * 4. A handler whose lease is lost has heard of it through its signal; one that has not begun does not begin.
+ * 5. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
  */
-import { type XmlElement, XmqError } from '@xmq/protocol'
+import { matchesPattern, type XmlElement, XmqError } from '@xmq/protocol'
 import PQueue from 'p-queue'
+import { abortError } from './abort-error.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import type { Emitter } from './events.ts'
 import { decodePayload, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
-import { abortError, monotonicNow } from './runtime.ts'
-import type { Delivery } from './session/index.ts'
+import { monotonicNow } from './runtime.ts'
+import type { Delivery, Outcome } from './session/index.ts'
 import type { Topic } from './topic.ts'
-import type { WorkerEvents } from './worker-events.ts'
+import { outcomeOfFailure } from './verdict.ts'
+import type { DeliveryEvent, WorkerEvents } from './worker-events.ts'
 
-/** A topic and who handles it. */
+/** A topic, or a pattern of topics, and who handles it. */
 export interface Route {
   readonly topic: Topic
+  /** Of a durable subscription. */
+  readonly name: string | undefined
   readonly handler: Handler<unknown, unknown>
 }
 
@@ -39,8 +44,19 @@ export interface DeliveryLimits {
 /** What deliveries need from their worker. */
 export interface DeliveryPorts {
   answer(delivery: Delivery, stanza: XmlElement): void
+  /** A leased message is done with. */
+  settle(seq: number, outcome: Outcome): void
   /** Something began to wait, to run, or ended. */
   onChange(): void
+}
+
+/** A delivery that waits or runs. */
+interface Work {
+  readonly delivery: Delivery
+  readonly abort: AbortController
+  state: 'waiting' | 'running' | 'over'
+  /** Its lease is lost. */
+  isLost: boolean
 }
 
 const BUFFER_BYTES_MAX = 64 * 1024 * 1024
@@ -54,6 +70,8 @@ export class Deliveries {
   readonly #aborted = new AbortController()
   readonly routes: Map<string, Route> = new Map()
   readonly middleware: Middleware[] = []
+  /** Leased messages that wait or run, by seq. */
+  readonly #leased = new Map<number, Work>()
   #waitingBytes = 0
 
   constructor(limits: DeliveryLimits, emitter: Emitter<WorkerEvents>, ports: DeliveryPorts) {
@@ -84,53 +102,122 @@ export class Deliveries {
   add(delivery: Delivery): void {
     const bytes = sizeOf(delivery.payload)
     const { bufferMax, capacity } = this.#limits
+    const work: Work = { delivery, abort: new AbortController(), state: 'waiting', isLost: false }
     const room = delivery.kind === 'request' ? Math.min(bufferMax, capacity * 10) : bufferMax
     if (this.#queue.size >= room || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
       const text = `The worker is full: ${this.#queue.size} deliveries wait already.`
-      this.#failed(delivery, new XmqError('overloaded', text, { retryAfterSeconds: 1 }))
+      this.#failed(work, new XmqError('overloaded', text, { retryAfterSeconds: 1 }), true)
       return
     }
     this.#waitingBytes += bytes
+    if (delivery.lease !== undefined) this.#leased.set(delivery.lease.seq, work)
     void this.#queue.add(async () => {
       this.#waitingBytes -= bytes
-      await this.#process(delivery)
+      await this.#process(work)
       this.#ports.onChange()
     })
     this.#ports.onChange()
   }
 
+  /** The lease of a message is lost: its handler is to stop, or never begins. */
+  leaseLost(seq: number, error: XmqError): void {
+    const work = this.#leased.get(seq)
+    if (work === undefined) return
+    work.isLost = true
+    work.abort.abort(error)
+  }
+
+  /** Gives back the leased messages whose handlers have not begun. */
+  releaseWaiting(): void {
+    for (const work of this.#leased.values()) if (work.state === 'waiting') this.#release(work)
+  }
+
+  #release(work: Work): void {
+    this.#settle(work, { kind: 'release' })
+    this.#emitter.emit('released', eventOf(work.delivery))
+  }
+
+  #settle(work: Work, outcome: Outcome): void {
+    work.state = 'over'
+    const { lease } = work.delivery
+    if (lease === undefined) return
+    this.#leased.delete(lease.seq)
+    this.#ports.settle(lease.seq, outcome)
+  }
+
+  /** The exact topic's route before a pattern's; of patterns the first that was handed in. */
+  #routeOf(topic: string): Route | undefined {
+    const exact = this.routes.get(topic)
+    if (exact !== undefined) return exact
+    for (const [pattern, route] of this.routes) if (matchesPattern(pattern, topic)) return route
+    return undefined
+  }
+
   /** Never rejects. */
-  async #process(delivery: Delivery): Promise<void> {
-    const route = this.routes.get(delivery.topic)
-    const { topic, id, kind, from } = delivery
+  async #process(work: Work): Promise<void> {
+    if (work.state === 'over') return
+    if (work.isLost) {
+      this.#release(work)
+      return
+    }
+    work.state = 'running'
+    const { delivery } = work
+    const route = this.#routeOf(delivery.topic)
     if (route === undefined) {
-      this.#failed(delivery, new XmqError('not-found', `This worker does not handle '${topic}'.`))
+      this.#failed(work, new XmqError('not-found', `This worker does not handle '${delivery.topic}'.`), true)
       return
     }
     const stop = this.#aborted.signal
-    const abort = new AbortController()
-    const onStop = (): void => abort.abort(stop.reason)
+    const onStop = (): void => work.abort.abort(stop.reason)
     stop.addEventListener('abort', onStop, { once: true })
-    const context: HandlerContext = { topic, kind, id, from, signal: abort.signal, raw: delivery.payload }
+    const context = contextOf(work)
     const startedAt = monotonicNow()
     try {
       if (stop.aborted) throw abortError(stop)
-      this.#emitter.emit('started', { topic, id, kind, from })
+      this.#emitter.emit('started', eventOf(delivery))
       const answer = await composeMiddleware(this.middleware, context, () => handlePayload(route, delivery, context))
-      if (kind === 'request') this.#ports.answer(delivery, await answerStanza(route.topic, delivery, answer))
-      this.#emitter.emit('completed', { topic, id, kind, from, elapsedMs: monotonicNow() - startedAt })
+      if (delivery.kind === 'request') this.#ports.answer(delivery, await answerStanza(route.topic, delivery, answer))
+      this.#settle(work, { kind: 'ack' })
+      this.#emitter.emit('completed', { ...eventOf(delivery), elapsedMs: monotonicNow() - startedAt })
     } catch (error) {
-      this.#failed(delivery, asFailure(error))
+      this.#failed(work, asFailure(error), stop.aborted || work.isLost)
     } finally {
       stop.removeEventListener('abort', onStop)
     }
   }
 
-  #failed(delivery: Delivery, error: XmqError): void {
-    const { topic, id, kind, from } = delivery
-    if (kind === 'request') this.#ports.answer(delivery, failureStanza(delivery, error))
-    if (this.#emitter.has('failed')) this.#emitter.emit('failed', { topic, id, kind, from, error })
+  /** @param isReleased whether it failed because it was told to stop */
+  #failed(work: Work, error: XmqError, isReleased: boolean): void {
+    const { delivery } = work
+    if (delivery.kind === 'request') this.#ports.answer(delivery, failureStanza(delivery, error))
+    this.#settle(work, outcomeOfFailure(error, isReleased))
+    this.#tellFailed(delivery, error)
+  }
+
+  #tellFailed(delivery: Delivery, error: XmqError): void {
+    const { kind, id, topic } = delivery
+    if (this.#emitter.has('failed')) this.#emitter.emit('failed', { ...eventOf(delivery), error })
     else console.error(`xmq worker: ${kind} ${id} to '${topic}' failed: ${error.code}: ${error.message}`)
+  }
+}
+
+function eventOf({ topic, id, kind, from, lease }: Delivery): DeliveryEvent {
+  return { topic, id, kind, from, seq: lease?.seq, attempt: lease?.attempt ?? 1 }
+}
+
+function contextOf({ delivery, abort }: Work): HandlerContext {
+  const { topic, kind, id, from, lease, headers, payload } = delivery
+  return {
+    topic,
+    kind,
+    id,
+    from,
+    headers,
+    attempt: lease?.attempt ?? 1,
+    seq: lease?.seq,
+    at: lease === undefined ? undefined : new Date(lease.at),
+    signal: abort.signal,
+    raw: payload,
   }
 }
 

@@ -1,8 +1,9 @@
 /** How clients and workers begin, and end when a signal fires. */
 import { XmqError } from '@xmq/protocol'
+import { abortError } from './abort-error.ts'
 import type { ConnectionEmitter } from './connection-events.ts'
 import type { Unsubscribe } from './events.ts'
-import { abortError, type Runtime } from './runtime.ts'
+import type { Runtime } from './runtime.ts'
 
 /**
  * Starts a runtime and waits for its first success; on failure everything is closed.

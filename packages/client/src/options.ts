@@ -1,5 +1,5 @@
 /** Options of clients and workers: validated once, into a new frozen object. */
-import { formatBareJid, formatJid, parseJid, saslPrep, TTL_SECONDS_MAX, XmqError } from '@xmq/protocol'
+import { CREDIT_MAX, formatBareJid, formatJid, parseJid, saslPrep, TTL_SECONDS_MAX, XmqError } from '@xmq/protocol'
 import { platform } from '#platform'
 import { type Duration, parseDuration } from './duration.ts'
 import type { Mode, SessionRules } from './session/index.ts'
@@ -19,8 +19,9 @@ export interface ConnectionOptions {
   /** The queue's address: `jobs.example.org`, or `orders@xmq.example.org`. */
   readonly queue: string
   /**
-   * How the queue is spoken to. `auto` asks it; `mod_xmq` is the original module, also for queues with `preserveFrom`,
-   * whose deliveries come from the producers themselves.
+   * How the queue is spoken to. `auto` asks it; `reliable` confirms, leases and redelivers; `plain` is at most once;
+   * `mod_xmq` is the original module, also for queues with `preserveFrom`, whose deliveries come from the producers
+   * themselves.
    * @default 'auto'
    */
   readonly mode?: 'auto' | Mode
@@ -66,9 +67,23 @@ const ATTEMPT_TIMEOUT_MS = 20_000
 const PENDING_BYTES_MAX = 64 * 1024 * 1024
 const TTL_SECONDS_MIN = 3
 
+const MODES: ReadonlySet<string> = new Set<'auto' | Mode>(['auto', 'reliable', 'plain', 'mod_xmq'])
+
+function isMode(mode: string): mode is 'auto' | Mode {
+  return MODES.has(mode)
+}
+
+const DEDUPE_WINDOW_MS_MIN = 1000
+
 /** @throws XmqError `invalid-config` */
 export function configureEndpoint(
-  options: ConnectionOptions & { readonly ttl?: Duration; readonly pendingMax?: number },
+  options: ConnectionOptions & {
+    readonly ttl?: Duration
+    readonly pendingMax?: number
+    readonly publishTimeout?: Duration
+    readonly dedupeWindow?: Duration
+    readonly credit?: number
+  },
   connectTimeout: Duration | undefined,
 ): EndpointConfig {
   const account = parseAccount(options.jid, options.password)
@@ -79,9 +94,9 @@ export function configureEndpoint(
   if (ttlSeconds < TTL_SECONDS_MIN || ttlSeconds > TTL_SECONDS_MAX) {
     throw invalid(`ttl is ${ttlMs} ms; expected 3 seconds to a year.`)
   }
-  const mode = options.mode ?? 'auto'
-  if (mode !== 'auto' && mode !== 'plain' && mode !== 'mod_xmq') {
-    throw invalid(`mode is '${String(mode)}'; expected 'auto', 'plain' or 'mod_xmq'.`)
+  const mode: string = options.mode ?? 'auto'
+  if (!isMode(mode)) {
+    throw invalid(`mode is '${mode}'; expected 'auto', 'reliable', 'plain' or 'mod_xmq'.`)
   }
   return Object.freeze({
     transport: Object.freeze({
@@ -108,11 +123,22 @@ export function configureEndpoint(
       leaveTimeoutMs: 3000,
       pendingMax: positiveInteger(options.pendingMax ?? 10_000, 'pendingMax'),
       pendingBytesMax: PENDING_BYTES_MAX,
+      publishTimeoutMs: parseDuration(options.publishTimeout ?? '30s', 'publishTimeout'),
+      dedupeWindowMs: parseWindow(options.dedupeWindow ?? '10m'),
+      credit: Math.min(options.credit ?? 0, CREDIT_MAX),
+      workerInfo:
+        options.credit === undefined ? undefined : Object.freeze({ sdk: '@xmq/client', ...platform.process() }),
     }),
     connectTimeoutMs: connectTimeout === undefined ? undefined : parseDuration(connectTimeout, 'connectTimeout'),
     signal: options.signal,
     queue,
   })
+}
+
+function parseWindow(window: Duration): number {
+  const ms = parseDuration(window, 'dedupeWindow')
+  if (ms >= DEDUPE_WINDOW_MS_MIN) return ms
+  throw invalid(`dedupeWindow is ${ms} ms; expected at least ${DEDUPE_WINDOW_MS_MIN}: what the queue's 'dedupe' says.`)
 }
 
 /** @throws XmqError `invalid-config` */

@@ -1,8 +1,10 @@
 /** Payloads between what the application has and what a stanza carries. docs/protocol.md "Payloads", "Sizes". */
 import {
+  type Call,
   depthOf,
   DEPTH_MAX,
   element,
+  encodeCall,
   encodeJson,
   encodeTopic,
   findChild,
@@ -19,6 +21,7 @@ import {
   XmqError,
 } from '@xmq/protocol'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { createOutgoing, type Mode, type OutgoingMessage, type OutgoingParts } from './session/index.ts'
 import type { Topic } from './topic.ts'
 
 /** A stanza that may be written, with its size. */
@@ -26,24 +29,51 @@ export interface WritableStanza {
   readonly stanza: XmlElement
   /** As {@link wireLength} counts, or an upper bound that is within the limit. */
   readonly bytes: number
+  /** Of a request: what is added where the queue is reliable. */
+  readonly call?: XmlElement
+}
+
+/** What a publish may say beside its payload. */
+export type MessageOptions = Pick<OutgoingParts, 'headers' | 'key' | 'priority' | 'delayMs' | 'ttlMs'>
+
+/** Elements around a payload in a batch: the stanza, the batch, the item. */
+const ITEM_DEPTH = 3
+
+/**
+ * A message, checked in the form that the queue's mode asks for.
+ * @param mode the mode, where it is known; the item of a reliable queue is larger and stricter than a plain stanza
+ * @throws XmqError `bad-request`, `too-large`, `illegal-character`, `unsupported`
+ */
+export function encodeMessage(
+  topic: Topic,
+  payload: unknown,
+  head: { readonly to: string; readonly id: string } & MessageOptions,
+  mode: Mode | undefined,
+): OutgoingMessage {
+  const elements = encodePayload(topic, payload, 'payload')
+  const message = createOutgoing({ ...head, topic: topic.name, payload: elements, isText: topic.encoding === 'text' })
+  if (mode === 'plain' || mode === 'mod_xmq') {
+    writable(message.stanza(), topic)
+    return message
+  }
+  if (topic.encoding === 'xml') for (const child of elements) assertDepth(ITEM_DEPTH + depthOf(child), topic)
+  message.item()
+  return message
 }
 
 /**
- * The stanza of a message.
- * @throws XmqError `bad-request`, `too-large`, `illegal-character`
+ * The stanza of a request, in the nested form: every server takes it.
+ * @param head `call`: what is added where the queue turns out to be reliable
+ * @throws as {@link encodeMessage}
  */
-export function encodeMessage(topic: Topic, payload: unknown, to: string, id: string): WritableStanza {
-  const elements = encodePayload(topic, payload, 'payload')
-  // Text stands beside <xmq/>, where every chat client looks for it; mod_xmq takes no other sibling.
-  const children =
-    topic.encoding === 'text' ? [...elements, encodeTopic(topic.name)] : [encodeTopic(topic.name, elements)]
-  return writable(stanza('message', { type: topic.encoding === 'text' ? 'chat' : 'normal', id, to }, children), topic)
-}
-
-/** The stanza of a request, in the nested form: every server takes it. @throws as {@link encodeMessage} */
-export function encodeRequestStanza(topic: Topic, payload: unknown, to: string, id: string): WritableStanza {
+export function encodeRequestStanza(
+  topic: Topic,
+  payload: unknown,
+  { to, id, call }: { readonly to: string; readonly id: string; readonly call: Partial<Call> | undefined },
+): WritableStanza {
   const xmq = encodeTopic(topic.name, encodePayload(topic, payload, 'payload'))
-  return writable(stanza('iq', { type: 'get', id, to }, [xmq]), topic)
+  const written = writable(stanza('iq', { type: 'get', id, to }, [xmq]), topic)
+  return call === undefined ? written : { ...written, call: encodeCall(call) }
 }
 
 /** The payload of an answer: at most one element (RFC 6120 8.2.3). @throws as {@link encodeMessage} */
@@ -97,21 +127,18 @@ function typeNameOf(value: unknown): string {
   return typeof value === 'object' ? 'an object' : typeof value
 }
 
+function assertDepth(depth: number, topic: Topic): void {
+  if (depth <= DEPTH_MAX) return
+  throw new XmqError('too-large', `A stanza to '${topic.name}' nests ${depth} deep; at most ${DEPTH_MAX} is allowed.`)
+}
+
 /**
  * Refuses what a server would close the stream for: depth, size, illegal characters.
  * @throws XmqError `too-large`, `illegal-character`
  */
 export function writable(root: XmlElement, topic: Topic): WritableStanza {
   // Only XML of the application's own can nest.
-  if (topic.encoding === 'xml') {
-    const depth = depthOf(root)
-    if (depth > DEPTH_MAX) {
-      throw new XmqError(
-        'too-large',
-        `A stanza to '${topic.name}' nests ${depth} deep; at most ${DEPTH_MAX} is allowed.`,
-      )
-    }
-  }
+  if (topic.encoding === 'xml') assertDepth(depthOf(root), topic)
   const text = writeElement(root)
   // No UTF-16 unit takes more than six bytes: small stanzas need no exact count.
   const most = text.length * 6

@@ -5,19 +5,22 @@
  *
  * Invariants:
  * 1. Inputs are handled one after the other, in order; what a listener does in the middle of one comes after it.
- * 2. Every promise of `call` settles: with the session's verdict, or with `aborted` when its signal fires.
+ * 2. Every promise of a call settles: with the session's verdict, or with `aborted` when its signal fires.
  * 3. At most one transport is alive; what an old one still says is not heard.
  */
 import { type XmlElement, XmqError } from '@xmq/protocol'
+import { abortError } from './abort-error.ts'
 import type { EndpointConfig } from './options.ts'
 import type { WritableStanza } from './payload.ts'
 import {
+  type Confirm,
   type ConnectionStatus,
   createSession,
   type Delivery,
   type Effect,
   type Entropy,
   type Input,
+  type OutgoingMessage,
   type Session,
   type SessionEvent,
 } from './session/index.ts'
@@ -26,11 +29,19 @@ import { openTransport, type Transport } from './transport.ts'
 /** What a runtime passes on. */
 export interface RuntimeHandlers {
   onDelivery(delivery: Delivery): void
+  /** A leased message belongs to somebody else now: its handler is to stop. */
+  onLeaseLost?(seq: number, error: XmqError): void
   onEvent(event: SessionEvent): void
 }
 
+/** How a call ended well: a request's answer, or a publish's confirm where the queue gives one. */
+export interface CallOutcome {
+  readonly answer: XmlElement | undefined
+  readonly confirm?: Confirm
+}
+
 interface OpenCall {
-  resolve(answer: XmlElement | undefined): void
+  resolve(outcome: CallOutcome): void
   reject(error: XmqError): void
 }
 
@@ -79,14 +90,38 @@ export class Runtime {
     return this.#session.status
   }
 
-  /** Publishes or requests; the promise settles with the session's verdict. */
-  call(
-    type: 'publish' | 'request',
+  /** Settlements that the queue has not answered. */
+  get unsettled(): number {
+    return this.#session.unsettled
+  }
+
+  /** Publishes. @returns the confirm, where the queue gives one */
+  async publish(
+    message: OutgoingMessage,
+    timeoutMs: number | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Confirm | undefined> {
+    const { confirm } = await this.#call((ref) => ({ type: 'publish', ref, message, timeoutMs }), signal)
+    return confirm
+  }
+
+  /** Requests. @returns the answer, an IQ result */
+  async request(
     topic: string,
-    { stanza, bytes }: WritableStanza,
+    { stanza, bytes, call }: WritableStanza,
     timeoutMs: number,
     signal: AbortSignal | undefined,
-  ): Promise<XmlElement | undefined> {
+  ): Promise<XmlElement> {
+    const { answer } = await this.#call(
+      (ref) => ({ type: 'request', ref, topic, bytes, stanza, call, timeoutMs }),
+      signal,
+    )
+    if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
+    return answer
+  }
+
+  /** The promise settles with the session's verdict. */
+  #call(inputOf: (ref: number) => Input, signal: AbortSignal | undefined): Promise<CallOutcome> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(abortError(signal))
@@ -102,16 +137,16 @@ export class Runtime {
         signal?.removeEventListener('abort', onAbort)
       }
       this.#calls.set(ref, {
-        resolve: (answer) => {
+        resolve: (outcome) => {
           end()
-          resolve(answer)
+          resolve(outcome)
         },
         reject: (error) => {
           end()
           reject(error)
         },
       })
-      this.dispatch({ type, ref, topic, bytes, stanza, timeoutMs })
+      this.dispatch(inputOf(ref))
     })
   }
 
@@ -155,11 +190,15 @@ export class Runtime {
       case 'send':
         return this.#send(effect.stanza, effect.ref)
       case 'settled':
-        return this.#calls.get(effect.ref)?.resolve(effect.answer)
+        return this.#calls.get(effect.ref)?.resolve(effect)
+      case 'turn':
+        return queueMicrotask(() => this.dispatch({ type: 'turn' }))
       case 'failed':
         return this.#calls.get(effect.ref)?.reject(effect.error)
       case 'deliver':
         return this.#handlers.onDelivery(effect.delivery)
+      case 'lease-lost':
+        return this.#handlers.onLeaseLost?.(effect.seq, effect.error)
       case 'event':
         return this.#handlers.onEvent(effect.event)
     }
@@ -204,12 +243,4 @@ export class Runtime {
       this.dispatch({ type: 'tick' })
     }, delay)
   }
-}
-
-/** Why a signal was fired, as an error of ours: `timeout` for `AbortSignal.timeout()`. */
-export function abortError(signal: AbortSignal): XmqError {
-  const reason: unknown = signal.reason
-  const timedOut = reason instanceof Error && reason.name === 'TimeoutError'
-  if (timedOut) return new XmqError('timeout', "The time of the caller's signal ran out.", { cause: reason })
-  return new XmqError('aborted', "The caller's signal was aborted.", { cause: reason })
 }

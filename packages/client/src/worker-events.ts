@@ -8,6 +8,9 @@ export interface DeliveryEvent {
   readonly id: string
   readonly kind: 'message' | 'request'
   readonly from: string | undefined
+  /** Of a leased message. */
+  readonly seq: number | undefined
+  readonly attempt: number
 }
 
 /** Events of a worker. */
@@ -25,6 +28,14 @@ export interface WorkerEvents extends ConnectionEvents {
   completed: DeliveryEvent & { readonly elapsedMs: number }
   /** A handler threw, a payload was invalid, or there was no room. Without a listener it is written to standard error. */
   failed: DeliveryEvent & { readonly error: XmqError }
+  /** The worker stops, or has no room, before the handler began: the message goes to another worker, no failure is counted. */
+  released: DeliveryEvent
+  /** The queue gave the message to another worker, or has it no more: the handler's signal was aborted. */
+  'lease-lost': { readonly seq: number; readonly error: XmqError }
+  /** A message came again that is `done` or `running` here: it is not handled twice. */
+  duplicate: { readonly seq: number; readonly topic: string; readonly state: 'done' | 'running' }
+  /** The queue did not take an ack, nack, release or reject: the lease was over, and the message may be handled again. */
+  'settle-failed': { readonly seq: number; readonly outcome: string; readonly error: XmqError }
   /** The connection that a request came over is gone: its answer went nowhere, the requester was told `worker-gone`. */
   'answer-lost': { readonly topic: string; readonly id: string }
 }
@@ -39,5 +50,9 @@ export const WORKER_EVENTS: Readonly<Record<keyof WorkerEvents, true>> = {
   started: true,
   completed: true,
   failed: true,
+  released: true,
+  'lease-lost': true,
+  duplicate: true,
+  'settle-failed': true,
   'answer-lost': true,
 }

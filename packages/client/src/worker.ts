@@ -9,9 +9,10 @@
  * Invariants:
  * 1. The state changes in this order only; `start` works once, `stop` any number of times.
  * 2. The load is reported while the worker runs, and never after it began to stop.
- * 3. `stop` leaves the topics first, then waits for the handlers, then closes: a plain queue redelivers nothing.
+ * 3. `stop` leaves the topics first, then waits for the handlers, then closes: a plain queue redelivers nothing. What a
+ *    reliable queue leased and no handler has begun is given back at once; before closing, what was done is settled.
  */
-import { XmqError } from '@xmq/protocol'
+import { assertPattern, encodeConsume, XmqError } from '@xmq/protocol'
 import { platform } from '#platform'
 import { emitConnectionEvent, wallStatus, wallTime } from './connection-events.ts'
 import type { Handler, Middleware } from './context.ts'
@@ -39,6 +40,13 @@ export interface WorkerOptions extends ConnectionOptions {
    * `overloaded`: better told early than answered late. @default 50000
    */
   readonly bufferMax?: number
+  /**
+   * Makes the subscriptions durable, in an `all` queue that is reliable: messages wait for this worker while it is away.
+   * Workers of one account that share the name share the messages. Each topic or pattern has a subscription of its own, called
+   * `NAME:TOPIC`; `handle()` can name one itself. `Client.forget` ends one.
+   * @default none: what is published while nobody listens is missed
+   */
+  readonly name?: string
   /** Lifetime of the subscriptions, renewed after a third of it. At least 3 s. @default '60s' */
   readonly ttl?: Duration
   /** How long `stop` waits for handlers before it aborts their signals. @default '30s' */
@@ -47,9 +55,20 @@ export interface WorkerOptions extends ConnectionOptions {
   readonly on?: Listeners<WorkerEvents>
 }
 
+/** Options of one topic. */
+export interface HandleOptions {
+  /**
+   * The durable subscription to join or to make, in an `all` queue that is reliable. Its topic or pattern is fixed when it is
+   * made. @default the worker's `name`, a colon and the topic; none when the worker has no name
+   */
+  readonly name?: string
+}
+
 type WorkerState = 'idle' | 'starting' | 'running' | 'stopping' | 'stopped'
 
 const LAG_PERIOD_MS = 500
+/** How long `stop` waits for the queue to hear what was done. */
+const SETTLE_TIMEOUT_MS = 3000
 /** After the signals were aborted, handlers have this long to end. */
 const ABORT_GRACE_MS = 1000
 /** Refusals that asking again does not change. */
@@ -59,6 +78,7 @@ const HOPELESS: ReadonlySet<string> = new Set(['forbidden', 'bad-request', 'unsu
 export class Worker implements AsyncDisposable {
   readonly #config: EndpointConfig
   readonly #capacity: number
+  readonly #name: string | undefined
   readonly #stopTimeoutMs: number
   readonly #emitter = new Emitter<WorkerEvents>()
   readonly #runtime: Runtime
@@ -71,20 +91,23 @@ export class Worker implements AsyncDisposable {
 
   /** @throws XmqError `invalid-config` */
   constructor(options: WorkerOptions) {
-    this.#config = configureEndpoint(options, options.connectTimeout)
     const concurrency = positiveInteger(options.concurrency ?? 8, 'concurrency')
     const prefetch = positiveInteger(options.prefetch ?? concurrency, 'prefetch', 0)
     this.#capacity = concurrency + prefetch
+    this.#name = options.name
+    this.#config = configureEndpoint({ ...options, credit: this.#capacity }, options.connectTimeout)
     const bufferMax = positiveInteger(options.bufferMax ?? Math.max(50_000, prefetch), 'bufferMax', prefetch)
     this.#stopTimeoutMs = parseDuration(options.stopTimeout ?? '30s', 'stopTimeout')
     this.#emitter.onEach(options.on, WORKER_EVENTS)
     const limits = { concurrency, capacity: this.#capacity, bufferMax }
     this.#deliveries = new Deliveries(limits, this.#emitter, {
       answer: (delivery, stanza) => this.#runtime.dispatch({ type: 'answer', delivery, stanza }),
+      settle: (seq, outcome) => this.#runtime.dispatch({ type: 'settle', seq, outcome }),
       onChange: () => this.#noteLoad(),
     })
     this.#runtime = new Runtime(this.#config, {
       onDelivery: (delivery) => this.#deliveries.add(delivery),
+      onLeaseLost: (seq, error) => this.#leaseLost(seq, error),
       onEvent: (event) => this.#event(event),
     })
   }
@@ -123,21 +146,35 @@ export class Worker implements AsyncDisposable {
 
   /**
    * Handles a topic, messages and requests alike. One handler a topic.
-   * @throws XmqError `invalid-config` when the topic has a handler, or the worker was started
+   *
+   * On a reliable queue the topic may be a pattern, for messages: `images.*` (one segment), `logs.>` (the rest). Where several
+   * fit, the exact topic's handler is called, else that of the first pattern.
+   *
+   * What becomes of a message of a reliable queue: when the handler returns it is acked. When it throws, it comes again after
+   * the queue's backoff, and after its last attempt it is a dead letter; `Reject` makes it one at once, `RetryAfter` says when
+   * it comes again. A payload that the schema does not accept is a dead letter at once.
+   *
+   * @throws XmqError `invalid-config` when the topic has a handler, or the worker was started; `bad-request` on a wrong pattern
    */
   handle<Received, Answered>(
     topic: Topic<unknown, Received, Answered> | string,
     handler: Handler<Received, NoInfer<Answered>>,
+    options: HandleOptions = {},
   ): this {
     this.#assertIdle('handle')
     const defined = topicOf(topic)
+    assertPattern(defined.name)
+    const name = options.name ?? (this.#name === undefined ? undefined : `${this.#name}:${defined.name}`)
     if (this.#deliveries.routes.has(defined.name)) {
       throw new XmqError(
         'invalid-config',
         `The topic '${defined.name}' has a handler already; one worker has one a topic.`,
       )
     }
-    this.#deliveries.routes.set(defined.name, { topic: defined, handler: handler as Handler<unknown, unknown> })
+    // Throws on a name that cannot be sent.
+    encodeConsume({ credit: 0, name })
+    const route = { topic: defined, name, handler: handler as Handler<unknown, unknown> }
+    this.#deliveries.routes.set(defined.name, route)
     return this
   }
 
@@ -169,11 +206,11 @@ export class Worker implements AsyncDisposable {
           if (missing.size === 0) resolve()
         }),
         this.#emitter.on('subscription-failed', ({ error }) => {
-          if (error.fromBroker && HOPELESS.has(error.code)) reject(error)
+          if ((error.fromBroker || error.code === 'unsupported') && HOPELESS.has(error.code)) reject(error)
         }),
       )
     })
-    for (const topic of missing) this.#runtime.dispatch({ type: 'subscribe', topic })
+    for (const [topic, { name }] of this.#deliveries.routes) this.#runtime.dispatch({ type: 'subscribe', topic, name })
     this.#watchLag()
     try {
       await firstConnection(this.#runtime, subscribed, this.#emitter, { signal, connectTimeoutMs })
@@ -193,8 +230,9 @@ export class Worker implements AsyncDisposable {
   }
 
   /**
-   * Stops in order: reports load 100, leaves the topics, waits up to `stopTimeout` for what runs and waits, aborts the
-   * signals of what is left, says goodbye, closes. Idempotent.
+   * Stops in order: reports load 100, leaves the topics, gives back what a reliable queue leased and no handler has begun,
+   * waits up to `stopTimeout` for what runs and waits, aborts the signals of what is left (which goes back to a reliable
+   * queue), settles, says goodbye, closes. Idempotent.
    */
   stop(): Promise<void> {
     return this.#stop(undefined)
@@ -242,8 +280,11 @@ export class Worker implements AsyncDisposable {
     const wasStarted = this.#state === 'starting' || this.#state === 'running'
     this.#state = 'stopping'
     if (wasStarted) {
-      await this.#leave()
+      const left = this.#leave()
+      this.#deliveries.releaseWaiting()
+      await left
       await this.#drain()
+      await this.#settled()
     }
     clearInterval(this.#lagTimer)
     const wasClosed = this.#runtime.status.state === 'closed'
@@ -260,6 +301,19 @@ export class Worker implements AsyncDisposable {
   }
 
   #onLeft: () => void = () => {}
+  #onSettled: () => void = () => {}
+
+  /** The queue has heard what was done, as far as it can be told in time. */
+  async #settled(): Promise<void> {
+    if (this.#runtime.unsettled === 0 || this.#runtime.status.state !== 'online') return
+    const settled = new Promise<void>((resolve) => (this.#onSettled = resolve))
+    await endsWithin(settled, SETTLE_TIMEOUT_MS)
+  }
+
+  #leaseLost(seq: number, error: XmqError): void {
+    this.#emitter.emit('lease-lost', { seq, error })
+    this.#deliveries.leaseLost(seq, error)
+  }
 
   async #drain(): Promise<void> {
     if (await endsWithin(this.#deliveries.whenIdle(), this.#stopTimeoutMs)) return
@@ -318,8 +372,17 @@ export class Worker implements AsyncDisposable {
       case 'answer-lost':
         this.#emitter.emit('answer-lost', { topic: event.topic, id: event.id })
         return
+      case 'duplicate':
+        this.#emitter.emit('duplicate', { seq: event.seq, topic: event.topic, state: event.state })
+        return
+      case 'settle-failed':
+        this.#emitter.emit('settle-failed', { seq: event.seq, outcome: event.outcome, error: event.error })
+        return
       case 'left':
         this.#onLeft()
+        return
+      case 'all-settled':
+        this.#onSettled()
         return
       default:
         emitConnectionEvent(this.#emitter, event)

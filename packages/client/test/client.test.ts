@@ -91,6 +91,7 @@ describe('connect', () => {
     const waiting = deferred<string>()
     const closed = deferred<unknown>()
     const mq = await setting.connect({
+      mode: 'auto',
       queue: 'nobody.localhost',
       on: { waiting: ({ reason }) => waiting.resolve(reason.message), closed: (event) => closed.resolve(event) },
     })
@@ -116,7 +117,7 @@ describe('connect', () => {
     [{ service: 'xmpp://user:pw@localhost' }, /user or password/],
     [{ jid: 'shop@localhost/home' }, /leave '\/home' out/],
     [{ queue: 'a b' }, /queue/],
-    [{ mode: 'reliable' as 'plain' }, /mode is 'reliable'/],
+    [{ mode: 'better' as 'plain' }, /mode is 'better'/],
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],
@@ -200,7 +201,7 @@ describe('publish and request', () => {
 
   it('say so when no broker serves the queue', async () => {
     const setting = await startSetting()
-    const mq = await setting.connect({ queue: 'queue9.localhost' })
+    const mq = await setting.connect({ mode: 'auto', queue: 'queue9.localhost' })
     const error = await rejection(mq.publish(note, 'a', { timeout: 100 }))
     expect(error.message).toMatch(/No broker serves queue9.localhost on this server yet/)
     const fixed = await setting.connect({ queue: 'queue9.localhost', mode: 'plain' })

@@ -71,24 +71,25 @@ describe('payloads', () => {
   const json = defineTopic('t')
   const text = defineTopic('t', { encoding: 'text' })
   const xml = defineTopic('t', { encoding: 'xml' })
+  const head = { to: 'q', id: 'm' }
 
   it('stand in a message where mod_xmq and chat clients take them', () => {
-    expect(writeElement(encodeMessage(json, { a: 1 }, 'q', 'm').stanza)).toBe(
+    expect(writeElement(encodeMessage(json, { a: 1 }, head, 'plain').stanza())).toBe(
       `<message type='normal' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'><json xmlns='urn:xmpp:json:0'>{"a":1}</json></xmq></message>`,
     )
-    expect(writeElement(encodeMessage(text, 'a<b', 'q', 'm').stanza)).toBe(
+    expect(writeElement(encodeMessage(text, 'a<b', head, 'plain').stanza())).toBe(
       `<message type='chat' id='m' to='q'><body>a&lt;b</body><xmq xmlns='xmq:topic' topic='t'/></message>`,
     )
-    expect(writeElement(encodeMessage(xml, [element('a', 'x'), element('b', 'y')], 'q', 'm').stanza)).toBe(
+    expect(writeElement(encodeMessage(xml, [element('a', 'x'), element('b', 'y')], head, 'plain').stanza())).toBe(
       `<message type='normal' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'><a xmlns='x'/><b xmlns='y'/></xmq></message>`,
     )
   })
 
   it('stand in the nested form in a request', () => {
-    expect(writeElement(encodeRequestStanza(text, 'a', 'q', 'm').stanza)).toBe(
+    expect(writeElement(encodeRequestStanza(text, 'a', { ...head, call: undefined }).stanza)).toBe(
       `<iq type='get' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'><body xmlns='jabber:client'>a</body></xmq></iq>`,
     )
-    expect(writeElement(encodeRequestStanza(json, undefined, 'q', 'm').stanza)).toBe(
+    expect(writeElement(encodeRequestStanza(json, undefined, { ...head, call: undefined }).stanza)).toBe(
       `<iq type='get' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'/></iq>`,
     )
   })

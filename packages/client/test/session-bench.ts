@@ -2,17 +2,22 @@
 import {
   childElements,
   element,
+  findChild,
   NS_DISCO_INFO,
+  NS_QUEUE,
   parseElement,
   stanza,
   writeElement,
   type XmlElement,
+  XmqError,
 } from '@xmq/protocol'
 import {
+  createOutgoing,
   createSession,
   type Effect,
   type Entropy,
   type Input,
+  type OutgoingParts,
   type SessionEvent,
   type SessionRules,
 } from '../src/session/index.ts'
@@ -31,6 +36,10 @@ const RULES: SessionRules = {
   leaveTimeoutMs: 3000,
   pendingMax: 4,
   pendingBytesMax: 1000,
+  publishTimeoutMs: 5000,
+  dedupeWindowMs: 600_000,
+  credit: 16,
+  workerInfo: undefined,
 }
 
 export class SessionBench {
@@ -59,6 +68,35 @@ export class SessionBench {
     const up = this.input({ type: 'up', jid: OWN })
     const ask = up.find((effect) => effect.type === 'send')
     return ask === undefined ? up : [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic'])])]
+  }
+
+  /** Starts, and comes up on a reliable queue. */
+  reliable(): Effect[] {
+    this.input({ type: 'start' })
+    return this.up()
+  }
+
+  /** A connection is up; where it is asked what the queue is, it is reliable. */
+  up(): Effect[] {
+    const up = this.input({ type: 'up', jid: OWN })
+    const ask = up.find((effect) => effect.type === 'send' && isDisco(effect.stanza))
+    if (ask?.type !== 'send') return up
+    return [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic', 'xmq:queue:1'])])]
+  }
+
+  /** The turn of the event loop is over. */
+  turn(): Effect[] {
+    return this.input({ type: 'turn' })
+  }
+
+  down(): Effect[] {
+    return this.input({ type: 'down', reason: new XmqError('connection-lost', 'gone'), fatal: false })
+  }
+
+  /** Reconnects after a lost connection. */
+  again(): Effect[] {
+    this.pass(30_000)
+    return this.up()
   }
 
   /** Lets time pass, tick by tick as the deadline says. */
@@ -96,10 +134,18 @@ export class SessionBench {
 
   publish(body = 'hi', timeoutMs = 5000): { ref: number; effects: Effect[] } {
     const ref = ++this.#ref
-    const message = parseElement(
-      `<message to='${QUEUE}' id='m${ref}'><body>${body}</body><xmq xmlns='xmq:topic' topic='t'/></message>`,
-    )
-    return { ref, effects: this.input({ type: 'publish', ref, topic: 't', bytes: 100, stanza: message, timeoutMs }) }
+    const text = parseElement(`<message><body>${body}</body></message>`).children as XmlElement[]
+    return this.publishMessage({ id: `m${ref}`, topic: 't', payload: text, isText: true }, timeoutMs, ref)
+  }
+
+  /** Publishes with any options. */
+  publishMessage(
+    parts: Omit<OutgoingParts, 'to'>,
+    timeoutMs?: number,
+    ref: number = ++this.#ref,
+  ): { ref: number; effects: Effect[] } {
+    const message = createOutgoing({ ...parts, to: QUEUE })
+    return { ref, effects: this.input({ type: 'publish', ref, message, timeoutMs }) }
   }
 
   request(timeoutMs = 5000): { ref: number; stanza: XmlElement; effects: Effect[] } {
@@ -111,6 +157,15 @@ export class SessionBench {
       effects: this.input({ type: 'request', ref, topic: 't', bytes: 100, stanza: iq, timeoutMs }),
     }
   }
+}
+
+function isDisco(iq: XmlElement): boolean {
+  return childElements(iq).some((child) => child.ns === NS_DISCO_INFO)
+}
+
+/** The stanzas among the effects that hold an element of `xmq:queue:1` with this name. */
+export function holding(effects: readonly Effect[], name: string): XmlElement[] {
+  return stanzas(effects).filter((root) => findChild(root, name, NS_QUEUE) !== undefined)
 }
 
 export function disco(features: readonly string[]): XmlElement {

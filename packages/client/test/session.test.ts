@@ -314,7 +314,7 @@ describe('publishes', () => {
     const bench = new SessionBench()
     for (let count = 0; count < 4; count++) expect(verdicts(bench.publish().effects)).toEqual([])
     expect(verdicts(bench.publish().effects)).toEqual(['failed 5 limit-reached'])
-    const bytes = new SessionBench({ pendingBytesMax: 150 })
+    const bytes = new SessionBench({ pendingBytesMax: 100 })
     bytes.publish()
     expect(verdicts(bytes.publish().effects)).toEqual(['failed 2 limit-reached'])
     bytes.input({ type: 'cancel', ref: 1, error: lost })

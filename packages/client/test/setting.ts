@@ -2,7 +2,14 @@
 import type { XmqError } from '@xmq/protocol'
 import { connectRawClient, type DevBroker, type DevBrokerOptions, type RawPeer, startDevBroker } from '@xmq/testing'
 import { afterEach } from 'vitest'
-import { type Client, connect, type ConnectOptions, Worker, type WorkerOptions } from '../src/index.ts'
+import {
+  type Client,
+  connect,
+  type ConnectionOptions,
+  type ConnectOptions,
+  Worker,
+  type WorkerOptions,
+} from '../src/index.ts'
 
 const QUEUE = 'queue1.localhost'
 const cleanups: (() => Promise<unknown>)[] = []
@@ -24,13 +31,20 @@ export interface Setting {
   raw(user: string): Promise<RawPeer>
 }
 
-export async function startSetting(options: DevBrokerOptions = {}): Promise<Setting> {
+/**
+ * Starts a broker.
+ * @param common options of all clients and workers; without them they are plain, whatever else the queue speaks
+ */
+export async function startSetting(
+  options: DevBrokerOptions = {},
+  common: Partial<ConnectionOptions> = { mode: 'plain' },
+): Promise<Setting> {
   const dev = await startDevBroker({
     ...options,
     server: { accounts: { shop: 'pw', w1: 'pw', w2: 'pw', mallory: 'pw' }, scramIterations: 1, ...options.server },
   })
   afterTest(() => dev.stop())
-  const defaults = { service: dev.service, password: 'pw', queue: QUEUE, backoff: { base: 20, max: 100 } }
+  const defaults = { service: dev.service, password: 'pw', queue: QUEUE, backoff: { base: 20, max: 100 }, ...common }
   return {
     dev,
     async connect(overrides = {}) {

@@ -5,8 +5,13 @@ import {
   type Client,
   connect,
   type ConnectOptions,
+  type DeadLetter,
   defineTopic,
   type HandlerContext,
+  type Published,
+  type PublishOutcome,
+  Reject,
+  RetryAfter,
   type XmlElement,
   Worker,
 } from '../src/index.ts'
@@ -38,8 +43,14 @@ function producer(mq: Client): void {
   void mq.publish(markup, '<a/>')
   // @ts-expect-error -- url is a string
   void mq.request(size, { url: 7 })
-  // @ts-expect-error -- plain queues know no delay
-  void mq.publish(size, { url: 'a' }, { delay: '10m' })
+  void mq.publish(size, { url: 'a' }, { id: 'a', delay: '10m', ttl: '1h', priority: 5, key: 'k', headers: { a: 'b' } })
+  // @ts-expect-error -- a duration has a unit
+  void mq.publish(size, { url: 'a' }, { delay: '10 minutes' })
+  expectTypeOf(mq.publish(size, { url: 'a' })).resolves.toEqualTypeOf<Published>()
+  expectTypeOf(mq.publishMany(size, [{ payload: { url: 'a' }, key: 'k' }])).resolves.toEqualTypeOf<PublishOutcome[]>()
+  // @ts-expect-error -- url is a string
+  void mq.publishMany(size, [{ payload: { url: 7 } }])
+  expectTypeOf(mq.deadLetters.show(1)).resolves.toEqualTypeOf<DeadLetter | undefined>()
   expectTypeOf(mq.request(size, { url: 'a' })).resolves.toEqualTypeOf<{ width: number }>()
   expectTypeOf(mq.request(note, 'a')).resolves.toEqualTypeOf<string>()
   expectTypeOf(mq.request(markup, [])).resolves.toEqualTypeOf<readonly XmlElement[]>()
@@ -59,6 +70,15 @@ function consumer(worker: Worker): void {
   worker.handle(note, (text) => void expectTypeOf(text).toEqualTypeOf<string>())
   worker.handle(markup, async (elements) => elements[0])
   worker.handle(anything, (payload) => expectTypeOf(payload).toEqualTypeOf<unknown>())
+  worker.handle('images.>', (_, { attempt, headers, seq }) => {
+    expectTypeOf(headers).toEqualTypeOf<ReadonlyMap<string, string>>()
+    expectTypeOf(seq).toEqualTypeOf<number | undefined>()
+    if (attempt > 3) throw new Reject('enough')
+    throw new RetryAfter('5m', 'busy')
+  })
+  worker.handle(note, () => {}, { name: 'billing' })
+  // @ts-expect-error -- a duration has a unit
+  void new RetryAfter('soon')
   // @ts-expect-error -- width is a number
   worker.handle(size, () => ({ width: 'wide' }))
   // @ts-expect-error -- an answer is missing

@@ -27,12 +27,18 @@ export interface DevBrokerOptions {
 /** A running server with a broker on it. */
 export interface DevBroker {
   readonly server: EmbeddedServer
+  /** The broker that runs, or ran last. */
   readonly broker: Broker
   /** What clients connect to: `xmpp://127.0.0.1:PORT`. */
   readonly service: string
   readonly domain: string
   /** The queues with the rules that hold for them. */
   readonly queues: readonly QueueRules[]
+  /**
+   * Stops the broker and starts another one with the same configuration; resolves when it serves its queues.
+   * @param whileDown what happens in between
+   */
+  restartBroker(whileDown?: () => Promise<void>): Promise<void>
   /** Stops the broker, then the server. Idempotent. */
   stop(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
@@ -67,12 +73,28 @@ export async function startDevBroker(options: DevBrokerOptions = {}): Promise<De
     )
     broker = createBroker(config, options.broker)
     await broker.start()
-    const running = broker
+    let running = broker
     const stop = async (): Promise<void> => {
       await running.stop()
       await server.stop()
     }
-    return { server, broker, service, domain, queues: config.queues, stop, [Symbol.asyncDispose]: stop }
+    return {
+      server,
+      service,
+      domain,
+      queues: config.queues,
+      stop,
+      [Symbol.asyncDispose]: stop,
+      get broker() {
+        return running
+      },
+      async restartBroker(whileDown) {
+        await running.stop()
+        await whileDown?.()
+        running = createBroker(config, options.broker)
+        await running.start()
+      },
+    }
   } catch (error) {
     await broker?.stop()
     await server.stop()

@@ -1,6 +1,7 @@
 /** The commands that connect as a client. */
-import type { Command } from 'commander'
-import { DEFAULT_JID, DEFAULT_SERVICE } from './client-flags.ts'
+import { type Command, Option } from 'commander'
+import { DEFAULT_JID, DEFAULT_SERVICE, MODES } from './client-flags.ts'
+import { dlqList, type DlqListFlags, dlqOrder, type DlqOrderFlags, dlqShow, type DlqFlags } from './dlq.ts'
 import { EXIT_HELP, type ExitCode } from './exit.ts'
 import type { Io } from './io.ts'
 import { outputOption } from './options.ts'
@@ -17,7 +18,7 @@ Where to connect (a flag beats its variable, which beats what fits 'xmq dev'):
 There is no flag for a password: every user of the machine could read it.
 ${EXIT_HELP}`
 
-/** Adds `pub`, `sub` and `request`. */
+/** Adds `pub`, `sub`, `request` and `dlq`. */
 export function addClientCommands(program: Command, io: Io, done: (code: ExitCode) => void): void {
   addClientOptions(program.command('pub').description('publish a message'))
     .argument('<queue>', "the queue's address")
@@ -80,6 +81,72 @@ Examples:
     .action(async (queue: string, topic: string, body: string | undefined, flags: RequestFlags) =>
       done(await request(io, { queue, topic, body }, flags)),
     )
+  addDeadLetterCommands(program, io, done)
+}
+
+function addDeadLetterCommands(program: Command, io: Io, done: (code: ExitCode) => void): void {
+  const dlq = program
+    .command('dlq')
+    .description("a queue's dead letters: messages that were given up (for the queue's admins)")
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ xmq dlq ls jobs.localhost --topic images.thumbnail
+  $ xmq dlq show jobs.localhost 1044
+  $ xmq dlq replay jobs.localhost 1044 1045
+  $ xmq dlq purge jobs.localhost --all --topic images.thumbnail`,
+    )
+  addDeadLetterOptions(dlq.command('ls').description('list dead letters, a line each, the oldest first'))
+    .argument('<queue>', "the queue's address")
+    .option('-t, --topic <topic>', 'only of this topic, exact')
+    .option('-n, --limit <number>', 'most that are listed', '100')
+    .option('--after <seq>', 'only those with a higher seq')
+    .option('--content', 'with headers and payload')
+    .addHelpText(
+      'after',
+      `${CLIENT_HELP}
+
+Examples:
+  $ xmq dlq ls jobs.localhost
+  $ xmq dlq ls jobs.localhost --output json | jq 'select(.reason == "rejected") | .seq'`,
+    )
+    .action(async (queue: string, flags: DlqListFlags) => done(await dlqList(io, queue, flags)))
+  addDeadLetterOptions(dlq.command('show').description('print one dead letter with its history and payload'))
+    .argument('<queue>', "the queue's address")
+    .argument('<seq>', "its number, as 'xmq dlq ls' lists it")
+    .addHelpText('after', `${CLIENT_HELP}\n\nExamples:\n  $ xmq dlq show jobs.localhost 1044 --output json`)
+    .action(async (queue: string, seq: string, flags: DlqFlags) => done(await dlqShow(io, { queue, seq }, flags)))
+  const orders = [
+    ['replay', 'put dead letters back: ready at once, with no failures and no ttl'],
+    ['purge', 'delete dead letters for good'],
+  ] as const
+  for (const [action, description] of orders) {
+    addDeadLetterOptions(dlq.command(action).description(description))
+      .argument('<queue>', "the queue's address")
+      .argument('[seq...]', "their numbers, as 'xmq dlq ls' lists them")
+      .option('--all', 'all of them')
+      .option('-t, --topic <topic>', 'with --all: only of this topic, exact')
+      .addHelpText(
+        'after',
+        `${CLIENT_HELP}
+
+Examples:
+  $ xmq dlq ${action} jobs.localhost 1044 1045
+  $ xmq dlq ${action} jobs.localhost --all --topic images.thumbnail`,
+      )
+      .action(async (queue: string, seqs: string[], flags: DlqOrderFlags) =>
+        done(await dlqOrder(io, { action, queue, seqs }, flags)),
+      )
+  }
+}
+
+function addDeadLetterOptions(command: Command): Command {
+  return addClientOptions(command)
+    .option('--subscription <name>', "of a durable subscription of an 'all' queue; with --owner")
+    .option('--owner <jid>', 'the account that the durable subscription belongs to')
+    .option('--connect-timeout <duration>', 'give up connecting after', '5s')
+    .option('--timeout <duration>', 'give up on an answer after', '30s')
 }
 
 function addClientOptions(command: Command): Command {
@@ -88,5 +155,6 @@ function addClientOptions(command: Command): Command {
     .option('-j, --jid <jid>', 'the account, user@domain')
     .option('--password-file <file>', "a file with the account's password")
     .option('--ca <file>', "PEM certificates to trust in place of the system's")
+    .addOption(new Option('--mode <mode>', 'how to speak to the queue; auto asks it').choices(MODES).default('auto'))
     .addOption(outputOption())
 }

@@ -13,12 +13,18 @@ export const DEFAULT_SERVICE: string = `xmpp://127.0.0.1:${DEFAULT_PORT}`
 /** An account that `xmq dev` makes at its first login. */
 export const DEFAULT_JID = 'xmq@localhost'
 
+/** How to speak to a queue. */
+export const MODES = ['auto', 'reliable', 'plain', 'mod_xmq'] as const
+/** How to speak to a queue. */
+export type ClientMode = (typeof MODES)[number]
+
 /** Flags of every client command. There is none for a password: every user of the machine could read it. */
 export interface ClientFlags {
   readonly service?: string
   readonly jid?: string
   readonly passwordFile?: string
   readonly ca?: string
+  readonly mode?: ClientMode
   readonly timeout?: string
   readonly output: OutputFormat
 }
@@ -28,6 +34,7 @@ export interface Connection {
   readonly service: string
   readonly jid: string
   readonly password: string
+  readonly mode: ClientMode
   /** PEM certificates to trust in place of the system's. */
   readonly ca?: string
 }
@@ -43,7 +50,8 @@ export function connectionOf(io: Io, flags: ClientFlags): Connection {
     throw mistake(`The password of ${jid} is not known. Give XMQ_PASSWORD, XMQ_PASSWORD_FILE or --password-file FILE.`)
   }
   const caFile = flags.ca ?? present(io.env['XMQ_CA'])
-  return { service, jid, password, ...(caFile === undefined ? {} : { ca: readSmallFile(io, '--ca', caFile) }) }
+  const mode = flags.mode ?? 'auto'
+  return { service, jid, password, mode, ...(caFile === undefined ? {} : { ca: readSmallFile(io, '--ca', caFile) }) }
 }
 
 function passwordOf(io: Io, flags: ClientFlags): string | undefined {

@@ -73,7 +73,7 @@ describe('pub', () => {
     const taken = await cli(['pub', QUEUE, 'ids', 'x', '--output', 'json'])
     expect(JSON.parse(taken.out)).toEqual({ queue: QUEUE, topic: 'ids', id: expect.any(String), ok: true })
     expect(JSON.parse(io.out)).toMatchObject({ id: (JSON.parse(taken.out) as { id: string }).id })
-    const refused = await cli(['pub', QUEUE, 'nobody', 'x', '--output', 'json'])
+    const refused = await cli(['pub', QUEUE, 'nobody', 'x', '--mode', 'plain', '--output', 'json'])
     const { id, error, ...rest } = JSON.parse(refused.out) as { id: string; error: unknown }
     expect(rest).toEqual({ queue: QUEUE, topic: 'nobody' })
     expect(error).toEqual({ code: 'no-recipients', text: expect.stringContaining('Nobody is subscribed') })
@@ -93,7 +93,7 @@ describe('pub', () => {
   })
 
   it('names the line and the id of what was refused', async () => {
-    const { err } = await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })
+    const { err } = await cli(['pub', QUEUE, 'nobody', '--lines', '--mode', 'plain'], { stdin: 'a\nb\n' })
     expect(err).toMatch(/^xmq: line 1, message [-0-9a-f]{36}: Nobody.*\nxmq: line 2, message .*\nxmq: 2 of 2 messages/)
   })
 
@@ -103,9 +103,12 @@ describe('pub', () => {
       ['\u0001', [], 'Line 3 of stdin: '],
     ] as const) {
       const lines = `1\n2\n${bad}\n4\n`
-      const { code, out, err } = await cli(['pub', QUEUE, 'nobody', '--lines', '--output', 'json', ...argv], {
-        stdin: lines,
-      })
+      const { code, out, err } = await cli(
+        ['pub', QUEUE, 'nobody', '--lines', '--mode', 'plain', '--output', 'json', ...argv],
+        {
+          stdin: lines,
+        },
+      )
       expect(code).toBe(2)
       expect(out.trim().split('\n')).toHaveLength(2)
       const { error } = JSON.parse(err) as { error: { text: string } }
@@ -125,16 +128,23 @@ describe('pub', () => {
   })
 
   it('ends with 3 where nobody is subscribed, and says who could be', async () => {
-    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x'])
+    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x', '--mode', 'plain'])
     expect([code, err]).toEqual([
       3,
       expect.stringContaining(`Nobody is subscribed to 'nobody' at ${QUEUE}. Subscribe with: xmq sub`),
     ])
-    const lines = await cli(['pub', QUEUE, 'nobody', '--lines'], { stdin: 'a\nb\n' })
+    const lines = await cli(['pub', QUEUE, 'nobody', '--lines', '--mode', 'plain'], { stdin: 'a\nb\n' })
     expect([lines.code, lines.err]).toEqual([
       3,
       expect.stringContaining('2 of 2 messages were refused: Nobody is subscribed'),
     ])
+  })
+
+  it('ends with 0 where nobody is subscribed to a reliable queue, which keeps the message', async () => {
+    expect((await cli(['pub', QUEUE, 'kept', 'for later'])).code).toBe(0)
+    const { io, ended } = await subscriber([QUEUE, 'kept', '--count', '1'])
+    await ended
+    expect(io.out).toBe('for later\n')
   })
 
   it('ends with 0 where nobody is subscribed to a queue of type all', async () => {
@@ -217,7 +227,7 @@ describe('pub', () => {
   })
 
   it('tells a program of a failure as JSON', async () => {
-    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x', '--output', 'json'])
+    const { code, err } = await cli(['pub', QUEUE, 'nobody', 'x', '--mode', 'plain', '--output', 'json'])
     expect(code).toBe(3)
     expect(JSON.parse(err)).toMatchObject({ error: { code: 'no-recipients', exit: 3 } })
   })
@@ -242,7 +252,7 @@ describe('sub', () => {
     const { io, ended } = await subscriber([QUEUE, 'leaving'])
     io.stop()
     expect(await ended).toBe(0)
-    expect((await cli(['pub', QUEUE, 'leaving', 'x'])).code).toBe(3)
+    expect((await cli(['pub', QUEUE, 'leaving', 'x', '--mode', 'plain'])).code).toBe(3)
   })
 
   it('ends with 0 on Ctrl-C while it connects', async () => {

@@ -28,4 +28,5 @@ export const platform: Platform = {
   onStopSignal: () => () => {},
   exit() {},
   env: () => undefined,
+  process: () => ({}),
 }

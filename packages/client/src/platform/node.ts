@@ -3,6 +3,7 @@ import { pbkdf2 } from 'node:crypto'
 import { connect, type TLSSocket } from 'node:tls'
 import type { Socket } from 'node:net'
 import { isIP } from 'node:net'
+import { hostname } from 'node:os'
 import { promisify } from 'node:util'
 import { client } from '@xmpp/client'
 import { WebSocket } from 'ws'
@@ -51,6 +52,7 @@ export const platform: Platform = {
   env(name) {
     return process.env[name]
   },
+  process: () => ({ host: hostname().slice(0, 64), pid: String(process.pid) }),
 }
 
 const derive = promisify(pbkdf2)

@@ -27,4 +27,6 @@ export interface Platform {
   onStopSignal(listener: (exitCode: number) => void): () => void
   exit(code: number): void
   env(name: string): string | undefined
+  /** Where this runs, for operators. */
+  process(): { readonly host?: string; readonly pid?: string }
 }

@@ -1,7 +1,8 @@
 /**
- * Publishes and requests of the application. Owner: one session.
+ * Requests of the application, and publishes to a queue that is plain, or not known yet. Owner: one session.
  *
  *     publish   waiting --ready--> writing --written--> settled
+ *               waiting --the queue is reliable--> the outbox's
  *     request   waiting --ready--> open --answer--> settled
  *               any --deadline, cancel, close--> failed;  writing, open --connection lost--> failed
  *
@@ -11,19 +12,39 @@
  * 3. Nothing is written twice: what was handed to the socket is never repeated.
  * 4. Stanzas leave in the order of the calls.
  */
-import { decodeError, type XmlElement, XmqError } from '@xmq/protocol'
-import type { Effect, SessionRules } from './port.ts'
+import { decodeError, findChild, NS_QUEUE, NS_TOPIC, withChildren, type XmlElement, XmqError } from '@xmq/protocol'
+import type { Effect, Input, Mode, OutgoingMessage, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
-interface Call {
+interface CallParts {
   readonly ref: number
-  readonly kind: 'publish' | 'request'
   readonly topic: string
   readonly bytes: number
   readonly id: string
-  readonly stanza: XmlElement
   readonly timeoutMs: number
-  phase: 'waiting' | 'writing' | 'open'
+}
+
+interface PublishCall extends CallParts {
+  readonly kind: 'publish'
+  readonly message: OutgoingMessage
+  /** As the caller gave it. */
+  readonly askedTimeoutMs: number | undefined
+  readonly calledAt: number
+  phase: 'waiting' | 'writing'
+}
+
+interface RequestCall extends CallParts {
+  readonly kind: 'request'
+  readonly stanza: XmlElement
+  readonly call: XmlElement | undefined
+  phase: 'waiting' | 'open'
+}
+
+type Call = PublishCall | RequestCall
+
+/** A publish that waited for its queue, for the outbox. */
+export type WaitingPublish = Pick<PublishCall, 'ref' | 'message' | 'calledAt'> & {
+  readonly timeoutMs: number | undefined
 }
 
 /** Published ids that a bounce may still name. */
@@ -35,7 +56,7 @@ export class Calls {
   readonly #timers: Timers<string | number>
   readonly #calls = new Map<number, Call>()
   readonly #waiting = new Set<Call>()
-  readonly #openById = new Map<string, Call>()
+  readonly #openById = new Map<string, RequestCall>()
   readonly #recent = new Map<string, string>()
   #bytes = 0
 
@@ -44,22 +65,39 @@ export class Calls {
     this.#timers = timers
   }
 
-  /** Takes a call on; writes it at once when `ready`. */
-  add(
-    input: {
-      type: 'publish' | 'request'
-      ref: number
-      topic: string
-      bytes: number
-      stanza: XmlElement
-      timeoutMs: number
-    },
-    ready: boolean,
+  /** Takes a publish on; writes it at once when the mode is known. */
+  publish(
+    input: { ref: number; message: OutgoingMessage; timeoutMs: number | undefined },
+    mode: Mode | undefined,
     now: number,
     out: Effect[],
   ): void {
-    const { ref, topic, bytes, stanza, timeoutMs } = input
+    const { ref, message } = input
+    const timeoutMs = input.timeoutMs ?? this.#rules.publishTimeoutMs
+    const { id, topic } = message
+    const parts = { ref, topic, bytes: message.bytes, id, timeoutMs }
+    this.#add(
+      { ...parts, kind: 'publish', message, askedTimeoutMs: input.timeoutMs, calledAt: now, phase: 'waiting' },
+      mode,
+      now,
+      out,
+    )
+  }
+
+  /** Takes a request on; writes it at once when the mode is known. */
+  request(input: Input & { readonly type: 'request' }, mode: Mode | undefined, now: number, out: Effect[]): void {
+    const { ref, topic, bytes, stanza, call, timeoutMs } = input
     const id = stanza.attrs.get('id') ?? ''
+    if (this.#openById.has(id)) {
+      const error = new XmqError('conflict', `A request with the id '${id}' is open already.`)
+      out.push({ type: 'failed', ref, error })
+      return
+    }
+    this.#add({ kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting' }, mode, now, out)
+  }
+
+  #add(call: Call, mode: Mode | undefined, now: number, out: Effect[]): void {
+    const { ref, bytes } = call
     if (this.#calls.size >= this.#rules.pendingMax || this.#bytes + bytes > this.#rules.pendingBytesMax) {
       const error = new XmqError(
         'limit-reached',
@@ -69,43 +107,55 @@ export class Calls {
       out.push({ type: 'failed', ref, error })
       return
     }
-    if (input.type === 'request' && this.#openById.has(id)) {
-      out.push({
-        type: 'failed',
-        ref,
-        error: new XmqError('conflict', `A request with the id '${id}' is open already.`),
-      })
-      return
-    }
-    const call: Call = { ref, kind: input.type, topic, bytes, id, stanza, timeoutMs, phase: 'waiting' }
     this.#calls.set(ref, call)
     this.#bytes += bytes
-    if (call.kind === 'request') this.#openById.set(id, call)
-    this.#timers.set(ref, now + timeoutMs)
-    if (ready) this.#write(call, out)
-    else this.#waiting.add(call)
+    if (call.kind === 'request') this.#openById.set(call.id, call)
+    this.#timers.set(ref, now + call.timeoutMs)
+    if (mode === undefined) this.#waiting.add(call)
+    else this.#write(call, mode, out)
+  }
+
+  /** Takes the publishes that wait, in order: their queue is reliable. */
+  takePublishes(): WaitingPublish[] {
+    const taken: WaitingPublish[] = []
+    for (const call of this.#waiting) {
+      if (call.kind !== 'publish') continue
+      this.#remove(call)
+      taken.push({ ref: call.ref, message: call.message, calledAt: call.calledAt, timeoutMs: call.askedTimeoutMs })
+    }
+    return taken
   }
 
   /** Writes what waited. */
-  flush(out: Effect[]): void {
-    for (const call of this.#waiting) this.#write(call, out)
+  flush(mode: Mode, out: Effect[]): void {
+    for (const call of this.#waiting) this.#write(call, mode, out)
     this.#waiting.clear()
   }
 
-  #write(call: Call, out: Effect[]): void {
-    if (call.kind === 'request') {
-      call.phase = 'open'
-      out.push({ type: 'send', stanza: call.stanza })
-      return
+  #write(call: Call, mode: Mode, out: Effect[]): void {
+    try {
+      if (call.kind === 'request') {
+        const stanza = requestStanza(call, mode)
+        call.phase = 'open'
+        out.push({ type: 'send', stanza })
+        return
+      }
+      const stanza = call.message.stanza()
+      call.phase = 'writing'
+      this.#note(call)
+      out.push({ type: 'send', stanza, ref: call.ref })
+    } catch (error) {
+      this.#remove(call)
+      out.push({ type: 'failed', ref: call.ref, error: XmqError.from(error) })
     }
-    call.phase = 'writing'
-    this.#recent.delete(call.id)
-    this.#recent.set(call.id, call.topic)
-    if (this.#recent.size > RECENT_MAX) {
-      const oldest = this.#recent.keys().next()
-      if (!oldest.done) this.#recent.delete(oldest.value)
-    }
-    out.push({ type: 'send', stanza: call.stanza, ref: call.ref })
+  }
+
+  #note({ id, topic }: PublishCall): void {
+    this.#recent.delete(id)
+    this.#recent.set(id, topic)
+    if (this.#recent.size <= RECENT_MAX) return
+    const oldest = this.#recent.keys().next()
+    if (!oldest.done) this.#recent.delete(oldest.value)
   }
 
   /** The socket took a publish over, or failed. */
@@ -128,6 +178,10 @@ export class Calls {
     this.#remove(call)
     if (iq.attrs.get('type') === 'result') out.push({ type: 'settled', ref: call.ref, answer: iq })
     else out.push({ type: 'failed', ref: call.ref, error: explain(decodeError(iq)) })
+  }
+
+  has(ref: number): boolean {
+    return this.#calls.has(ref)
   }
 
   /** The topic that was published under an id lately. */
@@ -182,6 +236,19 @@ export class Calls {
     this.#timers.delete(call.ref)
     if (call.kind === 'request') this.#openById.delete(call.id)
   }
+}
+
+/** @throws XmqError `unsupported` when it has headers and the queue is plain */
+function requestStanza({ stanza, call, topic }: RequestCall, mode: Mode): XmlElement {
+  if (call === undefined) return stanza
+  if (mode === 'reliable') {
+    const children = stanza.children.map((child) =>
+      typeof child !== 'string' && child.ns === NS_TOPIC ? withChildren(child, [...child.children, call]) : child,
+    )
+    return withChildren(stanza, children)
+  }
+  if (findChild(call, 'headers', NS_QUEUE) === undefined) return stanza
+  throw new XmqError('unsupported', `The request to '${topic}' has headers, which a plain queue does not carry.`)
 }
 
 function expiryOf(call: Call, hindrance: XmqError | undefined): XmqError {

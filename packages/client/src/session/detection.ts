@@ -1,13 +1,15 @@
 /**
  * Finding out how a queue wants to be spoken to. Owner: one session. docs/protocol.md "Detection".
  *
- *     unknown --up--> asking --disco#info has xmq:topic--> plain
+ *     unknown --up--> asking --disco#info has xmq:queue:1--> reliable
+ *                            --disco#info has xmq:topic--> plain
  *                            --not-acceptable "XMQ topic not found"--> mod_xmq
  *                            --anything else, silence--> pausing --pause over--> asking
  *
  * Invariants:
  * 1. A mode that was given is never asked for.
- * 2. `plain` once found is kept over reconnects; `mod_xmq` is asked for again on each connection, since brokers replace it.
+ * 2. `reliable` once found is kept for ever: nothing that happens makes it less. `plain` once found is kept over reconnects;
+ *    `mod_xmq` is asked for again on each connection, since brokers replace it.
  * 3. One question at a time, with a growing pause after each that brought no mode.
  */
 import {
@@ -16,6 +18,7 @@ import {
   element,
   findChild,
   NS_DISCO_INFO,
+  NS_QUEUE,
   NS_TOPIC,
   stanza,
   type XmlElement,
@@ -70,7 +73,7 @@ export class Detection {
 
   /** The queue behaved unlike its mode: ask again, after a pause. @returns whether the mode is open now */
   doubt(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): boolean {
-    if (this.#rules.mode !== 'auto') return false
+    if (this.#rules.mode !== 'auto' || this.#mode === 'reliable') return false
     this.#mode = undefined
     this.#pause(reason, now, entropy, out)
     return true
@@ -118,7 +121,9 @@ export class Detection {
     }
     const query = findChild(iq, 'query', NS_DISCO_INFO)
     const features = query === undefined ? [] : childElements(query).filter((child) => child.name === 'feature')
-    if (features.some((feature) => feature.attrs.get('var') === NS_TOPIC)) return 'plain'
+    const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
+    if (has(NS_QUEUE)) return 'reliable'
+    if (has(NS_TOPIC)) return 'plain'
     return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)
   }
 

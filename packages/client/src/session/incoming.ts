@@ -6,6 +6,8 @@ import {
   decodeTopic,
   findChild,
   findTopic,
+  headersIn,
+  NO_HEADERS,
   NS_ADDRESS,
   NS_QUEUE,
   payloadOf,
@@ -13,6 +15,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
+import { NOBODY_THERE } from './pauses.ts'
 import type { Delivery, Mode } from './port.ts'
 
 /** Who is asked, and over which connection. */
@@ -46,6 +49,8 @@ export function readMessage(message: XmlElement, addresses: Addresses): Delivery
     id: message.attrs.get('id') ?? '',
     from: addresses.mode === 'mod_xmq' ? message.attrs.get('from') : originalSender(message),
     payload: decodeMessagePayload(message),
+    headers: headersIn(xmq),
+    lease: undefined,
     form: 'nested',
     stanza: message,
     connection: addresses.connection,
@@ -63,6 +68,8 @@ export function readRequest(iq: XmlElement, addresses: Addresses): Delivery | un
     id: iq.attrs.get('id') ?? '',
     from: addresses.mode === 'mod_xmq' ? iq.attrs.get('from') : (call?.attrs.get('from') ?? originalSender(iq)),
     payload: payloadOf(request.payload.filter((child) => child.ns !== NS_QUEUE)),
+    headers: call === undefined ? NO_HEADERS : headersIn(call),
+    lease: undefined,
     form: request.form,
     stanza: iq,
     connection: addresses.connection,
@@ -77,15 +84,6 @@ function originalSender(stanza: XmlElement): string | undefined {
     .find((child) => child.name === 'address' && child.attrs.get('type') === 'ofrom')
     ?.attrs.get('jid')
 }
-
-const NOBODY_THERE: ReadonlySet<string> = new Set([
-  'gone',
-  'item-not-found',
-  'recipient-unavailable',
-  'remote-server-not-found',
-  'remote-server-timeout',
-  'service-unavailable',
-])
 
 /**
  * An answer of the server in place of a queue, explained. Errors of a broker say themselves what to do.

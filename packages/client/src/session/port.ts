@@ -2,10 +2,22 @@
  * The seam of the session: everything that goes in and everything that comes out. `runtime.ts` turns the world into inputs
  * and effects into the world; the session itself knows no clock, no randomness and no I/O.
  */
-import type { Payload, RequestForm, XmlElement, XmqError } from '@xmq/protocol'
+import type {
+  ConfirmDurability,
+  Headers,
+  Payload,
+  RejectReason,
+  RequestForm,
+  WorkerInfo,
+  WrittenItem,
+  XmlElement,
+  XmqError,
+} from '@xmq/protocol'
 
 /** How the queue is spoken to. docs/protocol.md "Detection". */
 export type Mode =
+  /** A broker that speaks `xmq:queue:1`: confirms, leases, dead letters. docs/protocol-reliable.md */
+  | 'reliable'
   /** An XMQ broker, or anything that answers mod_xmq's elements as docs/protocol.md says. */
   | 'plain'
   /** The original module: it never answers a `sub`, and deliveries and answers come from foreign addresses. */
@@ -28,11 +40,48 @@ export interface SessionRules {
   readonly silenceMs: number
   /** How long `leave` waits for the queue's answers. */
   readonly leaveTimeoutMs: number
-  /** Most publishes and requests that wait, are being written or are open. */
+  /** Most publishes, and most requests, that wait, are being written or are open. */
   readonly pendingMax: number
   /** Most bytes of the stanzas in them. */
   readonly pendingBytesMax: number
+  /** How long a publish may wait for a plain queue, unless it says itself. */
+  readonly publishTimeoutMs: number
+  /** How long a reliable queue knows an id again: a publish that is not confirmed by then fails as `unconfirmed`. */
+  readonly dedupeWindowMs: number
+  /** Most unsettled deliveries and open requests of a reliable worker, 0 for a producer. */
+  readonly credit: number
+  /** What a reliable worker tells of itself, for operators. */
+  readonly workerInfo: WorkerInfo | undefined
 }
+
+/** A message on its way to a queue, in the form that the queue's mode asks for. */
+export interface OutgoingMessage {
+  readonly id: string
+  readonly topic: string
+  /** Messages of one topic and key are never published side by side. */
+  readonly key: string | undefined
+  /** About its bytes on the wire. */
+  readonly bytes: number
+  /** For a plain queue. @throws XmqError `unsupported` when it has options that only a reliable queue knows */
+  stanza(): XmlElement
+  /** For a reliable queue. @throws XmqError `too-large`, `bad-request`, `illegal-character` */
+  item(): WrittenItem
+}
+
+/** A reliable queue's word that a message is stored. */
+export interface Confirm {
+  readonly seq: number
+  readonly durability: ConfirmDurability
+  readonly duplicate: boolean
+  readonly subscriptions: number | undefined
+}
+
+/** What became of a leased message, in the worker's words. */
+export type Outcome =
+  | { readonly kind: 'ack' }
+  | { readonly kind: 'nack'; readonly delayMs?: number | undefined; readonly why: string }
+  | { readonly kind: 'release' }
+  | { readonly kind: 'reject'; readonly reason: RejectReason; readonly why: string }
 
 /** The randomness that the session is given: a CSPRNG in the runtime, a seeded one in simulations. */
 export interface Entropy {
@@ -57,11 +106,12 @@ export type Input =
   | {
       readonly type: 'publish'
       readonly ref: number
-      readonly topic: string
-      readonly bytes: number
-      readonly stanza: XmlElement
-      readonly timeoutMs: number
+      readonly message: OutgoingMessage
+      /** `undefined`: as long as the mode has it. */
+      readonly timeoutMs: number | undefined
     }
+  /** The turn of the event loop is over, after the effect `turn`: what came together may leave together. */
+  | { readonly type: 'turn' }
   /** The socket took a publish over, or did not. */
   | { readonly type: 'written'; readonly ref: number; readonly error: XmqError | undefined }
   /** A request to the queue, already checked: an IQ with a random id. */
@@ -71,15 +121,20 @@ export type Input =
       readonly topic: string
       readonly bytes: number
       readonly stanza: XmlElement
+      /** `<call/>`, added where the queue is reliable; with headers it must be. */
+      readonly call?: XmlElement | undefined
       readonly timeoutMs: number
     }
   /** The caller gives up on a publish or request. */
   | { readonly type: 'cancel'; readonly ref: number; readonly error: XmqError }
-  | { readonly type: 'subscribe'; readonly topic: string }
+  /** A topic; towards a reliable queue also a pattern, and the name of a durable subscription. */
+  | { readonly type: 'subscribe'; readonly topic: string; readonly name?: string | undefined }
   /** The worker's load, 0 to 100. Reported with each renewal, and at once on a crossing. */
   | { readonly type: 'load'; readonly load: number }
   /** A handler is done with a request: its answer, an IQ result or error. */
   | { readonly type: 'answer'; readonly delivery: Delivery; readonly stanza: XmlElement }
+  /** A leased message is done with, by its seq. */
+  | { readonly type: 'settle'; readonly seq: number; readonly outcome: Outcome }
   /** Report load 100 and leave every topic; `left` follows in the end. */
   | { readonly type: 'leave' }
   /** Fail what is pending, say goodbye, close the connection, stay closed. */
@@ -97,11 +152,20 @@ export type Effect =
   | { readonly type: 'close' }
   /** Write a stanza. With a `ref`, a `written` input follows. */
   | { readonly type: 'send'; readonly stanza: XmlElement; readonly ref?: number }
-  /** A publish was written, or a request answered (`answer` is the IQ result). */
-  | { readonly type: 'settled'; readonly ref: number; readonly answer: XmlElement | undefined }
+  /** Hand in `turn` when this turn of the event loop is over. */
+  | { readonly type: 'turn' }
+  /** A publish was written or confirmed, or a request answered (`answer` is the IQ result). */
+  | {
+      readonly type: 'settled'
+      readonly ref: number
+      readonly answer: XmlElement | undefined
+      readonly confirm?: Confirm
+    }
   | { readonly type: 'failed'; readonly ref: number; readonly error: XmqError }
   /** A message or request for a handler. */
   | { readonly type: 'deliver'; readonly delivery: Delivery }
+  /** Somebody else has, or had, the message: its handler is to stop. Nothing follows for this seq. */
+  | { readonly type: 'lease-lost'; readonly seq: number; readonly error: XmqError }
   | { readonly type: 'event'; readonly event: SessionEvent }
 
 /** A message or request that came from the queue. */
@@ -113,11 +177,24 @@ export interface Delivery {
   /** The producer's full JID, where the queue tells it. */
   readonly from: string | undefined
   readonly payload: Payload
+  readonly headers: Headers
+  /** Of a leased message; `undefined` of requests, and of messages of a plain queue. */
+  readonly lease: LeasedMessage | undefined
   /** How a request carried its payload; the answer goes back in the same form. */
   readonly form: RequestForm
   readonly stanza: XmlElement
   /** The connection it came over: an answer counts only there. */
   readonly connection: number
+}
+
+/** What a reliable queue tells of a message. */
+export interface LeasedMessage {
+  /** The broker's number: settles it. */
+  readonly seq: number
+  /** Which delivery this is, from 1. */
+  readonly attempt: number
+  /** When it was published, wall ms. */
+  readonly at: number
 }
 
 /** What the session tells about itself. */
@@ -142,6 +219,19 @@ export type SessionEvent =
   | { readonly name: 'answer-lost'; readonly topic: string; readonly id: string }
   | { readonly name: 'warning'; readonly message: string }
   | { readonly name: 'left' }
+  /** A reliable queue asked to wait with publishes: they go on at `retryAt` (session time). */
+  | { readonly name: 'publish-paused'; readonly reason: XmqError; readonly retryAt: number }
+  /** A redelivery of what is done or running already: it is not run again. */
+  | { readonly name: 'duplicate'; readonly seq: number; readonly topic: string; readonly state: 'done' | 'running' }
+  /** The queue did not take a settlement; the message may be handled again. */
+  | {
+      readonly name: 'settle-failed'
+      readonly seq: number
+      readonly outcome: Outcome['kind']
+      readonly error: XmqError
+    }
+  /** Everything that was to be settled is. */
+  | { readonly name: 'all-settled' }
 
 /** Where the connection is. */
 export type ConnectionStatus =
@@ -162,4 +252,6 @@ export interface Session {
   /** When the next tick is due, in the time of `now`; `undefined` when nothing waits. */
   readonly deadline: number | undefined
   readonly status: ConnectionStatus
+  /** Settlements that the queue has not answered. */
+  readonly unsettled: number
 }

@@ -7,7 +7,8 @@
  *
  * Invariants:
  * 1. `send` comes only while online; `deliver` only over the current connection.
- * 2. Calls and subscriptions are written only when online with a known mode ("ready").
+ * 2. Calls and subscriptions are written only when online with a known mode ("ready"). Publishes wait as calls until the mode is
+ *    known; towards a reliable queue they are the outbox's.
  * 3. An IQ's answer counts by its random id and its sender: the queue for what the queue was asked, the own server for pings.
  *    Towards a mod_xmq the sender of a request's answer cannot be checked; the `warning` event says so.
  * 4. Pauses between attempts grow with full jitter, up to `backoffMs.max`; they start anew after a connection that held.
@@ -17,8 +18,11 @@ import {
   encodeError,
   errorTo,
   formatBareJid,
+  findChild,
   isPing,
+  isResubscribe,
   mayBeAnswered,
+  NS_QUEUE,
   parseJid,
   resultTo,
   sameJid,
@@ -32,7 +36,8 @@ import { Detection, DETECTION_TIMER } from './detection.ts'
 import { type Addresses, explainAbsence, isAddressedDelivery, readMessage, readRequest } from './incoming.ts'
 import { Liveness, PONG_TIMER, SILENCE_TIMER } from './liveness.ts'
 import type { ConnectionStatus, Effect, Entropy, Input, Mode, Session, SessionEvent, SessionRules } from './port.ts'
-import { subscriptionTimer, Subscriptions } from './subscriptions.ts'
+import { Reliable } from './reliable.ts'
+import { RENEW_TIMER, subscriptionTimer, Subscriptions } from './subscriptions.ts'
 import { Timers } from './timers.ts'
 
 /** A connection that held this long makes the pauses start anew. */
@@ -60,6 +65,7 @@ class ClientSession implements Session {
   readonly #subscriptions: Subscriptions
   readonly #detection: Detection
   readonly #liveness: Liveness
+  readonly #reliable: Reliable
   readonly #explain: (error: XmqError) => XmqError
   #status: ConnectionStatus = { state: 'idle' }
   #connection = 0
@@ -68,6 +74,8 @@ class ClientSession implements Session {
   #wasOnline = false
   #ready: Mode | undefined
   #leaving = false
+  /** Since `leave`, for good. */
+  #leaves = false
   #now = 0
   #entropy: Entropy | undefined
   #out: Effect[] = []
@@ -78,6 +86,7 @@ class ClientSession implements Session {
     this.#subscriptions = new Subscriptions(rules, this.#timers)
     this.#detection = new Detection(rules, this.#timers)
     this.#liveness = new Liveness(rules, this.#timers)
+    this.#reliable = new Reliable(rules, this.#timers)
     this.#explain = (error) => (this.#ready === 'mod_xmq' ? error : explainAbsence(error, rules.queue))
   }
 
@@ -87,6 +96,10 @@ class ClientSession implements Session {
 
   get status(): ConnectionStatus {
     return this.#status
+  }
+
+  get unsettled(): number {
+    return this.#reliable.leases.unsettled
   }
 
   handle(input: Input, now: number, entropy: Entropy): Effect[] {
@@ -122,20 +135,26 @@ class ClientSession implements Session {
         this.#liveness.heard(this.#now)
         return this.#skipped(input.head, input.error)
       case 'publish':
+        return this.#publish(input)
+      case 'turn':
+        return this.#reliable.turn(this.#now, this.#random, this.#out)
       case 'request':
-        return this.#calls.add(input, this.#ready !== undefined, this.#now, this.#out)
+        return this.#calls.request(input, this.#ready, this.#now, this.#out)
       case 'written':
         return this.#calls.written(input.ref, input.error, this.#out)
       case 'cancel':
+        this.#reliable.outbox.cancel(input.ref, input.error, this.#out)
         return this.#calls.cancel(input.ref, input.error, this.#out)
       case 'subscribe':
-        return this.#subscriptions.want(input.topic, this.#now, this.#random, this.#out)
+        return this.#subscriptions.want(input.topic, input.name, this.#now, this.#random, this.#out)
       case 'load':
         return this.#subscriptions.setLoad(input.load, this.#now, this.#random, this.#out)
       case 'answer':
         if (this.#status.state === 'online' && input.delivery.connection === this.#connection) this.#send(input.stanza)
         else this.#event({ name: 'answer-lost', topic: input.delivery.topic, id: input.delivery.id })
         return
+      case 'settle':
+        return this.#reliable.leases.settle(input.seq, input.outcome, this.#out)
       case 'leave':
         return this.#leave()
       case 'close':
@@ -143,6 +162,12 @@ class ClientSession implements Session {
       case 'tick':
         return this.#tick()
     }
+  }
+
+  #publish(input: Input & { readonly type: 'publish' }): void {
+    // Not `#ready`: what is published while offline waits in the same order.
+    if (this.#detection.mode === 'reliable') this.#reliable.outbox.add({ ...input, calledAt: this.#now }, this.#out)
+    else this.#calls.publish(input, this.#ready, this.#now, this.#out)
   }
 
   #closedInput(input: Input): void {
@@ -192,8 +217,14 @@ class ClientSession implements Session {
     this.#status = { state: 'online', jid: this.#status.jid, mode }
     this.#event({ name: 'mode', mode })
     if (mode === 'mod_xmq') this.#event({ name: 'warning', message: MOD_XMQ_WARNING })
+    const { outbox, leases } = this.#reliable
+    if (mode === 'reliable') {
+      leases.ready(this.#now, this.#random, this.#out)
+      for (const publish of this.#calls.takePublishes()) outbox.add(publish, this.#out)
+    }
     this.#subscriptions.ready(mode, this.#now, this.#random, this.#out)
-    this.#calls.flush(this.#out)
+    this.#calls.flush(mode, this.#out)
+    if (mode === 'reliable') outbox.ready(this.#out)
   }
 
   #down(reason: XmqError, fatal: boolean): void {
@@ -205,6 +236,7 @@ class ClientSession implements Session {
     this.#detection.down()
     this.#subscriptions.unready(true)
     this.#liveness.down()
+    this.#reliable.down()
     this.#calls.connectionLost(reason, this.#out)
     if (this.#leaving) this.#left()
     if (fatal && !this.#wasOnline) {
@@ -231,7 +263,9 @@ class ClientSession implements Session {
   }
 
   #end(reason: XmqError | undefined): void {
-    this.#calls.close(reason ?? new XmqError('closed', 'The client was closed.'), this.#out)
+    const error = reason ?? new XmqError('closed', 'The client was closed.')
+    this.#calls.close(error, this.#out)
+    this.#reliable.outbox.close(error, this.#out)
     this.#timers.clear()
     this.#ready = undefined
     this.#status = { state: 'closed', reason }
@@ -240,7 +274,8 @@ class ClientSession implements Session {
   #leave(): void {
     if (this.#leaving) return
     this.#leaving = true
-    this.#subscriptions.leave(this.#random, this.#out)
+    this.#leaves = true
+    this.#subscriptions.leave(this.#now, this.#random, this.#out)
     if (this.#subscriptions.allLeft) this.#left()
     else this.#timers.set(TIMER_LEAVE, this.#now + this.#rules.leaveTimeoutMs)
   }
@@ -258,9 +293,15 @@ class ClientSession implements Session {
     for (let count = 0; count < 10_000; count++) {
       const due = this.#timers.take(this.#now)
       if (due === undefined) return
-      if (typeof due === 'number') this.#calls.expired(due, this.#hindrance, this.#out)
+      if (typeof due === 'number') this.#expired(due)
       else this.#timer(due)
     }
+  }
+
+  #expired(ref: number): void {
+    const { outbox } = this.#reliable
+    if (outbox.has(ref)) outbox.expired(ref, this.#hindrance, this.#now, this.#out)
+    else this.#calls.expired(ref, this.#hindrance, this.#out)
   }
 
   #timer(name: string): void {
@@ -270,6 +311,8 @@ class ClientSession implements Session {
     else if (name === PONG_TIMER) this.#pong()
     else if (name === TIMER_LOAD) this.#subscriptions.loadDue(this.#now, this.#random, this.#out)
     else if (name === TIMER_LEAVE) this.#left()
+    else if (name === RENEW_TIMER) this.#subscriptions.renewDue(this.#now, this.#random, this.#out)
+    else if (this.#reliable.timer(name, this.#now, this.#random, this.#out)) return
     else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
   }
 
@@ -348,6 +391,11 @@ class ClientSession implements Session {
       if (mode !== undefined) this.#becomeReady(mode)
       return
     }
+    if (this.#subscriptions.isRenewal(id)) {
+      this.#subscriptions.renewed(iq, this.#now, this.#random, this.#out)
+      return
+    }
+    if (this.#reliable.answered(id, iq, this.#explain, this.#now, this.#random, this.#out)) return
     const outcome = this.#subscriptions.answered(id, iq, this.#explain, this.#now, this.#random, this.#out)
     if (outcome?.modeDoubted === true) this.#doubt()
     if (outcome !== undefined && this.#leaving && this.#subscriptions.allLeft) this.#left()
@@ -366,6 +414,7 @@ class ClientSession implements Session {
       this.#send(this.#mayPing(iq, addresses.own) ? resultTo(iq) : refusalOf(iq))
       return
     }
+    if (this.#reliably(iq, addresses)) return
     try {
       const delivery = readRequest(iq, addresses)
       if (delivery === undefined) {
@@ -381,6 +430,26 @@ class ClientSession implements Session {
     } catch (error) {
       this.#send(errorTo(iq, XmqError.from(error, 'bad-request')))
     }
+  }
+
+  /** What only a reliable queue asks. @returns whether it was that */
+  #reliably(iq: XmlElement, addresses: Addresses): boolean {
+    const deliver = iq.attrs.get('type') === 'set' ? findChild(iq, 'deliver', NS_QUEUE) : undefined
+    if (deliver === undefined && !isResubscribe(iq)) return false
+    if (this.#ready !== 'reliable' || !isAddressedDelivery(iq, addresses)) {
+      this.#send(refusalOf(iq))
+      this.#ignored(iq, 'a delivery that is not from the queue')
+    } else if (deliver === undefined) {
+      this.#send(resultTo(iq))
+      this.#reliable.leases.ready(this.#now, this.#random, this.#out)
+      this.#subscriptions.again(this.#now, this.#random, this.#out)
+      this.#reliable.outbox.ready(this.#out)
+    } else {
+      const { connection } = addresses
+      const wants = (topic: string): boolean => !this.#leaves && this.#subscriptions.has(topic)
+      this.#reliable.leases.deliver(iq, deliver, { wants, connection }, this.#now, this.#out)
+    }
+    return true
   }
 
   #mayPing(iq: XmlElement, own: string): boolean {

@@ -3,23 +3,42 @@
  *
  *     wanted --ready--> asked --result--> held --ttl/3--> asked        (plain)
  *                       asked --error, no answer--> wanted, asked again after a pause
+ *     wanted --ready--> asked --result--> held                         (reliable: one `renew` keeps all that are held)
  *     wanted --ready--> held --ttl/3--> held                           (mod_xmq: it never answers)
  *     held, asked --leave--> leaving --answer--> left
  *
  * Invariants:
- * 1. Directed presence goes to the queue before the first `sub` of a connection (plain), so that the end of the session
- *    reaches the broker at once.
+ * 1. Directed presence goes to the queue before the first `sub` of a connection (not to a mod_xmq), so that the end of the
+ *    session reaches the broker at once.
  * 2. A topic has at most one `sub` whose answer counts: the last.
  * 3. Nothing is sent without a connection and a known mode.
  * 4. After `leave` no `sub` renews anything.
+ * 5. Towards a reliable queue one `renew` is open at most. When the queue knows another number of subscriptions than are
+ *    held, all are asked for again.
  */
-import { decodeError, encodeCommand, stanza, type XmlElement, XmqError } from '@xmq/protocol'
+import {
+  decodeError,
+  decodeRenewed,
+  encodeCommand,
+  encodeConsume,
+  encodeRenew,
+  findChild,
+  isPattern,
+  matchesPattern,
+  NS_QUEUE,
+  stanza,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
 import { LoadReports } from './load.ts'
 import type { Effect, Entropy, Mode, SessionRules } from './port.ts'
 import type { Timers } from './timers.ts'
 
 interface Subscription {
+  /** Or a pattern, towards a reliable queue. */
   readonly topic: string
+  /** Of a durable subscription. */
+  readonly name: string | undefined
   phase: 'wanted' | 'asked' | 'held' | 'leaving' | 'left'
   /** The id of the `sub` or `del` whose answer counts. */
   askId: string
@@ -35,6 +54,9 @@ export function subscriptionTimer(topic: string): string {
   return `sub:${topic}`
 }
 
+/** The timer of the next `renew`, of its answer, or of the end of a pause. */
+export const RENEW_TIMER = 'renew'
+
 /** Keeps the topics of a worker subscribed. */
 export class Subscriptions {
   readonly #rules: SessionRules
@@ -45,6 +67,8 @@ export class Subscriptions {
   #mode: Mode | undefined
   #presenceSent = false
   #leaving = false
+  #renewId = ''
+  #renewFailures = 0
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
     this.#rules = rules
@@ -59,13 +83,17 @@ export class Subscriptions {
     return this.#presenceSent
   }
 
+  /** Whether a message of a topic is ours: asked for by its name, or by a pattern. */
   has(topic: string): boolean {
-    return this.#byTopic.has(topic)
+    if (this.#byTopic.has(topic)) return true
+    if (this.#mode !== 'reliable') return false
+    for (const pattern of this.#byTopic.keys()) if (matchesPattern(pattern, topic)) return true
+    return false
   }
 
-  want(topic: string, now: number, entropy: Entropy, out: Effect[]): void {
+  want(topic: string, name: string | undefined, now: number, entropy: Entropy, out: Effect[]): void {
     if (this.#byTopic.has(topic) || this.#leaving) return
-    const subscription: Subscription = { topic, phase: 'wanted', askId: '', failures: 0, wasHeld: false }
+    const subscription: Subscription = { topic, name, phase: 'wanted', askId: '', failures: 0, wasHeld: false }
     this.#byTopic.set(topic, subscription)
     if (this.#mode === undefined) return
     this.#greet(out)
@@ -91,18 +119,42 @@ export class Subscriptions {
       this.#timers.delete(subscriptionTimer(subscription.topic))
     }
     this.#timers.delete('load')
+    this.#endRenewal()
+  }
+
+  #endRenewal(): void {
+    this.#renewId = ''
+    this.#renewFailures = 0
+    this.#timers.delete(RENEW_TIMER)
+  }
+
+  /** The broker asks for all subscriptions anew, or does not know them. */
+  again(now: number, entropy: Entropy, out: Effect[]): void {
+    const mode = this.#mode
+    if (mode === undefined || this.#leaving) return
+    this.#endRenewal()
+    this.#greet(out)
+    for (const subscription of this.#byTopic.values()) this.#ask(subscription, mode, now, entropy, out)
+    this.#reports.reported(now)
   }
 
   #greet(out: Effect[]): void {
-    if (this.#presenceSent || this.#mode !== 'plain') return
+    if (this.#presenceSent || this.#mode === 'mod_xmq') return
     this.#presenceSent = true
     out.push({ type: 'send', stanza: stanza('presence', { to: this.#rules.queue }) })
   }
 
   #ask(subscription: Subscription, mode: Mode, now: number, entropy: Entropy, out: Effect[]): void {
-    const { topic } = subscription
+    const { topic, name } = subscription
+    if (mode !== 'reliable' && (name !== undefined || isPattern(topic))) {
+      const text = `${this.#rules.queue} is a plain queue: '${topic}' needs a reliable one, for its pattern or name.`
+      const error = new XmqError('unsupported', text)
+      subscription.phase = 'wanted'
+      this.#failed(subscription, error, now, entropy, out)
+      return
+    }
     this.#command(subscription, { ttlSeconds: this.#rules.ttlSeconds, load: this.#reports.load }, entropy, out)
-    if (mode === 'plain') {
+    if (mode !== 'mod_xmq') {
       subscription.phase = 'asked'
       this.#timers.set(subscriptionTimer(topic), now + this.#rules.answerTimeoutMs)
       return
@@ -127,9 +179,68 @@ export class Subscriptions {
     this.#byAsk.delete(subscription.askId)
     subscription.askId = entropy.id()
     this.#byAsk.set(subscription.askId, subscription)
-    const command = encodeCommand({ command: 'sub', topic: subscription.topic, ttlSeconds, load })
+    const { topic, name } = subscription
+    const { credit, workerInfo } = this.#rules
+    const consume = this.#mode === 'reliable' ? [encodeConsume({ credit, name, worker: workerInfo })] : []
+    const command = encodeCommand({ command: 'sub', topic, ttlSeconds, load }, consume)
     out.push({ type: 'send', stanza: this.#iq(subscription.askId, command) })
   }
+
+  // --- renewal of a reliable queue ------------------------------------------------------------------------------------
+
+  /** Renews everything that is held. */
+  #renew(now: number, entropy: Entropy, out: Effect[], load: number = this.#reports.load): void {
+    const { ttlSeconds, credit, answerTimeoutMs } = this.#rules
+    this.#renewId = entropy.id()
+    this.#timers.set(RENEW_TIMER, now + answerTimeoutMs)
+    out.push({ type: 'send', stanza: this.#iq(this.#renewId, encodeRenew({ ttlSeconds, load, credit })) })
+  }
+
+  /** The timer of the renewal: it is due, or its answer is overdue. */
+  renewDue(now: number, entropy: Entropy, out: Effect[]): void {
+    if (this.#mode !== 'reliable' || this.#leaving) return
+    if (this.#renewId !== '') {
+      this.#renewId = ''
+      this.#renewFailed(new XmqError('timeout', `${this.#rules.queue} did not answer a renewal in time.`), now, entropy)
+      return
+    }
+    this.#reports.reported(now)
+    this.#renew(now, entropy, out)
+  }
+
+  isRenewal(id: string): boolean {
+    return id !== '' && id === this.#renewId
+  }
+
+  /** The queue's answer to a renewal. */
+  renewed(iq: XmlElement, now: number, entropy: Entropy, out: Effect[]): void {
+    this.#renewId = ''
+    if (this.#leaving) return
+    if (iq.attrs.get('type') === 'error') {
+      const error = decodeError(iq)
+      if (error.fromBroker && error.code === 'not-found') this.again(now, entropy, out)
+      else this.#renewFailed(error, now, entropy)
+      return
+    }
+    this.#renewFailures = 0
+    this.#timers.set(RENEW_TIMER, now + this.#renewMs)
+    if (knownSubscriptions(iq) !== this.#heldCount && this.#byAsk.size === 0) this.again(now, entropy, out)
+  }
+
+  get #heldCount(): number {
+    let held = 0
+    for (const { phase } of this.#byTopic.values()) if (phase === 'held') held++
+    return held
+  }
+
+  #renewFailed(error: XmqError, now: number, entropy: Entropy): void {
+    const ceiling = Math.min(RETRY_MAX_MS, RETRY_BASE_MS * 2 ** Math.min(this.#renewFailures, 10))
+    this.#renewFailures++
+    const asked = Math.min((error.retryAfterSeconds ?? 0) * 1000, this.#renewMs)
+    this.#timers.set(RENEW_TIMER, now + Math.max((ceiling / 2) * (1 + entropy.unit()), asked))
+  }
+
+  // --- answers --------------------------------------------------------------------------------------------------------
 
   #iq(id: string, command: XmlElement): XmlElement {
     return stanza('iq', { type: 'set', id, to: this.#rules.queue }, [command])
@@ -177,7 +288,12 @@ export class Subscriptions {
     if (this.#mode === 'mod_xmq') return { modeDoubted: true }
     subscription.phase = 'held'
     subscription.failures = 0
-    this.#timers.set(subscriptionTimer(topic), now + this.#renewMs)
+    if (this.#mode === 'reliable') {
+      this.#timers.delete(subscriptionTimer(topic))
+      if (this.#renewId === '') this.#timers.set(RENEW_TIMER, now + this.#renewMs)
+    } else {
+      this.#timers.set(subscriptionTimer(topic), now + this.#renewMs)
+    }
     out.push({ type: 'event', event: { name: 'subscribed', topic, renewal: subscription.wasHeld } })
     subscription.wasHeld = true
     return { modeDoubted: false }
@@ -209,12 +325,17 @@ export class Subscriptions {
     }
     this.#timers.delete('load')
     this.#reports.reported(now)
+    if (this.#mode === 'reliable' && this.#heldCount > 0) this.#renew(now, entropy, out)
+    else this.#askKnown(this.#mode, now, entropy, out)
+    out.push({ type: 'event', event: { name: 'load', load } })
+  }
+
+  #askKnown(mode: Mode, now: number, entropy: Entropy, out: Effect[]): void {
     for (const subscription of this.#byTopic.values()) {
       if (subscription.phase === 'held' || subscription.phase === 'asked') {
-        this.#ask(subscription, this.#mode, now, entropy, out)
+        this.#ask(subscription, mode, now, entropy, out)
       }
     }
-    out.push({ type: 'event', event: { name: 'load', load } })
   }
 
   /** The timer `load`. */
@@ -226,9 +347,11 @@ export class Subscriptions {
    * Reports load 100 and leaves every topic: with `del`, or with a ttl of a second where the queue is a mod_xmq, whose `del`
    * never works.
    */
-  leave(entropy: Entropy, out: Effect[]): void {
+  leave(now: number, entropy: Entropy, out: Effect[]): void {
     this.#leaving = true
     this.#timers.delete('load')
+    if (this.#mode === 'reliable' && this.#byTopic.size > 0) this.#renew(now, entropy, out, 100)
+    this.#endRenewal()
     for (const subscription of this.#byTopic.values()) {
       this.#timers.delete(subscriptionTimer(subscription.topic))
       const known = subscription.phase === 'held' || subscription.phase === 'asked'
@@ -241,7 +364,9 @@ export class Subscriptions {
         this.#left(subscription, out)
         continue
       }
-      this.#command(subscription, { ttlSeconds: this.#rules.ttlSeconds, load: 100 }, entropy, out)
+      if (this.#mode === 'plain') {
+        this.#command(subscription, { ttlSeconds: this.#rules.ttlSeconds, load: 100 }, entropy, out)
+      }
       this.#byAsk.delete(subscription.askId)
       subscription.askId = entropy.id()
       this.#byAsk.set(subscription.askId, subscription)
@@ -261,5 +386,14 @@ export class Subscriptions {
     subscription.phase = 'left'
     this.#byAsk.delete(subscription.askId)
     out.push({ type: 'event', event: { name: 'unsubscribed', topic: subscription.topic } })
+  }
+}
+
+function knownSubscriptions(iq: XmlElement): number {
+  const root = findChild(iq, 'renewed', NS_QUEUE)
+  try {
+    return root === undefined ? 0 : decodeRenewed(root).subscriptions
+  } catch {
+    return 0
   }
 }

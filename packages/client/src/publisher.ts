@@ -1,0 +1,180 @@
+/**
+ * Publishing: from what the application has to the session. Owner: one client.
+ *
+ * Invariants:
+ * 1. Where there is room and the schema is synchronous, a message is handed over before `publish` returns: messages leave in
+ *    the order of the calls.
+ * 2. What is handed over takes room until it is over, however it ends.
+ */
+import { type ConfirmDurability, type Headers, ID_BYTES_MAX, XmqError } from '@xmq/protocol'
+import { type Duration, parseDuration } from './duration.ts'
+import { encodeMessage, type MessageOptions, validate } from './payload.ts'
+import type { Room } from './room.ts'
+import { randomId, type Runtime } from './runtime.ts'
+import type { Mode, OutgoingMessage } from './session/index.ts'
+import { type Topic, topicOf } from './topic.ts'
+
+/** Options of one publish. All but `id`, `headers`, `signal` and `timeout` need a reliable queue. */
+export interface PublishOptions {
+  /**
+   * The message's id, 1 to 256 bytes. A reliable queue takes an id once: again within its dedupe window it is a `duplicate`, or
+   * a `conflict` when topic or payload differ. So an id made of your data makes a repeated publish harmless.
+   * @default a random one
+   */
+  readonly id?: string
+  /** Not before this much later. @default 0 */
+  readonly delay?: Duration
+  /** Given up this long after the publish: a dead letter `expired`. @default none */
+  readonly ttl?: Duration
+  /** 0 to 9; 9 is delivered first. @default 0 */
+  readonly priority?: number
+  /** Messages of one topic and key are handled one at a time, in order; the next one is published on the confirm. */
+  readonly key?: string
+  /** Small texts beside the payload, such as `traceparent`: at most 32, with 8192 bytes. */
+  readonly headers?: Readonly<Record<string, string>>
+  /** Gives up. Of a message that was sent already, whether it is stored is unknown. */
+  readonly signal?: AbortSignal
+  /**
+   * How long until it is confirmed by a reliable queue (`unconfirmed` after that), or written to a plain one.
+   * @default the client's `publishTimeout`
+   */
+  readonly timeout?: Duration
+}
+
+/** What a publish became. */
+export interface Published {
+  /** The message's id. */
+  readonly id: string
+  /** The queue's number of it; `undefined` on a plain queue, which confirms nothing. */
+  readonly seq: number | undefined
+  /** What it survives: `disk` a power cut, `replicated` the loss of the machine; `undefined` on a plain queue. */
+  readonly durability: ConfirmDurability | undefined
+  /** The queue had it already: from an earlier publish with this id, or from an attempt of this one whose answer got lost. */
+  readonly duplicate: boolean
+  /** In an `all` queue: the durable subscriptions that it was stored for. */
+  readonly subscriptions: number | undefined
+}
+
+/** One message of a `publishMany`. */
+export interface PublishItem<Sent> extends Omit<PublishOptions, 'signal'> {
+  readonly payload: Sent
+}
+
+/** How one message of a `publishMany` ended. */
+export type PublishOutcome =
+  | { readonly status: 'published'; readonly published: Published }
+  | { readonly status: 'failed'; readonly id: string | undefined; readonly error: XmqError }
+
+/** What a publisher needs. */
+export interface PublisherOptions {
+  readonly queue: string
+  readonly whenFull: 'wait' | 'refuse'
+  /** As the caller gave it; `undefined`: as long as the mode has it. */
+  readonly timeoutMs: number | undefined
+  readonly room: Room
+  readonly runtime: Runtime
+  /** The queue's mode, where it is known. */
+  mode(): Mode | undefined
+}
+
+/** Publishes for a client. */
+export class Publisher {
+  readonly #options: PublisherOptions
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+  }
+
+  /** See `Client.publish`. */
+  publish(topic: Topic | string, payload: unknown, options: PublishOptions = {}): Promise<Published> {
+    return this.#publish(topic, payload, options, this.#options.whenFull)
+  }
+
+  async #publish(
+    topic: Topic | string,
+    payload: unknown,
+    options: PublishOptions,
+    whenFull: 'wait' | 'refuse',
+  ): Promise<Published> {
+    const defined = topicOf(topic)
+    // No await where the schema is synchronous and there is room: messages leave in the order of the calls.
+    const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
+    if (checked instanceof Promise) await checked
+    const { queue, room, runtime } = this.#options
+    const { signal } = options
+    const id = idOf(options.id)
+    const timeoutMs =
+      options.timeout === undefined ? this.#options.timeoutMs : parseDuration(options.timeout, 'timeout')
+    const head = { to: queue, id, ...messageOptions(options) }
+    const message: OutgoingMessage = encodeMessage(defined, payload, head, this.#options.mode())
+    const { bytes } = message
+    const entry = room.enter(bytes, { whenFull, signal })
+    if (entry !== undefined) await entry
+    try {
+      const confirm = await runtime.publish(message, timeoutMs, signal)
+      if (confirm === undefined) {
+        return { id, seq: undefined, durability: undefined, duplicate: false, subscriptions: undefined }
+      }
+      return { id, ...confirm }
+    } finally {
+      room.leave(bytes)
+    }
+  }
+
+  /** See `Client.publishMany`. */
+  async publishMany<Sent>(
+    topic: Topic | string,
+    items: Iterable<PublishItem<Sent>> | AsyncIterable<PublishItem<Sent>>,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): Promise<PublishOutcome[]> {
+    const outcomes: Promise<PublishOutcome>[] = []
+    const { room } = this.#options
+    const add = (item: PublishItem<Sent>): void => {
+      const { payload, ...rest } = item
+      const options = signal === undefined ? rest : { ...rest, signal }
+      outcomes.push(outcomeOf(this.#publish(topic, payload, options, 'wait'), item.id))
+    }
+    // Reads on when there is room: a long list is not encoded all at once.
+    if (Symbol.iterator in items) {
+      for (const item of items) {
+        add(item)
+        if (room.waiting > 0) await room.whenNobodyWaits()
+      }
+    } else {
+      for await (const item of items) {
+        add(item)
+        if (room.waiting > 0) await room.whenNobodyWaits()
+      }
+    }
+    return await Promise.all(outcomes)
+  }
+}
+
+async function outcomeOf(publish: Promise<Published>, id: string | undefined): Promise<PublishOutcome> {
+  try {
+    return { status: 'published', published: await publish }
+  } catch (error) {
+    return { status: 'failed', id, error: XmqError.from(error) }
+  }
+}
+
+function idOf(id: string | undefined): string {
+  if (id === undefined) return randomId()
+  if (id !== '' && id.length <= ID_BYTES_MAX) return id
+  throw new XmqError('bad-request', `id has ${id.length} characters; expected 1 to ${ID_BYTES_MAX}.`)
+}
+
+function messageOptions({ delay, ttl, priority, key, headers }: PublishOptions): MessageOptions {
+  return {
+    key,
+    priority,
+    delayMs: delay === undefined ? undefined : parseDuration(delay, 'delay'),
+    ttlMs: ttl === undefined ? undefined : parseDuration(ttl, 'ttl'),
+    headers: headers === undefined ? undefined : headersOf(headers),
+  }
+}
+
+/** Headers as the wire has them. */
+export function headersOf(headers: Readonly<Record<string, string>>): Headers {
+  return new Map(Object.entries(headers).map(([name, value]) => [name, value]))
+}

@@ -1,0 +1,339 @@
+/**
+ * The messages that a reliable worker holds. Owner: one session.
+ *
+ *     delivered --new--> held --settle--> finished (ack) | forgotten
+ *               \-- held already: not run twice, the new lease is added
+ *               \-- finished: acked again
+ *     held --a third of the lease is left--> extended
+ *          --the queue knows none of its leases any more--> lost: its handler is told to stop --settle--> forgotten
+ *                                                           lost --delivered again--> held
+ *
+ *     deliver stanza --all of it is settled, or RECEIVE_MS passed--> answered "received", with what is settled by then
+ *
+ * Invariants:
+ * 1. Of each seq at most one job is handed out at a time, and none after it was acked, as far as FINISHED_MAX reaches.
+ * 2. A deliver stanza is answered within RECEIVE_MS, whatever handlers do.
+ * 3. Each job ends in one `settle`, which says the same of each of its leases; what is said is kept until the queue has heard it.
+ * 4. Every lease that is held is extended before it ends, and first thing on each new connection.
+ */
+import {
+  decodeDeliver,
+  type DeliveredItem,
+  encodeReceived,
+  errorTo,
+  payloadOf,
+  resultTo,
+  type Settlement,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import type { Delivery, Effect, Entropy, Outcome, SessionRules } from './port.ts'
+import { SETTLE_PAUSE_TIMER, type Settled, Settlements, settleTimer } from './settlements.ts'
+import type { Timers } from './timers.ts'
+
+interface Lease {
+  readonly token: string
+  readonly leaseMs: number
+  extendAt: number
+}
+
+interface Job {
+  readonly seq: number
+  /** By token; several when it was delivered again, or through several durable subscriptions; none when it is lost. */
+  readonly leases: Map<string, Lease>
+}
+
+interface Unreceived {
+  readonly iq: XmlElement
+  /** Seqs that are not settled. */
+  readonly open: Set<number>
+  readonly answerAt: number
+}
+
+/** How long the answer to a deliver stanza may wait for fast handlers. */
+const RECEIVE_MS = 3
+/** How many acked seqs are known again. */
+const FINISHED_MAX = 10_000
+/** More leases of one message are not kept: the oldest are over. */
+const LEASES_MAX = 4
+
+/** The timer of the next extension. */
+export const EXTEND_TIMER = 'extend'
+/** The timer of the next answer to a deliver stanza. */
+export const RECEIVE_TIMER = 'receive'
+const SETTLE_PREFIX = settleTimer('')
+
+/** Holds leased messages for a worker. */
+export class Leases {
+  readonly #timers: Timers<string | number>
+  readonly #settlements: Settlements
+  readonly #jobs = new Map<number, Job>()
+  /** Acked, the latest last. */
+  readonly #finished = new Set<number>()
+  readonly #unreceived = new Set<Unreceived>()
+  #isUp = false
+  #turnAsked = false
+  /** Whether it was told that everything is settled. */
+  #isQuiet = true
+  /** When the timer of the extensions is set to. */
+  #extendAt = Number.POSITIVE_INFINITY
+
+  constructor(rules: SessionRules, timers: Timers<string | number>) {
+    this.#timers = timers
+    this.#settlements = new Settlements(rules, timers)
+  }
+
+  /** Settlements that the queue has not answered. */
+  get unsettled(): number {
+    return this.#settlements.size
+  }
+
+  /** Jobs that are held. */
+  get held(): number {
+    return this.#jobs.size
+  }
+
+  #askTurn(out: Effect[]): void {
+    if (this.#turnAsked || !this.#isUp) return
+    this.#turnAsked = true
+    out.push({ type: 'turn' })
+  }
+
+  /** The connection is up and the queue reliable: says what is settled, and extends what is held. */
+  ready(now: number, entropy: Entropy, out: Effect[]): void {
+    this.#isUp = true
+    this.#settlements.resume()
+    for (const job of this.#jobs.values()) this.#extend(job, now)
+    this.#settlements.turn((settled) => this.#isLive(settled), now, entropy, out)
+    this.#setExtendTimer()
+  }
+
+  /** The connection ended. */
+  down(): void {
+    this.#isUp = false
+    this.#turnAsked = false
+    this.#unreceived.clear()
+    this.#timers.delete(RECEIVE_TIMER)
+    this.#timers.delete(EXTEND_TIMER)
+    this.#extendAt = Number.POSITIVE_INFINITY
+    this.#settlements.down()
+  }
+
+  /**
+   * A deliver stanza of the queue.
+   * @param wants whether a message of a topic is to be handled; others are released
+   */
+  deliver(
+    iq: XmlElement,
+    root: XmlElement,
+    { wants, connection }: { wants: (topic: string) => boolean; connection: number },
+    now: number,
+    out: Effect[],
+  ): void {
+    let deliver: ReturnType<typeof decodeDeliver>
+    try {
+      deliver = decodeDeliver(root)
+    } catch (error) {
+      out.push({ type: 'send', stanza: errorTo(iq, XmqError.from(error, 'bad-request')) })
+      return
+    }
+    const unreceived: Unreceived = { iq, open: new Set(), answerAt: now + RECEIVE_MS }
+    this.#unreceived.add(unreceived)
+    for (const result of deliver.items) {
+      if (!result.ok) {
+        if (result.lease !== undefined) this.#rejectBroken(result.lease, result.error)
+        continue
+      }
+      if (this.#take(result.item, deliver.leaseMs, wants, now, out)) {
+        unreceived.open.add(result.item.seq)
+        out.push({ type: 'deliver', delivery: deliveryOf(result.item, iq, connection) })
+      }
+    }
+    if (unreceived.open.size === 0) this.#askTurn(out)
+    this.#setReceiveTimer()
+  }
+
+  #rejectBroken(lease: string, error: XmqError): void {
+    this.#settlements.add(0, { kind: 'reject', lease, reason: 'invalid', why: error.message })
+  }
+
+  /** @returns whether it is to be handled */
+  #take(item: DeliveredItem, leaseMs: number, wants: (topic: string) => boolean, now: number, out: Effect[]): boolean {
+    const { seq, topic, lease: token } = item
+    if (this.#finished.has(seq)) {
+      this.#settlements.add(seq, { kind: 'ack', lease: token })
+      out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'done' } })
+      return false
+    }
+    const lease: Lease = { token, leaseMs, extendAt: now + (leaseMs * 2) / 3 }
+    const held = this.#jobs.get(seq)
+    if (held !== undefined) {
+      this.#extendNotAfter(lease.extendAt)
+      held.leases.set(token, lease)
+      const oldest = held.leases.keys().next()
+      if (held.leases.size > LEASES_MAX && !oldest.done) held.leases.delete(oldest.value)
+      out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'running' } })
+      return false
+    }
+    if (!wants(topic)) {
+      this.#settlements.add(seq, { kind: 'release', lease: token })
+      return false
+    }
+    this.#jobs.set(seq, { seq, leases: new Map([[token, lease]]) })
+    this.#extendNotAfter(lease.extendAt)
+    return true
+  }
+
+  /** A job's handler has ended. Of one that is lost there is nothing to say. */
+  settle(seq: number, outcome: Outcome, out: Effect[]): void {
+    if (outcome.kind === 'ack') this.#finish(seq)
+    const job = this.#jobs.get(seq)
+    if (job === undefined) return
+    this.#jobs.delete(seq)
+    this.#isQuiet = false
+    for (const token of job.leases.keys()) this.#settlements.add(seq, { ...outcome, lease: token })
+    for (const unreceived of this.#unreceived) unreceived.open.delete(seq)
+    this.#askTurn(out)
+  }
+
+  #finish(seq: number): void {
+    this.#finished.delete(seq)
+    this.#finished.add(seq)
+    if (this.#finished.size <= FINISHED_MAX) return
+    const oldest = this.#finished.values().next()
+    if (!oldest.done) this.#finished.delete(oldest.value)
+  }
+
+  /** The turn is over: answers what is received and settles what is done. */
+  turn(now: number, entropy: Entropy, out: Effect[]): void {
+    this.#turnAsked = false
+    if (!this.#isUp) return
+    this.#answer((unreceived) => unreceived.open.size === 0, out)
+    // What is unsent goes with the next "received", which is due in a moment: two stanzas less.
+    if (this.#unreceived.size === 0) {
+      this.#settlements.turn((settled) => this.#isLive(settled), now, entropy, out)
+    }
+    this.#tellQuiet(out)
+  }
+
+  #answer(isDue: (unreceived: Unreceived) => boolean, out: Effect[]): void {
+    for (const unreceived of this.#unreceived) {
+      if (!isDue(unreceived)) continue
+      this.#unreceived.delete(unreceived)
+      const children = encodeReceived(this.#settlements.takeForReceived())
+      out.push({ type: 'send', stanza: resultTo(unreceived.iq, children) })
+    }
+    this.#setReceiveTimer()
+  }
+
+  #setReceiveTimer(): void {
+    const [first] = this.#unreceived
+    if (first === undefined) this.#timers.delete(RECEIVE_TIMER)
+    else this.#timers.set(RECEIVE_TIMER, first.answerAt)
+  }
+
+  /** A timer of this. @returns whether it was one */
+  timer(name: string, now: number, entropy: Entropy, out: Effect[]): boolean {
+    if (name === RECEIVE_TIMER) {
+      this.#answer((unreceived) => unreceived.answerAt <= now, out)
+      this.turn(now, entropy, out)
+    } else if (name === EXTEND_TIMER) {
+      this.#extendDue(now)
+      this.turn(now, entropy, out)
+    } else if (name === SETTLE_PAUSE_TIMER) {
+      this.turn(now, entropy, out)
+    } else if (name.startsWith(SETTLE_PREFIX)) {
+      this.#settlements.overdue(name.slice(SETTLE_PREFIX.length), now, entropy)
+    } else {
+      return false
+    }
+    return true
+  }
+
+  #extendDue(now: number): void {
+    for (const job of this.#jobs.values()) {
+      for (const lease of job.leases.values()) {
+        // Those that are due soon go along: one stanza for a batch that came in several.
+        if (lease.extendAt > now + lease.leaseMs / 6) continue
+        this.#extend(job, now)
+        break
+      }
+    }
+    this.#setExtendTimer()
+  }
+
+  #extend(job: Job, now: number): void {
+    for (const lease of job.leases.values()) {
+      this.#settlements.add(job.seq, { kind: 'extend', lease: lease.token })
+      lease.extendAt = now + (lease.leaseMs * 2) / 3
+    }
+  }
+
+  #setExtendTimer(): void {
+    this.#extendAt = Number.POSITIVE_INFINITY
+    for (const { leases } of this.#jobs.values()) {
+      for (const { extendAt } of leases.values()) this.#extendAt = Math.min(this.#extendAt, extendAt)
+    }
+    if (!this.#isUp || this.#extendAt === Number.POSITIVE_INFINITY) this.#timers.delete(EXTEND_TIMER)
+    else this.#timers.set(EXTEND_TIMER, this.#extendAt)
+  }
+
+  /** One lease more: cheaper than looking at all. The timer may come too early, when the first was settled; never too late. */
+  #extendNotAfter(extendAt: number): void {
+    if (extendAt >= this.#extendAt || !this.#isUp) return
+    this.#extendAt = extendAt
+    this.#timers.set(EXTEND_TIMER, extendAt)
+  }
+
+  #isLive({ seq, settlement }: Settled): boolean {
+    return this.#jobs.get(seq)?.leases.has(settlement.lease) === true
+  }
+
+  isBatch(id: string): boolean {
+    return this.#settlements.isBatch(id)
+  }
+
+  /** The queue's answer to a settle. */
+  answered(id: string, iq: XmlElement, now: number, entropy: Entropy, out: Effect[]): void {
+    for (const { settled, error } of this.#settlements.answered(id, iq, now, entropy)) {
+      if (settled.settlement.kind === 'extend') this.#lost(settled, error, out)
+      else this.#tellFailed(settled.seq, settled.settlement, error, out)
+    }
+    this.#askTurn(out)
+    this.#tellQuiet(out)
+  }
+
+  #lost({ seq, settlement }: Settled, error: XmqError, out: Effect[]): void {
+    const job = this.#jobs.get(seq)
+    if (job === undefined || !job.leases.delete(settlement.lease) || job.leases.size > 0) return
+    // It stays: until its handler has ended, a redelivery of it must not begin.
+    out.push({ type: 'lease-lost', seq, error })
+  }
+
+  #tellFailed(seq: number, { kind }: Settlement, error: XmqError, out: Effect[]): void {
+    if (kind === 'extend') return
+    out.push({ type: 'event', event: { name: 'settle-failed', seq, outcome: kind, error } })
+  }
+
+  #tellQuiet(out: Effect[]): void {
+    if (this.#settlements.size > 0 || this.#isQuiet) return
+    this.#isQuiet = true
+    out.push({ type: 'event', event: { name: 'all-settled' } })
+  }
+}
+
+function deliveryOf(item: DeliveredItem, iq: XmlElement, connection: number): Delivery {
+  const { seq, attempt, at, topic, id, from, content } = item
+  return {
+    kind: 'message',
+    topic,
+    id: id ?? '',
+    from,
+    payload: payloadOf(content.payload),
+    headers: content.headers,
+    lease: { seq, attempt, at },
+    form: 'nested',
+    stanza: iq,
+    connection,
+  }
+}

@@ -1,0 +1,461 @@
+/**
+ * Publishes to a reliable queue, until each is confirmed. Owner: one session.
+ *
+ *     blocked --the one before it of its key is over--> ready --in a batch--> sent --stored--> confirmed
+ *                                                         ^                     | refused `wait`, no answer,
+ *                                                         +---------------------+ connection lost
+ *     any --refused otherwise, deadline, cancel, close--> failed
+ *
+ * Batches: what was published within one turn of the event loop leaves together, at once when nothing is unconfirmed. The
+ * more batches are unconfirmed, the more messages it takes for another one: at low rates nothing waits, at high rates
+ * batches grow by themselves.
+ *
+ * Invariants:
+ * 1. Each message ends in exactly one `settled` or `failed`.
+ * 2. Of one topic and key at most one message is in an unconfirmed batch, and they leave in the order of the calls.
+ * 3. What is ready leaves in the order of the calls: what came back goes before anything new, with the same id.
+ * 4. While the queue has asked to wait, nothing leaves; after that one batch at a time, until one is stored.
+ * 5. A message that may be stored fails before the queue has forgotten its id, as `unconfirmed`.
+ * 6. At most `pendingMax` messages with `pendingBytesMax` bytes are held, and at most BATCHES_MAX batches are unconfirmed.
+ */
+import {
+  BATCH_ITEMS_MAX,
+  decodeError,
+  decodePublished,
+  encodePublish,
+  findChild,
+  matchPublished,
+  NS_QUEUE,
+  type Published,
+  type PublishedItem,
+  stanza,
+  type WrittenItem,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import { ITEMS_BYTES_MAX } from './outgoing.ts'
+import { isHopeless, Pauses } from './pauses.ts'
+import type { Effect, Entropy, OutgoingMessage, SessionRules } from './port.ts'
+import type { Timers } from './timers.ts'
+
+interface Entry {
+  readonly ref: number
+  readonly message: OutgoingMessage
+  readonly item: WrittenItem
+  readonly ordinal: number
+  readonly calledAt: number
+  /** Topic and key, of one that has a key. */
+  readonly chain: string | undefined
+  /** The next call of the same key. */
+  next: Entry | undefined
+  phase: 'blocked' | 'ready' | 'sent' | 'over'
+  wasSent: boolean
+}
+
+/** Most batches that are unconfirmed at a time. */
+const BATCHES_MAX = 4
+/** Most batches whose late answer still counts. */
+const OVERDUE_MAX = 32
+/** How many messages have to wait for a batch beside so many unconfirmed ones. */
+const LEAST_WAITING = [1, 4, 16, 64] as const
+/** The part of the dedupe window that is not used: the queue's clock began later than ours, but answers take time. */
+const WINDOW_USED = 0.95
+
+/** The timer of a batch whose answer is overdue. */
+export function batchTimer(id: string): string {
+  return `pub:${id}`
+}
+/** The timer of the end of a pause. */
+export const OUTBOX_TIMER = 'outbox'
+
+/** Why a message cannot be taken on. */
+function fullError(count: number, bytes: number): XmqError {
+  return new XmqError(
+    'limit-reached',
+    `${count} publishes with ${bytes} bytes are unconfirmed already; await them, or raise pendingMax.`,
+  )
+}
+
+/** Keeps publishes until they are confirmed. */
+export class Outbox {
+  readonly #rules: SessionRules
+  readonly #timers: Timers<string | number>
+  readonly #entries = new Map<number, Entry>()
+  /** The last call of each key that is not over. */
+  readonly #chains = new Map<string, Entry>()
+  readonly #batches = new Map<string, readonly Entry[]>()
+  /** Batches of this connection whose answer is overdue: it counts when it comes, or a slow queue would never confirm. */
+  readonly #overdue = new Map<string, readonly Entry[]>()
+  readonly #pauses: Pauses
+  /** Ready for the first time, in order; from `#freshAt` on. */
+  #fresh: Entry[] = []
+  #freshAt = 0
+  /** Ready again, or after the one before it of its key; sorted when `#returnedSorted`. */
+  #returned: Entry[] = []
+  #returnedSorted = true
+  #readyCount = 0
+  #bytes = 0
+  #ordinal = 0
+  #isUp = false
+  #turnAsked = false
+  #lastRefusal: XmqError | undefined
+
+  constructor(rules: SessionRules, timers: Timers<string | number>) {
+    this.#rules = rules
+    this.#timers = timers
+    this.#pauses = new Pauses({ baseMs: 250, maxMs: 30_000 })
+  }
+
+  /** Messages that are not over. */
+  get size(): number {
+    return this.#entries.size
+  }
+
+  has(ref: number): boolean {
+    return this.#entries.has(ref)
+  }
+
+  /**
+   * Takes a publish on.
+   * @param call `calledAt` is when the caller published it: the deadline counts from there
+   */
+  add(
+    call: { ref: number; message: OutgoingMessage; timeoutMs: number | undefined; calledAt: number },
+    out: Effect[],
+  ): void {
+    const { ref, message, timeoutMs, calledAt } = call
+    let item: WrittenItem
+    try {
+      item = message.item()
+    } catch (error) {
+      out.push({ type: 'failed', ref, error: XmqError.from(error) })
+      return
+    }
+    if (this.#entries.size >= this.#rules.pendingMax || this.#bytes + item.bytes > this.#rules.pendingBytesMax) {
+      out.push({ type: 'failed', ref, error: fullError(this.#entries.size, this.#bytes) })
+      return
+    }
+    const chain = message.key === undefined ? undefined : `${message.topic}\n${message.key}`
+    const entry: Entry = {
+      ref,
+      message,
+      item,
+      calledAt,
+      chain,
+      ordinal: this.#ordinal++,
+      next: undefined,
+      phase: 'ready',
+      wasSent: false,
+    }
+    this.#entries.set(ref, entry)
+    this.#bytes += item.bytes
+    const windowMs = Math.floor(this.#rules.dedupeWindowMs * WINDOW_USED)
+    this.#timers.set(ref, calledAt + Math.min(timeoutMs ?? windowMs, windowMs))
+    this.#link(entry)
+    if (entry.phase === 'ready') {
+      this.#fresh.push(entry)
+      this.#readyCount++
+      this.#askTurn(out)
+    }
+  }
+
+  #link(entry: Entry): void {
+    if (entry.chain === undefined) return
+    const last = this.#chains.get(entry.chain)
+    this.#chains.set(entry.chain, entry)
+    if (last === undefined) return
+    last.next = entry
+    entry.phase = 'blocked'
+  }
+
+  #askTurn(out: Effect[]): void {
+    if (this.#turnAsked || !this.#isUp) return
+    this.#turnAsked = true
+    out.push({ type: 'turn' })
+  }
+
+  /** The connection is up and the queue reliable, or the broker is back: what is ready may leave. */
+  ready(out: Effect[]): void {
+    this.#isUp = true
+    this.#pauses.over()
+    this.#timers.delete(OUTBOX_TIMER)
+    if (this.#readyCount > 0) this.#askTurn(out)
+  }
+
+  /** The connection ended: what was sent is sent again. */
+  down(): void {
+    this.#isUp = false
+    this.#turnAsked = false
+    for (const [id, entries] of this.#batches) {
+      this.#timers.delete(batchTimer(id))
+      this.#giveBack(entries)
+    }
+    this.#batches.clear()
+    this.#overdue.clear()
+    this.#timers.delete(OUTBOX_TIMER)
+  }
+
+  /** The turn is over, or a pause: sends what may be sent. */
+  turn(now: number, entropy: Entropy, out: Effect[]): void {
+    this.#turnAsked = false
+    if (!this.#isUp || this.#pauses.isPaused(now)) return
+    const batchesMax = this.#pauses.isDoubtful ? 1 : BATCHES_MAX
+    while (this.#readyCount > 0 && this.#batches.size < batchesMax) {
+      if (this.#readyCount < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+      this.#writeBatch(now, entropy, out)
+    }
+  }
+
+  #writeBatch(now: number, entropy: Entropy, out: Effect[]): void {
+    const entries: Entry[] = []
+    let bytes = 0
+    for (let entry = this.#first(); entry !== undefined; entry = this.#first()) {
+      if (entries.length === BATCH_ITEMS_MAX || (entries.length > 0 && bytes + entry.item.bytes > ITEMS_BYTES_MAX))
+        break
+      this.#shift(entry)
+      entry.phase = 'sent'
+      entry.wasSent = true
+      entries.push(entry)
+      bytes += entry.item.bytes
+    }
+    const id = entropy.id()
+    this.#batches.set(id, entries)
+    this.#timers.set(batchTimer(id), now + this.#rules.answerTimeoutMs)
+    const publish = encodePublish(entries.map(({ item }) => item))
+    out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [publish]) })
+  }
+
+  /** The earliest call that is ready. */
+  #first(): Entry | undefined {
+    while (this.#freshAt < this.#fresh.length && this.#fresh[this.#freshAt]?.phase !== 'ready') this.#freshAt++
+    if (this.#freshAt > 1024 && this.#freshAt * 2 > this.#fresh.length) {
+      this.#fresh = this.#fresh.slice(this.#freshAt)
+      this.#freshAt = 0
+    }
+    if (!this.#returnedSorted) {
+      // The earliest last, so that taking it is cheap.
+      this.#returned.sort((a, b) => b.ordinal - a.ordinal)
+      this.#returnedSorted = true
+    }
+    while (this.#returned.length > 0 && this.#returned.at(-1)?.phase !== 'ready') this.#returned.pop()
+    const fresh = this.#fresh[this.#freshAt]
+    const returned = this.#returned.at(-1)
+    if (fresh === undefined || returned === undefined) return returned ?? fresh
+    return returned.ordinal < fresh.ordinal ? returned : fresh
+  }
+
+  #shift(entry: Entry): void {
+    if (this.#returned.at(-1) === entry) this.#returned.pop()
+    else this.#freshAt++
+    this.#readyCount--
+  }
+
+  #giveBack(entries: readonly Entry[]): void {
+    for (const entry of entries) if (entry.phase === 'sent') this.#makeReady(entry)
+  }
+
+  #makeReady(entry: Entry): void {
+    entry.phase = 'ready'
+    this.#returned.push(entry)
+    this.#returnedSorted = false
+    this.#readyCount++
+  }
+
+  /** Whether an IQ id is that of an unconfirmed batch. */
+  isBatch(id: string): boolean {
+    return this.#batches.has(id) || this.#overdue.has(id)
+  }
+
+  /** The queue's answer to a batch. */
+  answered(
+    id: string,
+    iq: XmlElement,
+    explain: (error: XmqError) => XmqError,
+    now: number,
+    entropy: Entropy,
+    out: Effect[],
+  ): void {
+    const entries = this.#take(id)
+    if (entries === undefined) {
+      this.#answeredLate(id, iq, out)
+      return
+    }
+    if (iq.attrs.get('type') === 'error') {
+      this.#refused(entries, explain(decodeError(iq)), now, entropy, out)
+    } else {
+      const published = readPublished(iq)
+      if (published instanceof XmqError) this.#retry(entries, published, now, entropy, out)
+      else this.#published(entries, published, now, entropy, out)
+    }
+    if (this.#readyCount > 0) this.#askTurn(out)
+  }
+
+  /** What is stored is stored, also where it was sent again meanwhile. */
+  #answeredLate(id: string, iq: XmlElement, out: Effect[]): void {
+    const entries = this.#overdue.get(id) ?? []
+    this.#overdue.delete(id)
+    const published = iq.attrs.get('type') === 'error' ? undefined : readPublished(iq)
+    if (published === undefined || published instanceof XmqError) return
+    const ids = entries.map(({ message }) => message.id)
+    for (const [at, answer] of matchPublished(ids, published.items).entries()) {
+      const entry = entries[at] as Entry
+      if (entry.phase !== 'over' && answer?.status === 'stored') this.#stored(entry, answer, published.durability, out)
+    }
+    if (this.#readyCount > 0) this.#askTurn(out)
+  }
+
+  #take(id: string): readonly Entry[] | undefined {
+    const entries = this.#batches.get(id)
+    this.#batches.delete(id)
+    this.#timers.delete(batchTimer(id))
+    return entries
+  }
+
+  #published(
+    entries: readonly Entry[],
+    published: ReturnType<typeof decodePublished>,
+    now: number,
+    entropy: Entropy,
+    out: Effect[],
+  ): void {
+    const ids = entries.map(({ message }) => message.id)
+    const again: Entry[] = []
+    let reason: XmqError | undefined
+    for (const [at, answer] of matchPublished(ids, published.items).entries()) {
+      const entry = entries[at] as Entry
+      if (entry.phase !== 'sent') continue
+      if (answer?.status === 'stored') this.#stored(entry, answer, published.durability, out)
+      else if (answer !== undefined && answer.error.type !== 'wait') this.#failed(entry, answer.error, out)
+      else {
+        again.push(entry)
+        reason = longerWait(reason, answer?.error ?? new XmqError('server', 'The confirm does not name every message.'))
+      }
+    }
+    // One that was stored shows that the queue works again.
+    if (again.length < entries.length) {
+      this.#pauses.succeeded()
+      this.#lastRefusal = undefined
+    }
+    if (reason !== undefined) this.#retry(again, reason, now, entropy, out)
+  }
+
+  #stored(
+    entry: Entry,
+    answer: PublishedItem & { status: 'stored' },
+    durability: Published['durability'],
+    out: Effect[],
+  ): void {
+    const { seq, duplicate, subscriptions } = answer
+    this.#remove(entry)
+    const confirm = { seq, durability, duplicate, subscriptions }
+    out.push({ type: 'settled', ref: entry.ref, answer: undefined, confirm })
+  }
+
+  #failed(entry: Entry, error: XmqError, out: Effect[]): void {
+    this.#remove(entry)
+    out.push({ type: 'failed', ref: entry.ref, error })
+  }
+
+  /** A whole batch was refused: nothing of it was stored. */
+  #refused(entries: readonly Entry[], error: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
+    if (!isHopeless(error)) {
+      this.#retry(entries, error, now, entropy, out)
+      return
+    }
+    for (const entry of entries) if (entry.phase === 'sent') this.#failed(entry, error, out)
+  }
+
+  #retry(entries: readonly Entry[], reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
+    this.#giveBack(entries)
+    this.#lastRefusal = reason
+    const retryAt = this.#pauses.failed(reason, now, entropy)
+    this.#timers.set(OUTBOX_TIMER, retryAt)
+    out.push({ type: 'event', event: { name: 'publish-paused', reason, retryAt } })
+  }
+
+  /** The answer to a batch is overdue. */
+  overdue(id: string, now: number, entropy: Entropy, out: Effect[]): void {
+    const entries = this.#take(id)
+    if (entries === undefined) return
+    this.#overdue.set(id, entries)
+    const oldest = this.#overdue.keys().next()
+    if (this.#overdue.size > OVERDUE_MAX && !oldest.done) this.#overdue.delete(oldest.value)
+    const text = `${this.#rules.queue} did not confirm within ${this.#rules.answerTimeoutMs} ms.`
+    this.#retry(entries, new XmqError('timeout', text), now, entropy, out)
+  }
+
+  /** The caller gives up. */
+  cancel(ref: number, error: XmqError, out: Effect[]): void {
+    const entry = this.#entries.get(ref)
+    if (entry === undefined) return
+    this.#failed(entry, error, out)
+    if (this.#readyCount > 0) this.#askTurn(out)
+  }
+
+  /** A message's deadline has come. @param hindrance why nothing is sent at the moment */
+  expired(ref: number, hindrance: XmqError | undefined, now: number, out: Effect[]): void {
+    const entry = this.#entries.get(ref)
+    if (entry === undefined) return
+    const elapsedMs = Math.round(now - entry.calledAt)
+    const reason = hindrance ?? this.#lastRefusal
+    const cause = reason === undefined ? '' : ` ${reason.message}`
+    const { id, topic } = entry.message
+    const error = entry.wasSent
+      ? new XmqError(
+          'unconfirmed',
+          `The message '${id}' to '${topic}' was sent, but not confirmed within ${elapsedMs} ms; whether it is stored is ` +
+            `unknown.${cause}`,
+          { cause: reason },
+        )
+      : new XmqError(
+          reason?.code ?? 'timeout',
+          `The message '${id}' to '${topic}' was not sent within ${elapsedMs} ms.${cause}`,
+          {
+            cause: reason,
+          },
+        )
+    this.#failed(entry, error, out)
+    if (this.#readyCount > 0) this.#askTurn(out)
+  }
+
+  /** Everything fails. */
+  close(error: XmqError, out: Effect[]): void {
+    for (const entry of this.#entries.values()) {
+      const { id, topic } = entry.message
+      const reason = entry.wasSent
+        ? new XmqError('unconfirmed', `Closed before the message '${id}' to '${topic}' was confirmed.`, {
+            cause: error,
+          })
+        : error
+      this.#failed(entry, reason, out)
+    }
+  }
+
+  #remove(entry: Entry): void {
+    const before = entry.phase
+    entry.phase = 'over'
+    this.#entries.delete(entry.ref)
+    this.#timers.delete(entry.ref)
+    this.#bytes -= entry.item.bytes
+    if (before === 'ready') this.#readyCount--
+    if (entry.chain === undefined || before === 'blocked') return
+    let next = entry.next
+    while (next !== undefined && next.phase === 'over') next = next.next
+    if (next === undefined) this.#chains.delete(entry.chain)
+    else this.#makeReady(next)
+  }
+}
+
+function readPublished(iq: XmlElement): ReturnType<typeof decodePublished> | XmqError {
+  const root = findChild(iq, 'published', NS_QUEUE)
+  if (root === undefined) return new XmqError('server', 'The queue answered a publish without a confirm.')
+  try {
+    return decodePublished(root)
+  } catch (error) {
+    return XmqError.from(error)
+  }
+}
+
+function longerWait(a: XmqError | undefined, b: XmqError): XmqError {
+  return a !== undefined && (a.retryAfterSeconds ?? 0) >= (b.retryAfterSeconds ?? 0) ? a : b
+}

@@ -1,0 +1,229 @@
+/**
+ * What a worker says of its leases, until the queue has heard it. Owner: one session's leases.
+ *
+ *     unsent --turn: in a <settle/>--> sent --<settled/>--> over | failed
+ *       |                               | no answer, refused `wait`, connection lost --> unsent
+ *       +--with a received--> over          (nobody answers that: what got lost comes again, and is known by its seq)
+ *
+ * Invariants:
+ * 1. Of one lease the last word counts: an `extend` that is unsent gives way to anything else.
+ * 2. An `extend` never travels with a received: its outcome matters.
+ * 3. Settlements leave in order. What came back goes before anything new.
+ * 4. At most UNSETTLED_MAX wait; the oldest is dropped, since its lease ends by itself.
+ */
+import {
+  BATCH_ITEMS_MAX,
+  decodeError,
+  decodeSettled,
+  encodeSettle,
+  type FailedSettlement,
+  findChild,
+  NS_QUEUE,
+  type Settlement,
+  stanza,
+  type WrittenItem,
+  writeSettlement,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
+import { ITEMS_BYTES_MAX } from './outgoing.ts'
+import { isHopeless, Pauses } from './pauses.ts'
+import type { Effect, Entropy, SessionRules } from './port.ts'
+import type { Timers } from './timers.ts'
+
+/** A settlement, written once. */
+export interface Settled {
+  readonly seq: number
+  readonly settlement: Settlement
+  readonly written: WrittenItem
+}
+
+/** One that the queue did not take. */
+export interface Failed {
+  readonly settled: Settled
+  readonly error: XmqError
+}
+
+const BATCHES_MAX = 4
+/** How many have to wait for a batch beside so many unanswered ones. */
+const LEAST_WAITING = [1, 4, 16, 64] as const
+const UNSETTLED_MAX = 20_000
+
+/** The timer of a batch whose answer is overdue. */
+export function settleTimer(id: string): string {
+  return `settle:${id}`
+}
+/** The timer of the end of a pause. */
+export const SETTLE_PAUSE_TIMER = 'settle-pause'
+
+/** Gathers settlements into batches, and keeps them until they are answered. */
+export class Settlements {
+  readonly #rules: SessionRules
+  readonly #timers: Timers<string | number>
+  readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
+  #unsent = new Map<string, Settled>()
+  readonly #batches = new Map<string, readonly Settled[]>()
+
+  constructor(rules: SessionRules, timers: Timers<string | number>) {
+    this.#rules = rules
+    this.#timers = timers
+  }
+
+  /** Those that wait or are not answered. */
+  get size(): number {
+    let size = this.#unsent.size
+    for (const batch of this.#batches.values()) size += batch.length
+    return size
+  }
+
+  get unsent(): number {
+    return this.#unsent.size
+  }
+
+  /** Takes one on; the turn sends it. @throws XmqError `bad-request` on what cannot be sent */
+  add(seq: number, settlement: Settlement): void {
+    const { lease, kind } = settlement
+    const earlier = this.#unsent.get(lease)
+    if (earlier !== undefined && kind === 'extend') return
+    this.#unsent.delete(lease)
+    this.#unsent.set(lease, { seq, settlement, written: writeSettlement(settlement) })
+    if (this.#unsent.size <= UNSETTLED_MAX) return
+    const oldest = this.#unsent.keys().next()
+    if (!oldest.done) this.#unsent.delete(oldest.value)
+  }
+
+  /** The broker is back: a pause has no reason any more. */
+  resume(): void {
+    this.#pauses.over()
+    this.#timers.delete(SETTLE_PAUSE_TIMER)
+  }
+
+  /** Takes what may ride on the answer to a deliver stanza. */
+  takeForReceived(): WrittenItem[] {
+    const taken: WrittenItem[] = []
+    let bytes = 0
+    for (const [lease, { settlement, written }] of this.#unsent) {
+      if (settlement.kind === 'extend') continue
+      if (taken.length === BATCH_ITEMS_MAX || bytes + written.bytes > ITEMS_BYTES_MAX) break
+      taken.push(written)
+      bytes += written.bytes
+      this.#unsent.delete(lease)
+    }
+    return taken
+  }
+
+  /** Sends what may be sent. @param isLive whether an `extend` still has a job to keep */
+  turn(isLive: (settled: Settled) => boolean, now: number, entropy: Entropy, out: Effect[]): void {
+    if (this.#pauses.isPaused(now)) return
+    const batchesMax = this.#pauses.isDoubtful ? 1 : BATCHES_MAX
+    while (this.#unsent.size > 0 && this.#batches.size < batchesMax) {
+      if (this.#unsent.size < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+      this.#writeBatch(isLive, now, entropy, out)
+    }
+  }
+
+  #writeBatch(isLive: (settled: Settled) => boolean, now: number, entropy: Entropy, out: Effect[]): void {
+    const batch: Settled[] = []
+    let bytes = 0
+    for (const [lease, settled] of this.#unsent) {
+      if (batch.length === BATCH_ITEMS_MAX || bytes + settled.written.bytes > ITEMS_BYTES_MAX) break
+      this.#unsent.delete(lease)
+      if (settled.settlement.kind === 'extend' && !isLive(settled)) continue
+      batch.push(settled)
+      bytes += settled.written.bytes
+    }
+    if (batch.length === 0) return
+    const id = entropy.id()
+    this.#batches.set(id, batch)
+    this.#timers.set(settleTimer(id), now + this.#rules.answerTimeoutMs)
+    const settle = encodeSettle(batch.map(({ written }) => written))
+    out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [settle]) })
+  }
+
+  isBatch(id: string): boolean {
+    return this.#batches.has(id)
+  }
+
+  /** The queue's answer to a batch. @returns those that it will never take */
+  answered(id: string, iq: XmlElement, now: number, entropy: Entropy): Failed[] {
+    const batch = this.#take(id)
+    if (iq.attrs.get('type') === 'error') {
+      const error = decodeError(iq)
+      if (isHopeless(error)) return batch.map((settled) => ({ settled, error }))
+      this.#retry(batch, error, now, entropy)
+      return []
+    }
+    const failures = readFailures(iq)
+    if (failures instanceof XmqError) {
+      this.#retry(batch, failures, now, entropy)
+      return []
+    }
+    const byLease = new Map(failures.map(({ lease, error }) => [lease, error]))
+    const failed: Failed[] = []
+    const again: Settled[] = []
+    let reason: XmqError | undefined
+    for (const settled of batch) {
+      const error = byLease.get(settled.settlement.lease)
+      if (error === undefined) continue
+      if (error.type !== 'wait') failed.push({ settled, error })
+      else {
+        again.push(settled)
+        reason = error
+      }
+    }
+    this.#pauses.succeeded()
+    if (reason !== undefined) this.#retry(again, reason, now, entropy)
+    return failed
+  }
+
+  /** The answer to a batch is overdue. */
+  overdue(id: string, now: number, entropy: Entropy): void {
+    const text = `${this.#rules.queue} did not answer within ${this.#rules.answerTimeoutMs} ms.`
+    this.#retry(this.#take(id), new XmqError('timeout', text), now, entropy)
+  }
+
+  #take(id: string): readonly Settled[] {
+    const batch = this.#batches.get(id) ?? []
+    this.#batches.delete(id)
+    this.#timers.delete(settleTimer(id))
+    return batch
+  }
+
+  #retry(batch: readonly Settled[], reason: XmqError, now: number, entropy: Entropy): void {
+    this.#giveBack(batch)
+    this.#timers.set(SETTLE_PAUSE_TIMER, this.#pauses.failed(reason, now, entropy))
+  }
+
+  #giveBack(batch: readonly Settled[]): void {
+    const unsent = new Map<string, Settled>()
+    for (const settled of batch) unsent.set(settled.settlement.lease, settled)
+    // A later word about the same lease takes its place.
+    for (const [lease, settled] of this.#unsent) {
+      const earlier = unsent.get(lease)
+      if (earlier === undefined || earlier.settlement.kind === 'extend') unsent.set(lease, settled)
+    }
+    this.#unsent = unsent
+  }
+
+  /** The connection ended: everything is unsent again, but for extends, which are declared anew. */
+  down(): void {
+    for (const [id, batch] of [...this.#batches].reverse()) {
+      this.#timers.delete(settleTimer(id))
+      this.#giveBack(batch)
+    }
+    this.#batches.clear()
+    for (const [lease, { settlement }] of this.#unsent) if (settlement.kind === 'extend') this.#unsent.delete(lease)
+    this.#pauses.over()
+    this.#timers.delete(SETTLE_PAUSE_TIMER)
+  }
+}
+
+function readFailures(iq: XmlElement): FailedSettlement[] | XmqError {
+  const root = findChild(iq, 'settled', NS_QUEUE)
+  if (root === undefined) return new XmqError('server', 'The queue answered a settle without <settled/>.')
+  try {
+    return decodeSettled(root)
+  } catch (error) {
+    return XmqError.from(error)
+  }
+}
