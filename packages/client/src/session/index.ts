@@ -1,5 +1,5 @@
 /** The session's own entrance: for the runtime and for simulations. */
 export { loadOf } from './load.ts'
-export { createOutgoing, ITEMS_BYTES_MAX, type OutgoingParts } from './outgoing.ts'
+export { createOutgoing, type OutgoingParts } from './outgoing.ts'
 export * from './port.ts'
 export { createSession } from './session.ts'

@@ -58,9 +58,9 @@ const FINISHED_MAX = 10_000
 const LEASES_MAX = 4
 
 /** The timer of the next extension. */
-export const EXTEND_TIMER = 'extend'
+const EXTEND_TIMER = 'extend'
 /** The timer of the next answer to a deliver stanza. */
-export const RECEIVE_TIMER = 'receive'
+const RECEIVE_TIMER = 'receive'
 const SETTLE_PREFIX = settleTimer('')
 
 /** Holds leased messages for a worker. */
