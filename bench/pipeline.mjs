@@ -5,36 +5,25 @@
  *
  * bench/README.md says what the figures do not tell.
  */
-import { createCore } from '../packages/broker/dist/index.js'
+import { createCore, domainsOf, parseConfig } from '../packages/broker/dist/index.js'
 import { writeElement, XmlStreamReader } from '../packages/protocol/dist/index.js'
 
 const QUEUE = 'queue1.localhost'
 const ROUNDS = 5
 const MESSAGES = 200_000
 
+const config = parseConfig({
+  server: 'xmpp://127.0.0.1:5347',
+  secret: 'bench',
+  queues: { [QUEUE]: { type: 'any' } },
+})
 const rules = {
-  queues: [
-    {
-      address: QUEUE,
-      type: 'any',
-      publish: ['localhost'],
-      consume: ['localhost'],
-      admins: [],
-      preserveFrom: false,
-      requestTimeoutMs: 30_000,
-      ttlSecondsMax: 86_400,
-      payloadBytesMax: 204_800,
-      topicsMax: 1000,
-      subscriptionsPerJidMax: 1000,
-    },
-  ],
-  domains: [QUEUE],
-  subscriptionsMax: 100_000,
-  openRequestsMax: 10_000,
-  openRequestsPerJidMax: 1_000,
-  pingTimeoutMs: 10_000,
-  pingIntervalMs: 60_000,
+  queues: config.queues,
+  domains: domainsOf(config),
+  ...config.limits,
   software: { name: 'XMQ', version: 'bench' },
+  durability: 'memory',
+  bodyBytesMax: 1_048_576,
 }
 
 let ids = 0

@@ -62,6 +62,7 @@ const KEYS: ReadonlyMap<string, Key> = new Map([
   ['maxDead', count('deadMax')],
   ['maxDeadBytes', size('deadBytesMax')],
   ['maxNamed', count('namedMax', 100_000)],
+  ['keepNamed', duration('namedIdleMs', HOUR_MS, 10 * YEAR_MS)],
 ])
 
 /** The names of the keys. */
@@ -78,20 +79,19 @@ export function readReliable(
   isDurable: boolean,
   problems: Problems,
 ): ReliableRules {
-  const rules: Record<string, unknown> = { ...RELIABLE_DEFAULTS, whenNobody: isDurable ? 'keep' : 'refuse' }
+  const rules: ReliableRules = { ...RELIABLE_DEFAULTS, whenNobody: isDurable ? 'keep' : 'refuse' }
   for (const [name, { rule, read }] of KEYS) {
     if (!section.has(name)) continue
     const value = read(section.get(name), `${path}.${name}`, problems)
-    if (value !== undefined) rules[rule] = value
+    if (value !== undefined) Object.assign(rules, { [rule]: value })
   }
-  const whole = rules as unknown as ReliableRules
-  if (whole.maxLeaseMs < whole.leaseMs) {
-    problems.add(`${path}.maxLease`, `must not be less than 'lease', which is ${formatDuration(whole.leaseMs)}.`)
+  if (rules.maxLeaseMs < rules.leaseMs) {
+    problems.add(`${path}.maxLease`, `must not be less than 'lease', which is ${formatDuration(rules.leaseMs)}.`)
   }
-  if (whole.backoffMaxMs < whole.backoffMs) {
-    problems.add(`${path}.maxBackoff`, `must not be less than 'backoff', which is ${formatDuration(whole.backoffMs)}.`)
+  if (rules.backoffMaxMs < rules.backoffMs) {
+    problems.add(`${path}.maxBackoff`, `must not be less than 'backoff', which is ${formatDuration(rules.backoffMs)}.`)
   }
-  return Object.freeze(whole)
+  return Object.freeze(rules)
 }
 
 /** The rules in the file's words and units. */

@@ -29,7 +29,7 @@ export {
   type HostPort,
   type ParseConfigOptions,
 } from './config.ts'
-export { createCore } from './core/index.ts'
+export { createCore, RELIABLE_DEFAULTS } from './core/index.ts'
 export type {
   AccessList,
   Core,
@@ -39,9 +39,13 @@ export type {
   Effect,
   Entropy,
   Input,
+  LeaseEnd,
   QueueRules,
   QueueType,
+  ReliableRules,
   SubscriptionEnd,
+  WhenFull,
+  WhenNobody,
 } from './core/port.ts'
 export {
   createLogger,

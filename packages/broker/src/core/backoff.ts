@@ -4,7 +4,7 @@ import type { ReliableRules } from './reliable-rules.ts'
 import type { Step } from './step.ts'
 
 /** A message that goes out so often without ever being acked or failed is given up: something kills whoever takes it. */
-export const DELIVERIES_MAX = 20
+const DELIVERIES_MAX = 20
 
 /** What is known of a leased message, and decides its fate. */
 export interface Standing {
@@ -31,7 +31,7 @@ export type Retry =
   | { readonly kind: 'once-at-once' }
 
 /** Milliseconds until a retry: full jitter over a bound that doubles with each failure. @param failures from 1 */
-export function backoffMs(failures: number, rules: ReliableRules, unit: number): number {
+function backoffMs(failures: number, rules: ReliableRules, unit: number): number {
   const bound = Math.min(rules.backoffMaxMs, rules.backoffMs * 2 ** Math.min(failures - 1, 40))
   return Math.floor(unit * bound)
 }

@@ -6,10 +6,18 @@
  *            +-> presence -> announced, or in doubt         --> a ping
  *            +-> iq get/set -> request | command | discovery -> exactly one answer
  *            +-> iq result/error -> of a ping | of a request -> else dropped
+ *            +-> iq of xmq:queue:1 (verbs.ts)               --> publishing, settling, consuming, admin
  *     skipped --> as much of that as a head allows
+ *     start --> what the store holds is looked through (loading.ts)
+ *     applied, claimed, ... --> whatever waits for that answer goes on (store-calls.ts)
+ *     claimable --> lines that something can be claimed from (dispatch.ts)
  *     link-up, link-down --> sessions are verified; answers that waited are written
- *     shutdown --> open requests are answered
+ *     shutdown --> open requests are answered, and who is connected is written down
  *     tick --> what is due
+ *
+ *     publishing --> store --> confirm             claimable --> dispatch --> store --> deliveries --> leases
+ *                                                  received, settled --> settling --> store --> answer
+ *                                                  over, session ended --> leases, store-time --> store
  *
  * Owner of the whole: it wires the owners of the parts and holds no state but them.
  *
@@ -17,6 +25,7 @@
  * 1. What is due is done before an input is looked at, so that nothing expired is ever served.
  * 2. Nothing is answered that may not be: errors, results, presence but for subscription requests.
  * 3. Rights are checked before any state is made.
+ * 4. At the end of each step lines are claimed from, then the step's calls go to the store: operations first.
  */
 import {
   bareOf,
@@ -95,6 +104,7 @@ class QueueCore implements Core {
   readonly #requests: Requests
   readonly #calls: StoreCalls = new StoreCalls()
   readonly #time: StoreTime
+  readonly #named: Named
   readonly #leases: Leases
   readonly #deliveries: Deliveries
   readonly #dispatch: Dispatch
@@ -125,7 +135,7 @@ class QueueCore implements Core {
       subscriptions,
       onEnded: (step, session) => this.#sessionEnded(step, session),
     })
-    const named = new Named({ deadlines, calls, subscriptions })
+    const named = new Named({ deadlines, calls, subscriptions, time })
     const leases: Leases = new Leases({
       queues,
       calls,
@@ -176,6 +186,7 @@ class QueueCore implements Core {
     const consuming = new Consuming({ subscriptions, sessions, named, deliveries })
     this.#subscriptions = subscriptions
     this.#time = time
+    this.#named = named
     this.#sessions = sessions
     this.#leases = leases
     this.#deliveries = deliveries
@@ -183,7 +194,7 @@ class QueueCore implements Core {
     this.#dispatch = dispatch
     this.#publishing = publishing
     this.#consuming = consuming
-    this.#loading = new Loading({ deadlines, calls, named, dispatch: () => dispatch, reconnecting })
+    this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting })
     this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, onRoom })
     const admin = new Admin({ durability, calls })
     this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin })
@@ -224,6 +235,7 @@ class QueueCore implements Core {
         break
       case 'shutdown':
         this.#requests.shutDown(step)
+        for (const queue of this.#queues.all) this.#reconnecting.write(step, queue)
         break
       case 'tick':
         break
@@ -279,6 +291,7 @@ class QueueCore implements Core {
           break
         case 'trim-dead':
           this.#time.trim(step, subject.line)
+          this.#named.endIdle(step, subject.line)
           break
         case 'load-again':
           this.#loading.load(subject.queue)

@@ -185,7 +185,8 @@ export class Deliveries {
   /** A lease ran out before it was received: its worker hangs. */
   stall(lease: Lease): void {
     const { consumer } = lease
-    if (consumer === undefined) return
+    // One that was never sent, for a stream that is down or answers that lack, says nothing of its worker.
+    if (consumer === undefined || lease.item !== undefined) return
     consumer.isStalled = true
     // What went out with it is lost, too: its answer is not waited for any more.
     for (const [id, { leases }] of consumer.handovers) if (leases.includes(lease)) this.#close(consumer, id)
@@ -247,7 +248,7 @@ export class Deliveries {
     } catch {
       return damaged(lease)
     }
-    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: failures + 1 }
+    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: deliveries }
     return this.enqueue(consumer, lease, item) ? undefined : damaged(lease)
   }
 

@@ -28,7 +28,7 @@ import type { Subscriptions } from './subscriptions.ts'
 /** A claim names at most so many topics (the store's CLAIM_TOPICS_MAX), and has at most so many grants and bytes. */
 const TOPICS_MAX = 256
 const GRANTS_MAX = 512
-const GRANTS_MIN = 8
+const GRANTS_MIN = 2
 const CLAIM_BYTES_MAX = 1024 * 1024
 
 /** What {@link Dispatch} needs. */
@@ -134,7 +134,8 @@ export class Dispatch {
     if (line.isClaiming || line.isHalted || line.queue.domain.isDown) return
     if (line.claimable === 0 && !line.isCut) return
     this.seatAll()
-    if (line.claimable === 0 && line.isCut) {
+    if (line.isStale || (line.claimable === 0 && line.isCut)) {
+      line.isStale = false
       line.isCut = false
       this.#options.onCut(line)
       return

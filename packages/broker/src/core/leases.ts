@@ -55,6 +55,11 @@ export class Leases {
     return lease?.queue === queue && lease.holder === holder ? lease : undefined
   }
 
+  /** Whether a token names a lease, whoever's. */
+  hasToken(token: string): boolean {
+    return this.#leases.has(token)
+  }
+
   /** Whether a lease is held still. */
   has(lease: Lease): boolean {
     return this.#leases.get(lease.token) === lease

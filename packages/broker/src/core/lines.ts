@@ -46,6 +46,8 @@ export class Line {
   /** Of a durable subscription: the topics that are published into it. */
   filter = ''
   matches: TopicMatcher = () => true
+  /** Of a durable subscription: when somebody was seen there last. */
+  touchedAt = 0
   /** A claim is open. */
   isClaiming = false
   /** The store did not answer; until `again` nothing is claimed. */
@@ -56,6 +58,8 @@ export class Line {
   batch = 0
   /** More topics are claimable than were remembered. */
   isCut = false
+  /** Somebody came whose topics may be among those that were not: they are to be read again. */
+  isStale = false
   /** Topics that became claimable while a claim was open. */
   readonly fresh: Set<string> = new Set()
   readonly #topics: Map<string, Coverage> = new Map()
@@ -97,9 +101,20 @@ export class Line {
     if (this.#topics.has(name)) return
     if (this.#topics.size >= CLAIMABLE_TOPICS_MAX) {
       this.isCut = true
-      return
+      if (!this.#makeRoom(name)) return
     }
     this.#enter(name)
+  }
+
+  /** What somebody waits for goes before what nobody does. */
+  #makeRoom(topic: string): boolean {
+    const nobodys = this.#coverages.get('')
+    if (nobodys === undefined || this.#groupsOf(topic).length === 0) return false
+    for (const other of nobodys.topics) {
+      this.remove(other)
+      return true
+    }
+    return false
   }
 
   /** Nothing more is claimable in a topic. */
@@ -182,6 +197,7 @@ export class Line {
     }
     if (matchers.length > 0) this.#patterned.set(group, matchers)
     this.#recover(group, matchers.length > 0)
+    if (this.isCut) this.isStale = true
     return group
   }
 

@@ -8,17 +8,19 @@
  * Leases are not read: each is found by its token when its worker settles it, and by `due` when it is over.
  *
  * Invariants:
- * 1. `isLoaded` is set once, when everything of a queue has been read; before, nothing is published into its store.
+ * 1. `isLoaded` is set once, when the durable subscriptions of a queue and the first of its topics have been read; before,
+ *    nothing is published into its store.
  */
 import type { Deadlines } from './deadlines.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
 import type { Dispatch } from './dispatch.ts'
-import { CLAIMABLE_TOPICS_MAX, type Line } from './lines.ts'
+import type { Line } from './lines.ts'
 import type { Named } from './named.ts'
 import type { Queue } from './records.ts'
 import type { Reconnecting } from './reconnecting.ts'
 import type { Step } from './step.ts'
 import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
+import type { StoreTime } from './store-time.ts'
 
 /** Topics of one page. */
 const PAGE = 1000
@@ -27,6 +29,7 @@ const PAGE = 1000
 export interface LoadingOptions {
   readonly deadlines: Deadlines
   readonly calls: StoreCalls
+  readonly time: StoreTime
   readonly named: Named
   readonly dispatch: () => Dispatch
   readonly reconnecting: Reconnecting
@@ -48,7 +51,7 @@ export class Loading {
         this.#later(step, queue)
         return
       }
-      if (queue.rules.type === 'all') this.#options.named.load(queue, answer.subscriptions)
+      if (queue.rules.type === 'all') this.#options.named.load(step, queue, answer.subscriptions)
       this.#options.reconnecting.load(step, queue, answer.subscriptions)
       for (const line of queue.lines.values()) this.#options.dispatch().wake(line)
       const own = queue.lines.get('')
@@ -72,13 +75,10 @@ export class Loading {
         return
       }
       for (const { topic, claimable } of answer.topics) if (claimable > 0) line.add(topic)
-      if (answer.next !== undefined && line.claimable < CLAIMABLE_TOPICS_MAX) {
-        this.#topics(line, answer.next)
-        return
-      }
-      if (answer.next !== undefined) line.isCut = true
-      queue.isLoaded = true
       this.#options.dispatch().wake(line)
+      if (!queue.isLoaded) this.#options.time.diedIn(step, line)
+      queue.isLoaded = true
+      if (answer.next !== undefined) this.#topics(line, answer.next)
     })
   }
 

@@ -18,6 +18,7 @@ import { compileFilter } from './patterns.ts'
 import type { Queue } from './records.ts'
 import type { Step } from './step.ts'
 import { type StoreCalls, unavailable } from './store-calls.ts'
+import type { StoreTime } from './store-time.ts'
 import type { Subscriptions } from './subscriptions.ts'
 
 /** Topics whose lines are remembered. */
@@ -30,6 +31,14 @@ export interface NamedOptions {
   readonly deadlines: Deadlines
   readonly calls: StoreCalls
   readonly subscriptions: Subscriptions
+  readonly time: StoreTime
+}
+
+interface NamedRecord {
+  readonly owner: string
+  readonly name: string
+  readonly filter: string
+  readonly touchedAt: number
 }
 
 /** See the top of this file. */
@@ -75,7 +84,7 @@ export class Named {
         then(step, otherFilter(name, known.filter))
         return
       }
-      this.#options.calls.apply([{ type: 'touch-subscription', queue: queue.address, subscription: id }], () => {})
+      this.#touch(step, known)
       then(step, known)
       return
     }
@@ -83,7 +92,7 @@ export class Named {
     const max = queue.rules.reliable.namedMax
     const op: StoreOp = { type: 'create-subscription', queue: queue.address, subscription: id, meta, max }
     this.#options.calls.apply([op], (later, [result]) => {
-      if (result?.status === 'ok') then(later, this.#add(queue, owner, name, filter))
+      if (result?.status === 'ok') then(later, this.#add(later, queue, { owner, name, filter, touchedAt: later.now }))
       else if (result?.status === 'unavailable') then(later, unavailable(result.error))
       else if (result?.status === 'conflict') then(later, otherFilter(name, 'another topic'))
       else then(later, tooMany(queue, max))
@@ -91,11 +100,11 @@ export class Named {
   }
 
   /** Takes on what the store has. */
-  load(queue: Queue, records: readonly SubscriptionRecord[]): void {
-    for (const { meta, counts } of records) {
+  load(step: Step, queue: Queue, records: readonly SubscriptionRecord[]): void {
+    for (const { meta, counts, touchedAt } of records) {
       const found = readMeta(meta)
       if (found === undefined) continue
-      const line = this.#add(queue, found.owner, found.name, found.filter)
+      const line = this.#add(step, queue, { ...found, touchedAt })
       if (counts.claimable > 0) line.add(WHOLE_LINE)
     }
   }
@@ -114,13 +123,33 @@ export class Named {
     })
   }
 
-  #add(queue: Queue, owner: string, name: string, filter: string): Line {
+  /** Ends a durable subscription that nobody has joined for long; called now and then. */
+  endIdle(step: Step, line: Line): void {
+    const { queue, owner, name } = line
+    if (name === '' || queue.lines.get(line.id) !== line) return
+    const isJoined = [...queue.consumers.values()].some(({ subscriptions }) =>
+      [...subscriptions.values()].some((subscription) => subscription.line === line),
+    )
+    if (isJoined) this.#touch(step, line)
+    else if (line.touchedAt + queue.rules.reliable.namedIdleMs <= step.now) this.forget(queue, owner, name, () => {})
+  }
+
+  #touch(step: Step, line: Line): void {
+    line.touchedAt = step.now
+    const op: StoreOp = { type: 'touch-subscription', queue: line.queue.address, subscription: line.id }
+    this.#options.calls.apply([op], () => {})
+  }
+
+  #add(step: Step, queue: Queue, record: NamedRecord): Line {
+    const { owner, name, filter, touchedAt } = record
     const id = lineIdOf(owner, name)
     const known = queue.lines.get(id)
     if (known !== undefined) return known
     const line = new Line(queue, id, owner, name)
     line.filter = filter
     line.matches = compileFilter(filter)
+    line.touchedAt = touchedAt
+    this.#options.time.diedIn(step, line)
     queue.lines.set(id, line)
     this.#targets.delete(queue)
     return line
@@ -141,9 +170,7 @@ export class Named {
   }
 }
 
-function readMeta(
-  meta: string,
-): { readonly owner: string; readonly name: string; readonly filter: string } | undefined {
+function readMeta(meta: string): Omit<NamedRecord, 'touchedAt'> | undefined {
   try {
     const parsed: unknown = JSON.parse(meta)
     if (!Array.isArray(parsed) || parsed[0] !== META_VERSION) return undefined

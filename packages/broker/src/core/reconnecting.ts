@@ -70,6 +70,7 @@ export class Reconnecting {
 
   /** Writes down who is connected. */
   write(step: Step, queue: Queue): void {
+    if (this.#options.durability === 'memory') return
     const roll = this.#roll(queue)
     if (roll.isWriting) {
       this.#options.deadlines.set(roll.deadline, step.now + GATHER_MS)

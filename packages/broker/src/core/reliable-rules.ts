@@ -36,6 +36,8 @@ export interface ReliableRules {
   readonly deadBytesMax: number
   /** Most named durable subscriptions of an `all` queue. */
   readonly namedMax: number
+  /** One that nobody joins for so long is ended, with all that waits in it. */
+  readonly namedIdleMs: number
   /** Most unsettled messages of a plain consumer of a durable queue. */
   readonly plainWindow: number
   /** Most deliver stanzas that a consumer has not answered yet. */
@@ -66,6 +68,7 @@ export const RELIABLE_DEFAULTS: ReliableRules = Object.freeze({
   deadMax: 100_000,
   deadBytesMax: 256 * MIB,
   namedMax: 1000,
+  namedIdleMs: 14 * DAY_MS,
   plainWindow: 256,
   unreceivedMax: 4,
   ephemeralMax: 1000,

@@ -40,6 +40,8 @@ interface Planned {
   readonly op: StoreOp
   /** Of an extend. */
   readonly lease: Lease | undefined
+  /** Of an extend: the lease was not known before. */
+  readonly isTakenOver?: boolean
 }
 
 interface Batch {
@@ -116,6 +118,10 @@ export class Settling {
   ): void {
     const { queue, sender } = batch
     const { leaseMs, maxLeaseMs } = queue.rules.reliable
+    if (known === undefined && this.#options.leases.hasToken(wire.token)) {
+      batch.failed.push({ lease: settlement.lease, error: noLease() })
+      return
+    }
     // Taken over before the answer, so that nothing that is on its way ends it meanwhile.
     const lease =
       known ?? createLease(queue, ref.subscription, wire.name, { ...wire, holder: ref.holder ?? bareOf(sender) })
@@ -123,7 +129,7 @@ export class Settling {
     lease.isReceived = true
     this.#options.leases.add(lease, queue.consumers.get(sender) ?? lease.consumer)
     const op: StoreOp = { ...ref, type: 'extend', leaseMs, maxLeaseMs }
-    batch.planned.push({ settlement, ref, op, lease })
+    batch.planned.push({ settlement, ref, op, lease, isTakenOver: known === undefined })
   }
 
   #op(
@@ -160,7 +166,7 @@ export class Settling {
 
   #conclude(step: Step, { queue, planned, failed }: Batch, results: readonly StoreResult[]): void {
     const counts = new Map<LeaseEnd, number>()
-    for (const [at, { settlement, lease }] of planned.entries()) {
+    for (const [at, { settlement, lease, isTakenOver }] of planned.entries()) {
       const result = results[at]
       if (result?.status === 'ok') {
         const outcome = OUTCOMES[settlement.kind]
@@ -169,7 +175,8 @@ export class Settling {
       }
       const error = result?.status === 'unavailable' ? unavailable(result.error) : noLease()
       failed.push({ lease: settlement.lease, error })
-      if (lease !== undefined && result?.status !== 'unavailable') this.#options.leases.remove(lease)
+      if (lease !== undefined && (isTakenOver === true || result?.status !== 'unavailable'))
+        this.#options.leases.remove(lease)
     }
     for (const [outcome, count] of counts) this.#tell(step, queue, outcome, count)
   }

@@ -1,7 +1,11 @@
 /** Sessions, restarts, named and ephemeral subscriptions, mixes of plain and reliable, patterns, overload. */
+import { decodeStats, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
-import { queueRules } from './conversation.ts'
+import { coreRules, queueRules } from './conversation.ts'
+import { CLAIMABLE_TOPICS_MAX, type Line } from '../../src/core/lines.ts'
+import { Queues } from '../../src/core/queues.ts'
+import { Consumer, type Queue, Session } from '../../src/core/records.ts'
 import { ack, DISK_FULL, nack, StoreWorld } from './store-world.ts'
 
 const A = 'a@localhost/1'
@@ -163,7 +167,8 @@ describe('a restart', () => {
     await w.restart()
     await w.sub(B, 't', { credit: 10 })
     await w.wait(40_000)
-    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([0])
   })
 })
 
@@ -379,5 +384,131 @@ describe('keys', () => {
     await w.wait(10_000)
     const seen = await w.work(A, ack)
     expect(seen.map((item) => item.id)).toEqual(['1', '2', '3'])
+  })
+})
+
+describe('an answer of the store that is late', () => {
+  it('does not hide what became claimable meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.publish('t')
+    await w.catchUp()
+    expect(await w.work(A)).toHaveLength(2)
+  })
+
+  it('does not end a lease that was extended meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    await w.wait(29_000)
+    w.isLagging = true
+    await w.wait(1_000)
+    await w.settleWith(A, `<extend lease='${item?.lease}'/>`)
+    await w.catchUp()
+    expect(w.counts()).toMatchObject({ leased: 1, delayed: 0 })
+    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain("<settled xmlns='xmq:queue:1'/>")
+  })
+
+  it('hands nothing to a session that has ended meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 9 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.end(A)
+    await w.catchUp()
+    expect(w.delivered(A)).toEqual([])
+    expect(w.counts()).toMatchObject({ ready: 1, leased: 0 })
+  })
+})
+
+describe('an extend', () => {
+  it('of somebody else, with the right token, leaves the lease where it is', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    const extend = `<extend lease='${item?.lease}'/>`
+    expect(await w.settleWith(B, extend)).toContain("code='not-found'")
+    expect(await w.settleWith(A, extend, ALL)).toContain("code='not-found'")
+    expect(await w.settleWith(A, nack(item as { lease: string }, 1))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.failures()).toEqual([1])
+  })
+})
+
+describe('statistics', () => {
+  it('are for admins: lines, topics, consumers', async () => {
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { admins: ['ops@localhost'] })] })
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish(['t', 'u'])
+    await w.receive(`<iq type='get' id='s' from='ops@localhost/1' to='any.localhost'><stats xmlns='xmq:queue:1'/></iq>`)
+    const stats = decodeStats(w.take('ops@localhost/1')[0]?.children[0] as XmlElement)
+    expect(stats.lines).toMatchObject([{ ready: 1, leased: 1 }])
+    expect(stats.topics.map(({ name }) => name)).toEqual(['t', 'u'])
+    expect(stats.consumers).toMatchObject([{ jid: A, kind: 'reliable', credit: 9, inFlight: 1 }])
+  })
+})
+
+describe('a named subscription that nobody joins', () => {
+  it('ends after a while, and not while somebody is there', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, namedIdleMs: 7_200_000 }
+    const w = await StoreWorld.start({ queues: [queueRules(ALL, { type: 'all', reliable, ttlSecondsMax: 1e6 })] })
+    await w.sub(A, 't', { queue: ALL, credit: 0, name: 'n', ttl: 40_000 })
+    // Whoever sends presence is not pinged.
+    await w.receive(`<presence from='${A}' to='${ALL}'/>`)
+    await w.publish('t', { queue: ALL })
+    await w.wait(10 * 3_600_000)
+    expect(w.counts(ALL, 'a@localhost/n').ready).toBe(1)
+    await w.wait(5 * 3_600_000)
+    expect(await w.publish('t', { queue: ALL })).toContain("subscriptions='0'")
+  })
+})
+
+describe('dead letters', () => {
+  it('beyond their bounds go, the oldest first', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, deadMax: 2, deadMs: 7_200_000 }
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { reliable })] })
+    await w.sub(A, 't', { credit: 9 })
+    await w.publish(['t', 't', 't', 't'])
+    await w.work(A, ({ lease }) => `<reject lease='${lease}'/>`)
+    await w.wait(2_000)
+    expect(w.counts().dead).toBe(2)
+    await w.wait(3 * 3_600_000)
+    expect(w.counts().dead).toBe(0)
+  })
+})
+
+describe('more topics than are remembered', () => {
+  it('give way to those that somebody waits for', () => {
+    const queue = new Queues(coreRules()).find('any.localhost') as Queue
+    const line = queue.lines.get('') as Line
+    for (let n = 0; n <= CLAIMABLE_TOPICS_MAX; n++) line.add(`t${n}`)
+    expect([line.claimable, line.isCut]).toEqual([CLAIMABLE_TOPICS_MAX, true])
+    const consumer = new Consumer(queue, new Session(A, 'a@localhost'), 1)
+    consumer.kind = 'reliable'
+    line.seat(consumer, ['u'])
+    expect(line.isStale).toBe(true)
+    line.add('u')
+    expect(line.claimable).toBe(CLAIMABLE_TOPICS_MAX)
+    expect([...(line.next()?.topics ?? [])]).toEqual(['u'])
+  })
+})
+
+describe('a stream that is down', () => {
+  it('has what was leased meanwhile handed out again when it is up', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 4, ttl: 3600 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.input({ type: 'link-down', domain: 'any.localhost' })
+    await w.catchUp()
+    expect(w.delivered(A)).toEqual([])
+    await w.wait(60_000)
+    await w.input({ type: 'link-up', domain: 'any.localhost' })
+    await w.pong(A)
+    expect(await w.work(A, ack)).toMatchObject([{ seq: 1 }])
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
   })
 })

@@ -140,7 +140,8 @@ describe('a leased message', () => {
   it('that is released comes again at once, with no failure counted', async () => {
     const { w, item } = await leased()
     await w.settleWith(A, `<release lease='${item.lease}'/>`)
-    expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([0])
   })
 
   it('that was never received comes again, with no failure counted, to somebody who is awake', async () => {
@@ -151,7 +152,8 @@ describe('a leased message', () => {
     await w.wait(30_000)
     expect(w.delivered(A)).toEqual([])
     await w.sub(B, 't', { credit: 4 })
-    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([0])
   })
 
   it('is given up after 20 deliveries that nobody settled', async () => {
@@ -189,7 +191,8 @@ describe('a leased message', () => {
       `<iq type='error' id='${handed?.id}' from='${A}' to='any.localhost'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`,
     )
     await w.sub(B, 't', { credit: 1 })
-    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 1 }])
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([0])
     expect(w.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'bounced' }])
   })
 

@@ -19,14 +19,19 @@ export class StoreWorld {
   /** Stanzas since the last {@link take}. */
   stanzas: XmlElement[] = []
   events: CoreEvent[] = []
+  /** Ids of all plain messages that were sent. */
+  readonly plainIds: Set<string> = new Set()
   /** Claims that were made, since the beginning. */
   claims = 0
   /** While set, the store does nothing and answers this. */
   failure: XmqError | undefined
+  /** While set, the store does what it is asked, but its answers wait for {@link catchUp}: anything may come in between. */
+  isLagging = false
   /** What `unit` gives. */
   unit = 0.5
   #ids = 0
   readonly #inputs: Input[] = []
+  #late: Input[] = []
   #open = 0
   #generation = 0
   #unwatch: () => void
@@ -57,6 +62,8 @@ export class StoreWorld {
     this.#generation++
     this.#open = 0
     this.#inputs.length = 0
+    this.#late = []
+    this.isLagging = false
     this.#unwatch()
     this.core = createCore(this.rules)
     this.#unwatch = this.store.watch((topics) => this.#inputs.push({ type: 'claimable', topics }))
@@ -95,12 +102,23 @@ export class StoreWorld {
     }
   }
 
+  /** The answers that wait arrive, in their order. */
+  async catchUp(): Promise<this> {
+    this.isLagging = false
+    this.#inputs.push(...this.#late.splice(0))
+    await this.settle()
+    return this
+  }
+
   #handle(input: Input): void {
     const effects = this.core.handle(input, this.now, { id: () => `r${++this.#ids}`, unit: () => this.unit })
     for (const effect of effects) {
-      if (effect.type === 'send') this.stanzas.push(effect.stanza)
-      else if (effect.type === 'event') this.events.push(effect.event)
-      else this.#call(effect)
+      if (effect.type === 'send') {
+        this.stanzas.push(effect.stanza)
+        if (effect.stanza.name === 'message') this.plainIds.add(effect.stanza.attrs.get('id') ?? '')
+      }
+      if (effect.type === 'event') this.events.push(effect.event)
+      else if (effect.type !== 'send') this.#call(effect)
     }
   }
 
@@ -111,7 +129,8 @@ export class StoreWorld {
     void this.#ask(effect).then((input) => {
       if (generation !== this.#generation) return
       this.#open--
-      this.#inputs.push(input)
+      if (this.isLagging) this.#late.push(input)
+      else this.#inputs.push(input)
     })
   }
 
@@ -263,6 +282,13 @@ export class StoreWorld {
   async end(worker: string, queue = 'any.localhost'): Promise<this> {
     await this.receive(`<presence type='unavailable' from='${worker}' to='${queue}'/>`)
     return this.pong(worker, false)
+  }
+
+  /** How often each message of the `any` queue has failed. */
+  async failures(): Promise<number[]> {
+    const request = { queue: 'any.localhost', subscription: '', after: 0, max: 100, bodies: false }
+    const answer = await this.store.browse(request)
+    return answer.status === 'ok' ? answer.entries.map((entry) => entry.failures) : []
   }
 
   /** How many messages of a queue are in which state. */
