@@ -406,7 +406,9 @@ describe('leases', () => {
       .worker({ jid: 'w2@localhost' })
       .handle('t', (_, { attempt }) => got.add(attempt))
       .start()
-    expect(await got.until(1)).toEqual([2])
+    // The stalled one may have been offered it again before.
+    const [attempt = 0] = await got.until(1)
+    expect(attempt).toBeGreaterThan(1)
     setting.dev.server.misbehave.unstall(status.jid)
     expect(await lost).toMatchObject({ seq: 1, error: { code: 'not-found' } })
     await ended.promise
