@@ -137,7 +137,7 @@ function addConfigOptions(command: Command): Command {
     .option('-c, --config <file>', 'the configuration')
     .option('--server <url>', "the server's component port, such as xmpp://127.0.0.1:5347")
     .option('--secret-file <file>', "a file with the component's secret")
-    .option('--store <url>', "where messages are kept: 'memory:'")
+    .option('--store <url>', "where messages are kept: 'memory:' or 'sqlite:PATH'")
     .option('--http <host:port>', 'serve health and metrics there')
     .addOption(new Option('--log-level <level>', 'how much is logged').choices(LOG_LEVELS))
     .addOption(new Option('--log-format <format>', 'auto: text on a terminal, JSON elsewhere').choices(LOG_FORMATS))

@@ -1,4 +1,4 @@
-import { createBroker } from '@xmq/broker'
+import { createBroker, describeConfig } from '@xmq/broker'
 import { XmqError } from '@xmq/protocol'
 import { brokerLog } from './broker-log.ts'
 import { loadConfig, type ConfigFlags } from './config-file.ts'
@@ -19,7 +19,7 @@ export async function serve(io: Io, flags: ConfigFlags): Promise<ExitCode> {
       resolve(error)
     })
   })
-  log.info('starting', { config: file, store: `${config.store.scheme}:`, queues: config.queues.length })
+  log.info('starting', { config: file, store: describeConfig(config)['store'], queues: config.queues.length })
   try {
     await broker.start({ signal: stop.signal })
     log.info('serving', {
