@@ -19,7 +19,7 @@ export async function serve(io: Io, flags: ConfigFlags): Promise<ExitCode> {
       resolve(error)
     })
   })
-  log.info('starting', { config: file, store: describeConfig(config)['store'], queues: config.queues.length })
+  log.info('starting', { config: file, store: String(describeConfig(config)['store']), queues: config.queues.length })
   try {
     await broker.start({ signal: stop.signal })
     log.info('serving', {
