@@ -48,7 +48,8 @@ interface Batch {
   readonly queue: Queue
   /** Full JID. */
   readonly sender: string
-  readonly planned: Planned[]
+  /** In the order of the batch: one that is being looked up has its place, and is absent when nothing is to be done. */
+  readonly planned: (Planned | undefined)[]
   /** Nacks whose past is being looked up. */
   pending: number
   readonly failed: FailedSettlement[]
@@ -100,12 +101,24 @@ export class Settling {
       return
     }
     batch.pending++
+    const place = batch.planned.push(undefined) - 1
     this.#options.leases.lookUp(ref, (later, found) => {
       if (found === 'unavailable') batch.failed.push({ lease: settlement.lease, error: tryAgain() })
       else if (found === undefined) batch.failed.push({ lease: settlement.lease, error: noLease() })
-      else batch.planned.push({ settlement, ref, op: this.#op(later, queue, settlement, ref, found), lease: undefined })
+      else {
+        this.#forgetExtended(batch, place, wire.token)
+        const op = this.#op(later, queue, settlement, ref, found)
+        batch.planned[place] = { settlement, ref, op, lease: undefined }
+      }
       if (--batch.pending === 0) this.#apply(later, batch)
     })
+  }
+
+  /** An extend that came while a nack was looked up goes to the store before it: what it took over ends with the nack. */
+  #forgetExtended({ queue, sender, planned }: Batch, place: number, token: string): void {
+    if (planned.slice(place).some((later) => later?.op.type === 'extend' && later.ref.token === token)) return
+    const lease = this.#options.leases.find(token, queue, bareOf(sender))
+    if (lease !== undefined) this.#options.leases.remove(lease)
   }
 
   #planExtend(
@@ -151,7 +164,8 @@ export class Settling {
   }
 
   #apply(step: Step, batch: Batch): void {
-    const { planned, failed, onDone } = batch
+    const { failed, onDone } = batch
+    const planned = batch.planned.filter((one) => one !== undefined)
     if (planned.length === 0) {
       onDone(step, failed)
       return
@@ -159,12 +173,12 @@ export class Settling {
     const ops = planned.map(({ op }) => op)
     this.#options.calls.apply(ops, (later, results) => {
       this.#options.leases.applied(later, ops, results)
-      this.#conclude(later, batch, results)
+      this.#conclude(later, batch, planned, results)
       onDone(later, failed)
     })
   }
 
-  #conclude(step: Step, { queue, planned, failed }: Batch, results: readonly StoreResult[]): void {
+  #conclude(step: Step, { queue, failed }: Batch, planned: readonly Planned[], results: readonly StoreResult[]): void {
     const counts = new Map<LeaseEnd, number>()
     for (const [at, { settlement, lease, isTakenOver }] of planned.entries()) {
       const result = results[at]
