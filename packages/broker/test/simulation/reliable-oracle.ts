@@ -1,0 +1,694 @@
+/**
+ * What the reliable layer promises, told from the outside: what went into the core, what came out, what the store has done.
+ *
+ * | the oracle knows | from |
+ * |---|---|
+ * | what was sent | the producers |
+ * | what is stored, leased, failed, gone, dead | the store, when it has done it |
+ * | what was settled, received, refused, and by whom | what arrived at the core |
+ * | what was confirmed and delivered, which leases the core ends | what left the core |
+ *
+ * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store.
+ */
+import { bareOf, childElements, isPing, matchesPattern, writeElement, type XmlElement } from '@xmq/protocol'
+import type { CoreRules, Effect, Input } from '../../src/core/port.ts'
+import type { ClaimAnswer, PublishOp, StoreOp, StoreResult } from '../../src/store/port.ts'
+import { Violation } from './oracle.ts'
+import type { StoreAnswer, StoreEffect } from './reliable-store.ts'
+
+const SETTLEMENTS: ReadonlySet<string> = new Set(['ack', 'nack', 'release', 'reject', 'extend'])
+/** What a message goes out for at most (docs/protocol-reliable.md section 12), beside what restarts cost. */
+const DELIVERIES_MAX = 20
+/** So many claims that find nothing in one second are a storm. */
+const EMPTY_CLAIMS_MAX = 100
+
+/** What a producer sends under one id. */
+export interface SentItem {
+  readonly id: string
+  readonly sender: string
+  readonly topic: string
+  readonly key: string | undefined
+  readonly priority: number
+  readonly delayMs: number
+  readonly ttlMs: number | undefined
+  readonly payload: string
+}
+
+interface Message {
+  readonly seq: number
+  readonly sent: SentItem
+  readonly expiresAt: number | undefined
+  state: 'waiting' | 'leased' | 'acked' | 'dead'
+  /** The last one. */
+  token: string | undefined
+  failures: number
+  deliveries: number
+  /** The last lease ended with a failure, which a late extend takes back. */
+  hasCountedFailure: boolean
+}
+
+interface Lease {
+  readonly token: string
+  readonly message: Message
+  readonly holder: string
+  readonly attempt: number
+  readonly life: number
+  /** The core has the store's answer. */
+  isAnswered: boolean
+  /** Full JID that it went to. */
+  jid: string | undefined
+  receivedAt: number | undefined
+  extendedAt: number | undefined
+  /** Since when the core may take it for over: when it asked for what is due, and heard that this one is. */
+  overAskedAt: number | undefined
+  wasRefused: boolean
+  /** Its holder said what ends it: the core has let go of it, whatever the store answers. */
+  wasSettled: boolean
+}
+
+interface Consumer {
+  /** The last one is in force. */
+  readonly credits: { readonly credit: number; until: number }[]
+  /** Tokens delivered and not ended. */
+  readonly out: Set<string>
+  readonly filters: Set<string>
+}
+
+interface Settling {
+  readonly jid: string
+  readonly settlements: readonly { readonly kind: string; readonly lease: string; readonly token: string }[]
+}
+
+/** See the top of this file. */
+export class ReliableOracle {
+  readonly seen: Map<string, number> = new Map()
+  readonly #rules: CoreRules
+  readonly #queue: string
+  readonly #sent = new Map<string, SentItem>()
+  readonly #messages = new Map<number, Message>()
+  readonly #byId = new Map<string, Message>()
+  readonly #leases = new Map<string, Lease>()
+  readonly #confirmed = new Map<string, number>()
+  #lastSeq = 0
+  // Of one life of the broker:
+  #life = 1
+  #consumers = new Map<string, Consumer>()
+  #grants = new Map<string, number>()
+  #dues = new Map<number, number>()
+  #calls = new Map<number, readonly StoreOp[]>()
+  #stored = new Set<string>()
+  #done = new Set<string>()
+  #said = new Set<string>()
+  #publishes = new Map<string, readonly string[]>()
+  #settlings = new Map<string, Settling>()
+  #delivers = new Map<string, { readonly jid: string; readonly tokens: readonly string[] }>()
+  #pings = new Map<string, { readonly jid: string; readonly at: number }>()
+  #doubted = new Set<string>()
+  #dueAcks = new Map<string, string>()
+  #emptyClaims: number[] = []
+  /** Leases whose receipt is being handled. */
+  #touched: Lease[] = []
+
+  constructor(rules: CoreRules, queue: string) {
+    this.#rules = rules
+    this.#queue = queue
+  }
+
+  /** A producer is about to send this. */
+  send(item: SentItem): void {
+    this.#sent.set(nameOf(item.sender, item.id), item)
+  }
+
+  /** The broker was killed. @param keeps whether the store survived it */
+  crash(keeps: boolean): void {
+    this.#note(keeps ? 'crash, store kept' : 'crash, store lost')
+    this.#life++
+    this.#consumers = new Map()
+    this.#grants = new Map()
+    this.#dues = new Map()
+    this.#calls = new Map()
+    this.#stored = new Set()
+    this.#done = new Set()
+    this.#said = new Set()
+    this.#publishes = new Map()
+    this.#settlings = new Map()
+    this.#delivers = new Map()
+    this.#pings = new Map()
+    this.#doubted = new Set()
+    this.#emptyClaims = []
+    if (keeps) return
+    this.#lastSeq = 0
+    this.#messages.clear()
+    this.#byId.clear()
+    this.#leases.clear()
+    this.#confirmed.clear()
+  }
+
+  // ---- what the store has done ----
+
+  /** The store has done something; the core does not know it yet. */
+  done(effect: StoreEffect, answer: StoreAnswer, now: number): void {
+    if (effect.type === 'apply' && answer.type === 'applied') {
+      for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, now)
+    }
+    if (answer.type === 'claimed' && answer.answer.status === 'ok') this.#claimed(answer.answer, now)
+  }
+
+  #applied(op: StoreOp, result: StoreResult, now: number): void {
+    if (op.type === 'publish') {
+      this.#publishDone(op, result)
+      return
+    }
+    if (!('seq' in op) || result.status !== 'ok') return
+    const message = this.#messages.get(op.seq)
+    if (message === undefined) {
+      if (op.type !== 'ack') throw new Violation(`${op.type} of ${op.seq}, which was never stored, was done`)
+      return
+    }
+    this.#entryDone(op, message, result, now)
+  }
+
+  #entryDone(op: Exclude<StoreOp, PublishOp>, message: Message, result: StoreResult, now: number): void {
+    const { seq } = message
+    if ('token' in op && op.token !== message.token) {
+      throw new Violation(`${op.type} of ${seq} was done with ${op.token}, which is not its last lease`)
+    }
+    const owner = this.#leases.get(message.token ?? '')?.holder
+    if ('holder' in op && op.holder !== undefined && op.holder !== owner) {
+      throw new Violation(`${op.type} of ${seq} was done by ${op.holder}, but ${owner} has it`)
+    }
+    switch (op.type) {
+      case 'ack':
+        this.#note(message.state === 'acked' ? 'ack repeated' : message.state === 'leased' ? 'acked' : 'acked late')
+        message.state = 'acked'
+        return
+      case 'nack':
+        if (op.failures !== message.failures + 1) {
+          throw new Violation(`${seq} failed for the ${message.failures + 1}. time and counts ${op.failures}`)
+        }
+        message.failures = op.failures
+        message.hasCountedFailure = true
+        message.state = 'waiting'
+        return
+      case 'release':
+        message.hasCountedFailure = false
+        message.state = 'waiting'
+        return
+      case 'dead':
+        this.#deadDone(op, message, now)
+        return
+      case 'expire':
+        if (message.expiresAt === undefined || message.expiresAt > now)
+          throw new Violation(`${seq} expired before its ttl`)
+        if (message.state !== 'waiting') throw new Violation(`${seq} expired while it was ${message.state}`)
+        this.#note('expired')
+        message.state = 'dead'
+        return
+      case 'extend':
+        this.#relocked(message, result)
+        return
+      case 'discard':
+      case 'replay':
+        throw new Violation(`${op.type} of ${seq}, which nobody asked for`)
+      default:
+    }
+  }
+
+  #deadDone(op: Extract<StoreOp, { type: 'dead' }>, message: Message, now: number): void {
+    const { seq, failures, deliveries, expiresAt } = message
+    this.#note(`dead ${op.reason}`)
+    if (op.reason === 'max-attempts') {
+      const isWornOut = op.failures === undefined && deliveries >= DELIVERIES_MAX
+      const hasFailed = op.failures === failures + 1 && op.failures >= this.#reliable.maxAttempts
+      if (!isWornOut && !hasFailed) throw new Violation(`${seq} was given up after ${failures} failures`)
+    }
+    if (op.reason === 'expired' && (expiresAt === undefined || expiresAt > now)) {
+      throw new Violation(`${seq} is given up as expired before its ttl`)
+    }
+    message.state = 'dead'
+  }
+
+  #relocked(message: Message, result: StoreResult): void {
+    if (result.status !== 'ok' || result.type !== 'extend') return
+    if (message.state === 'acked' || message.state === 'dead')
+      throw new Violation(`${message.seq} was extended after it ended`)
+    if (!result.relocked) {
+      this.#note('extended')
+      return
+    }
+    this.#note('extended late')
+    if (message.hasCountedFailure) message.failures--
+    message.hasCountedFailure = false
+    message.state = 'leased'
+    this.#checkKey(message)
+  }
+
+  #publishDone(op: PublishOp, result: StoreResult): void {
+    const name = nameOf(op.sender, op.id ?? '')
+    const sent = this.#sent.get(name)
+    if (sent === undefined) throw new Violation(`${name} was stored, but never sent`)
+    const { topic, key, priority, payload, delayMs, ttlMs } = sent
+    if (op.topic !== topic || op.key !== key || op.priority !== priority || !op.body.includes(`>${payload}<`)) {
+      throw new Violation(`${name} was stored as something else: ${JSON.stringify({ ...op, sent })}`)
+    }
+    if (delayMs > 0 !== (op.delayUntil !== undefined) || (ttlMs !== undefined) !== (op.expiresAt !== undefined)) {
+      throw new Violation(`${name} was stored without its times`)
+    }
+    if (result.status === 'conflict') throw new Violation(`${name} is a conflict with itself`)
+    if (result.status === 'full') this.#note('full')
+    const known = this.#byId.get(name)
+    if (result.status === 'duplicate') {
+      this.#note('duplicate')
+      if (known?.seq !== result.seq)
+        throw new Violation(`${name} is a duplicate of ${result.seq}, not of ${known?.seq}`)
+    }
+    if (result.status !== 'ok' || result.type !== 'publish') return
+    if (known !== undefined) throw new Violation(`${name} was stored twice: as ${known.seq} and as ${result.seq}`)
+    if (result.seq <= this.#lastSeq) throw new Violation(`seq ${result.seq} came after ${this.#lastSeq}`)
+    this.#lastSeq = result.seq
+    const message: Message = {
+      seq: result.seq,
+      sent,
+      expiresAt: op.expiresAt,
+      state: 'waiting',
+      token: undefined,
+      failures: 0,
+      deliveries: 0,
+      hasCountedFailure: false,
+    }
+    this.#messages.set(result.seq, message)
+    this.#byId.set(name, message)
+  }
+
+  #claimed(answer: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
+    const { messages, expired, more } = answer
+    if (messages.length === 0 && expired.length === 0 && !more) {
+      this.#note('claim in vain')
+      this.#emptyClaims.push(now)
+      while ((this.#emptyClaims[0] ?? now) < now - 1000) this.#emptyClaims.shift()
+      if (this.#emptyClaims.length > EMPTY_CLAIMS_MAX) throw new Violation('a storm of claims that find nothing')
+    }
+    for (const { seq, token, holder, deliveries } of messages) {
+      const message = this.#messages.get(seq)
+      if (message === undefined) throw new Violation(`${seq} was leased, but never stored`)
+      if (message.state !== 'waiting') throw new Violation(`${seq} was leased while it was ${message.state}`)
+      if (message.failures >= this.#reliable.maxAttempts)
+        throw new Violation(`${seq} was leased after its last attempt`)
+      message.state = 'leased'
+      message.token = token
+      message.deliveries++
+      message.hasCountedFailure = false
+      if (message.deliveries > 1) this.#note('redelivered')
+      if (message.deliveries !== deliveries) throw new Violation(`${seq} counts ${deliveries} deliveries`)
+      if (deliveries > DELIVERIES_MAX + this.#life) throw new Violation(`${seq} was leased ${deliveries} times`)
+      this.#checkKey(message)
+      this.#leases.set(token, {
+        token,
+        message,
+        holder,
+        attempt: deliveries,
+        life: this.#life,
+        isAnswered: false,
+        jid: undefined,
+        receivedAt: undefined,
+        extendedAt: undefined,
+        overAskedAt: undefined,
+        wasRefused: false,
+        wasSettled: false,
+      })
+    }
+  }
+
+  /** Of one topic and key nothing else is in flight, and what came before is done. */
+  #checkKey({ seq, sent }: Message): void {
+    if (sent.key === undefined) return
+    this.#note('key')
+    for (const other of this.#messages.values()) {
+      if (other.sent.key !== sent.key || other.sent.topic !== sent.topic || other.seq === seq) continue
+      if (other.state === 'leased') throw new Violation(`${seq} was leased beside ${other.seq} of the same key`)
+      if (other.seq < seq && other.state === 'waiting') throw new Violation(`${seq} was leased before ${other.seq}`)
+    }
+  }
+
+  // ---- what arrives at the core ----
+
+  /** Something is about to be handled by the core. */
+  arrive(input: Input, now: number): void {
+    this.#dueAcks.clear()
+    this.#touched = []
+    switch (input.type) {
+      case 'stanza':
+        this.#stanza(input.stanza, now)
+        return
+      case 'applied': {
+        const ops = this.#calls.get(input.call) ?? []
+        this.#calls.delete(input.call)
+        for (const [at, op] of ops.entries()) this.#told(op, input.results[at] as StoreResult)
+        return
+      }
+      case 'claimed':
+        if (input.answer.status !== 'ok') return
+        for (const { token } of input.answer.messages) (this.#leases.get(token) as Lease).isAnswered = true
+        return
+      case 'due': {
+        const askedAt = this.#dues.get(input.call) ?? now
+        this.#dues.delete(input.call)
+        if (input.answer.status !== 'ok') return
+        for (const { what, entry } of input.answer.items) {
+          const lease = what === 'lease' ? this.#leases.get(entry.token ?? '') : undefined
+          if (lease !== undefined) lease.overAskedAt = askedAt
+        }
+        return
+      }
+      default:
+    }
+  }
+
+  #told(op: StoreOp, result: StoreResult): void {
+    if (op.type === 'publish') {
+      if (result.status === 'duplicate' || (result.status === 'ok' && result.type === 'publish')) {
+        this.#stored.add(`${nameOf(op.sender, op.id ?? '')} ${result.seq}`)
+      }
+      return
+    }
+    if (!('token' in op)) return
+    if (result.status === 'ok') this.#done.add(`${op.type} ${op.token}`)
+    else if (op.type === 'extend' && result.status !== 'unavailable') this.#letGo(op.token)
+  }
+
+  #stanza(stanza: XmlElement, now: number): void {
+    const from = stanza.attrs.get('from') ?? ''
+    const id = stanza.attrs.get('id') ?? ''
+    const type = stanza.attrs.get('type')
+    if (stanza.name === 'presence') {
+      if (type === 'unavailable') this.#doubted.add(from)
+      return
+    }
+    if (type === 'result' || type === 'error') {
+      const asked = this.#pings.get(id)
+      if (asked?.jid === from) this.#pings.delete(id)
+      if (type === 'error') this.#doubted.add(from)
+      const handed = this.#delivers.get(id)
+      if (handed === undefined || handed.jid !== from) return
+      this.#delivers.delete(id)
+      for (const token of handed.tokens) {
+        const lease = this.#leases.get(token) as Lease
+        this.#touched.push(lease)
+        if (type === 'error') lease.wasRefused = true
+        else lease.receivedAt = now
+      }
+      this.#note(type === 'error' ? 'refused' : 'received')
+    }
+    for (const child of childElements(stanza)) {
+      if (child.name === 'settle') this.#settle(from, id, child, type === 'result', now)
+      if (child.name === 'publish') {
+        this.#publishes.set(
+          `${from} ${id}`,
+          childElements(child).map((item) => item.attrs.get('id') ?? ''),
+        )
+      }
+      if (child.name === 'renew') this.#credit(from, child, now)
+      if (child.name === 'xmq') this.#command(from, child, now)
+    }
+  }
+
+  #command(from: string, xmq: XmlElement, now: number): void {
+    if (xmq.attrs.get('command') !== 'sub') return
+    const consume = childElements(xmq).find((child) => child.name === 'consume')
+    if (consume === undefined) return
+    this.#consumer(from).filters.add(xmq.attrs.get('topic') ?? '')
+    this.#credit(from, consume, now)
+  }
+
+  #credit(from: string, terms: XmlElement, now: number): void {
+    const { credits } = this.#consumer(from)
+    const last = credits.at(-1)
+    if (last !== undefined) last.until = now
+    credits.push({ credit: Number(terms.attrs.get('credit')), until: Number.POSITIVE_INFINITY })
+  }
+
+  #consumer(jid: string): Consumer {
+    let consumer = this.#consumers.get(jid)
+    if (consumer === undefined) {
+      consumer = { credits: [], out: new Set(), filters: new Set() }
+      this.#consumers.set(jid, consumer)
+    }
+    return consumer
+  }
+
+  #settle(from: string, id: string, settle: XmlElement, isReceipt: boolean, now: number): void {
+    const settlements = childElements(settle)
+      .filter(({ name }) => SETTLEMENTS.has(name))
+      .map((child) => {
+        const lease = child.attrs.get('lease') ?? ''
+        return { kind: child.name, lease, token: lease.split('.')[0] as string }
+      })
+    const holder = bareOf(from)
+    const hasNack = settlements.some(({ kind }) => kind === 'nack')
+    for (const { kind, token } of settlements) {
+      this.#said.add(`${holder} ${kind} ${token}`)
+      const lease = this.#leases.get(token)
+      if (lease !== undefined && lease.holder !== holder) this.#note('settled by a stranger')
+      if (lease === undefined) this.#note('settled out of nothing')
+      if (kind === 'ack' && !hasNack) this.#dueAcks.set(token, holder)
+      if (lease === undefined || lease.holder !== holder) continue
+      if (kind !== 'extend') {
+        lease.wasSettled = true
+        continue
+      }
+      lease.wasSettled = false
+      lease.extendedAt = now
+      if (lease.jid !== from) {
+        this.#letGo(token)
+        this.#note('taken over')
+      }
+    }
+    if (!isReceipt) this.#settlings.set(`${from} ${id}`, { jid: from, settlements })
+    else this.#note('settled with the receipt')
+  }
+
+  // ---- what leaves the core ----
+
+  /** The core has handled it. */
+  leave(effects: readonly Effect[], now: number): void {
+    for (const effect of effects) {
+      if (effect.type === 'apply') {
+        this.#calls.set(effect.call, effect.ops)
+        for (const op of effect.ops) this.#checkOp(op, now)
+      } else if (effect.type === 'claim') {
+        for (const { token } of effect.request.grants) this.#grants.set(token, now)
+      } else if (effect.type === 'due') this.#dues.set(effect.call, now)
+      else if (effect.type === 'send') this.#checkStanza(effect.stanza, now)
+      else if (effect.type === 'event' && effect.event.name === 'ignored') {
+        // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
+        this.#note('ignored')
+        this.#dueAcks.clear()
+        for (const lease of this.#touched) {
+          lease.receivedAt = undefined
+          lease.wasRefused = false
+        }
+      }
+    }
+    for (const [token, holder] of this.#dueAcks) throw new Violation(`the ack of ${token} by ${holder} came to nothing`)
+  }
+
+  /** An operation that ends or extends a lease needs a cause. */
+  #checkOp(op: StoreOp, now: number): void {
+    if (!('token' in op) || op.type === 'received') return
+    const { token, holder, type } = op
+    if (type === 'extend') {
+      if (!this.#said.has(`${holder} extend ${token}`)) throw new Violation(`nobody extended ${token}`)
+      return
+    }
+    if (type === 'ack') this.#dueAcks.delete(token)
+    if (holder === undefined || holder === this.#leases.get(token)?.holder) this.#letGo(token)
+    if (holder !== undefined) {
+      const causes =
+        type === 'dead'
+          ? op.reason === 'rejected' || op.reason === 'invalid'
+            ? ['reject']
+            : ['nack', 'release']
+          : [type]
+      if (causes.some((kind) => this.#said.has(`${holder} ${kind} ${token}`))) return
+      if (type === 'ack' || type === 'nack') throw new Violation(`${holder} did not ${type} ${token}`)
+    }
+    const lease = this.#leases.get(token)
+    if (lease === undefined) throw new Violation(`${type} of ${token}, which was never made`)
+    if (type === 'ack') throw new Violation(`${token} is acked by nobody`)
+    this.#checkCause(lease, op, now)
+  }
+
+  #checkCause(lease: Lease, op: Extract<StoreOp, { type: 'nack' | 'release' | 'dead' }>, now: number): void {
+    const { token, jid, receivedAt, extendedAt, overAskedAt, life } = lease
+    const isFailure = op.type === 'nack' || (op.type === 'dead' && op.failures !== undefined)
+    const touchedAt = Math.max(receivedAt ?? 0, extendedAt ?? 0)
+    if (overAskedAt !== undefined) {
+      if (touchedAt > overAskedAt && life === this.#life && !lease.wasSettled && !this.#hasEnded(lease, now)) {
+        throw new Violation(`${token} ended as over, but it was touched after that was asked`)
+      }
+      if (isFailure && touchedAt === 0) throw new Violation(`${token} was never received, and counts as a failure`)
+      this.#note(isFailure ? 'lease over' : life === this.#life ? 'lease over unreceived' : 'lease found')
+      return
+    }
+    if (life === this.#life && jid === undefined && !isFailure) {
+      this.#note('released unsent')
+      return
+    }
+    if (lease.wasRefused && !isFailure) {
+      this.#note('released as refused')
+      return
+    }
+    if (this.#hasEnded(lease, now)) {
+      if (isFailure && touchedAt === 0) throw new Violation(`${token} was never received, and counts as a failure`)
+      if (!isFailure && touchedAt > 0 && op.type === 'release')
+        throw new Violation(`${token} was received, and counts as no failure`)
+      this.#note(isFailure ? 'session end, failed' : 'session end, released')
+      return
+    }
+    throw new Violation(`${op.type} of ${token} has no cause`)
+  }
+
+  /** Whether a sign came that the session of a lease, or one that took it over, has ended. */
+  #hasEnded({ jid, holder }: Lease, now: number): boolean {
+    for (const one of [...this.#doubted, ...this.#silent(now)]) if (one === jid || bareOf(one) === holder) return true
+    return false
+  }
+
+  *#silent(now: number): Generator<string> {
+    for (const { jid, at } of this.#pings.values()) if (now - at >= this.#rules.pingTimeoutMs) yield jid
+  }
+
+  #checkStanza(stanza: XmlElement, now: number): void {
+    const to = stanza.attrs.get('to') ?? ''
+    const id = stanza.attrs.get('id') ?? ''
+    if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
+    if (stanza.name === 'iq' && isPing(stanza)) this.#pings.set(id, { jid: to, at: now })
+    for (const child of childElements(stanza)) {
+      if (child.name === 'published') this.#checkConfirm(to, id, child)
+      if (child.name === 'deliver') this.#checkDeliver(to, id, child)
+      if (child.name === 'settled') this.#checkSettled(to, id, child)
+      if (child.name === 'resubscribe') this.#note('resubscribe')
+    }
+  }
+
+  #checkConfirm(to: string, id: string, published: XmlElement): void {
+    const asked = this.#publishes.get(`${to} ${id}`)
+    this.#publishes.delete(`${to} ${id}`)
+    const items = childElements(published)
+    if (asked?.join(' ') !== items.map((item) => item.attrs.get('id')).join(' '))
+      throw new Violation(`${id} confirms others`)
+    if (published.attrs.get('durability') !== this.#rules.durability)
+      throw new Violation('a confirm of another durability')
+    for (const item of items) {
+      const seq = item.attrs.get('seq')
+      if (seq === undefined) {
+        this.#note('item refused')
+        continue
+      }
+      const name = nameOf(bareOf(to), item.attrs.get('id') ?? '')
+      if (!this.#stored.has(`${name} ${seq}`))
+        throw new Violation(`${name} is confirmed as ${seq} before the store said so`)
+      const earlier = this.#confirmed.get(name)
+      if (earlier !== undefined && earlier !== Number(seq))
+        throw new Violation(`${name} is confirmed as ${earlier} and ${seq}`)
+      this.#note(earlier === undefined ? 'confirmed' : 'confirmed again')
+      this.#confirmed.set(name, Number(seq))
+    }
+  }
+
+  #checkDeliver(to: string, id: string, deliver: XmlElement): void {
+    if (Number(deliver.attrs.get('lease-seconds')) * 1000 !== this.#reliable.leaseMs)
+      throw new Violation('lease-seconds')
+    const tokens: string[] = []
+    for (const item of childElements(deliver)) {
+      const token = (item.attrs.get('lease') ?? '').split('.')[0] as string
+      this.#checkItem(to, token, item)
+      tokens.push(token)
+    }
+    this.#delivers.set(id, { jid: to, tokens })
+  }
+
+  #checkItem(to: string, token: string, item: XmlElement): void {
+    const lease = this.#leases.get(token)
+    if (lease === undefined || !lease.isAnswered || lease.life !== this.#life) {
+      throw new Violation(`${token} is delivered, but the store has not said that it is leased`)
+    }
+    const { message, holder, attempt } = lease
+    const { sent, seq } = message
+    if (holder !== bareOf(to)) throw new Violation(`${token} of ${holder} is delivered to ${to}`)
+    if (lease.jid !== undefined) throw new Violation(`${token} is delivered twice`)
+    lease.jid = to
+    const says = { seq: item.attrs.get('seq'), id: item.attrs.get('id'), topic: item.attrs.get('topic') }
+    if (says.seq !== String(seq) || says.id !== sent.id || says.topic !== sent.topic) {
+      throw new Violation(`${seq} is delivered as ${JSON.stringify(says)}`)
+    }
+    if (item.attrs.get('attempt') !== String(attempt)) throw new Violation(`${seq} has a wrong attempt`)
+    if (!writeElement(item).includes(`>${sent.payload}<`))
+      throw new Violation(`${seq} is delivered with another payload`)
+    const consumer = this.#consumers.get(to)
+    if (consumer === undefined || ![...consumer.filters].some((filter) => matchesPattern(filter, sent.topic))) {
+      throw new Violation(`${to} never subscribed to ${sent.topic}`)
+    }
+    consumer.out.add(token)
+    const askedAt = this.#grants.get(token) ?? 0
+    const credit = Math.max(...consumer.credits.filter(({ until }) => until >= askedAt).map((one) => one.credit))
+    if (consumer.out.size > credit) throw new Violation(`${to} has ${consumer.out.size} of ${credit}`)
+    if (consumer.out.size === credit) this.#note('credit used up')
+    this.#note('delivered')
+  }
+
+  #checkSettled(to: string, id: string, settled: XmlElement): void {
+    const asked = this.#settlings.get(`${to} ${id}`)
+    if (asked === undefined) throw new Violation(`${id} settles what nobody asked for`)
+    this.#settlings.delete(`${to} ${id}`)
+    const failed = new Set(childElements(settled).map((item) => item.attrs.get('lease')))
+    for (const { kind, lease, token } of asked.settlements) {
+      if (failed.has(lease)) {
+        this.#note(`${kind} failed`)
+        continue
+      }
+      const holder = this.#leases.get(token)?.holder
+      // A broker that kept nothing does not know what it leased before.
+      if (holder !== bareOf(to)) throw new Violation(`${to} settled ${token} of ${holder}`)
+      const ways = kind === 'reject' ? ['dead'] : kind === 'nack' || kind === 'release' ? [kind, 'dead'] : [kind]
+      if (!ways.some((way) => this.#done.has(`${way} ${token}`))) {
+        throw new Violation(`${kind} of ${token} is answered before the store said so`)
+      }
+      this.#note(`${kind} settled`)
+    }
+  }
+
+  // ---- the end ----
+
+  /** The faults have stopped, and all had its time. @param dead seqs of the store's dead letters @param held of all else there */
+  checkEnd(dead: ReadonlySet<number>, held: ReadonlySet<number>): void {
+    for (const [name, seq] of this.#confirmed) {
+      const state = this.#messages.get(seq)?.state
+      if (state === 'acked' || (state === 'dead' && dead.has(seq))) continue
+      const where = held.has(seq) ? 'is still in the store' : dead.has(seq) ? 'is a dead letter' : 'is lost'
+      throw new Violation(`${name}, confirmed as ${seq}, ${where} (${state ?? 'unknown'})`)
+    }
+    if (held.size > 0) throw new Violation(`${[...held].join(', ')} never settled`)
+  }
+
+  get #reliable(): CoreRules['queues'][number]['reliable'] {
+    return (this.#rules.queues.find(({ address }) => address === this.#queue) as CoreRules['queues'][number]).reliable
+  }
+
+  #letGo(token: string): void {
+    for (const { out } of this.#consumers.values()) out.delete(token)
+  }
+
+  #note(what: string): void {
+    this.seen.set(what, (this.seen.get(what) ?? 0) + 1)
+  }
+}
+
+function nameOf(sender: string, id: string): string {
+  return `${sender}#${id}`
+}
+
+function conditionOf(stanza: XmlElement): string {
+  const error = childElements(stanza).find(({ name }) => name === 'error')
+  return error === undefined ? '' : (childElements(error)[0]?.name ?? '')
+}
