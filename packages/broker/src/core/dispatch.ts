@@ -19,7 +19,7 @@ import type { Deliveries } from './deliveries.ts'
 import { type Coverage, type Line, WHOLE_LINE } from './lines.ts'
 import type { Queues } from './queues.ts'
 import type { Consumer } from './records.ts'
-import { nextSeat, updateSeats } from './seats.ts'
+import { giveBackTurn, nextSeat, type Seat, updateSeats } from './seats.ts'
 import type { Step } from './step.ts'
 import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
 import type { StoreTime } from './store-time.ts'
@@ -149,12 +149,14 @@ export class Dispatch {
     const topics = firstOf(coverage.topics, TOPICS_MAX)
     const grants: LeaseGrant[] = []
     const takers: Consumer[] = []
+    const turns: { readonly seat: Seat; readonly turn: number }[] = []
     const most = Math.max(line.batch, GRANTS_MIN)
     for (let seat = nextSeat(coverage.groups); seat !== undefined; seat = nextSeat(coverage.groups)) {
       const { consumer } = seat
       grants.push({ token: step.entropy.id(), holder: consumer.session.bare })
       takers.push(consumer)
       consumer.reserved++
+      turns.push({ seat, turn: seat.turn })
       line.took(seat)
       this.touch(consumer)
       if (grants.length >= most) break
@@ -173,6 +175,8 @@ export class Dispatch {
     }
     this.#options.time.soon(step.now + leaseMs)
     this.#options.calls.claim(queue.domain.name, request, (later, answer) => {
+      const used = answer.status === 'ok' ? answer.messages.length : 0
+      for (const { seat, turn } of turns.slice(used).reverse()) giveBackTurn(seat, turn)
       this.#claimed(later, line, { coverage, topics, takers }, answer)
     })
   }

@@ -69,6 +69,12 @@ export function updateSeat(seat: Seat): void {
   else ready.settle(seat)
 }
 
+/** A seat took its turn for a message that was not there: it is where it was, and comes first among equals again. */
+export function giveBackTurn(seat: Seat, turn: number): void {
+  seat.turn = turn
+  if (seat.slot !== -1) seat.group.ready.settle(seat)
+}
+
 /**
  * Whose turn it is among several groups: the idlest of the reliable consumers or the first of the plain ones, whoever of the two
  * has waited longer.
@@ -86,9 +92,12 @@ export function nextSeat(groups: readonly Group[]): Seat | undefined {
   return isEarlier(plain, reliable) ? plain : reliable
 }
 
-/** With one message more, so that of two idle ones the one with more to offer comes first. */
+/**
+ * With one message more, so that of two idle ones the one with more to offer comes first. Load counts in steps of ten: a
+ * difference of a few, which one slow tick of the worker makes, must not decide until the next renewal.
+ */
 function scoreOf({ kind, inFlight, credit, load }: Consumer): number {
-  return kind === 'plain' ? 0 : (inFlight + 1) / (Math.max(credit, 1) * (100 - Math.min(load, 99)))
+  return kind === 'plain' ? 0 : (inFlight + 1) / (Math.max(credit, 1) * (100 - Math.min(Math.round(load / 10) * 10, 90)))
 }
 
 function isEarlier(left: Seat, right: Seat): boolean {
