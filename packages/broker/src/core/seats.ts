@@ -97,7 +97,9 @@ export function nextSeat(groups: readonly Group[]): Seat | undefined {
  * difference of a few, which one slow tick of the worker makes, must not decide until the next renewal.
  */
 function scoreOf({ kind, inFlight, credit, load }: Consumer): number {
-  return kind === 'plain' ? 0 : (inFlight + 1) / (Math.max(credit, 1) * (100 - Math.min(Math.round(load / 10) * 10, 90)))
+  return kind === 'plain'
+    ? 0
+    : (inFlight + 1) / (Math.max(credit, 1) * (100 - Math.min(Math.round(load / 10) * 10, 90)))
 }
 
 function isEarlier(left: Seat, right: Seat): boolean {

@@ -27,6 +27,21 @@ describe('credit', () => {
     expect([(await w.work(A)).length, (await w.work(B)).length]).toEqual([3, 3])
   })
 
+  it('goes round among idle workers, message by message, whatever a few per cent of load say', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 10, load: 4 })
+    await w.sub(B, 't', { credit: 10, load: 0 })
+    const got: number[] = []
+    for (let round = 0; round < 6; round++) {
+      await w.publish('t')
+      for (const [index, worker] of [A, B].entries()) {
+        for (const _ of await w.work(worker, ack)) got.push(index)
+      }
+    }
+    expect(got.filter((index) => index === 0)).toHaveLength(3)
+    expect(got).toHaveLength(6)
+  })
+
   it('is scaled by load, and above 90 there is none', async () => {
     const w = await StoreWorld.start()
     await w.sub(A, 't', { credit: 30, load: 50 })
