@@ -169,7 +169,8 @@ export class Leases {
     if (lease.standing !== undefined) ops.push(fail(step, lease.standing))
     else {
       this.lookUp(ref, (later, standing) => {
-        if (typeof standing === 'object') this.apply([fail(later, standing)])
+        // Another session of its holder may have taken it over meanwhile: then it goes on.
+        if (typeof standing === 'object' && !this.hasToken(ref.token)) this.apply([fail(later, standing)])
       })
     }
   }

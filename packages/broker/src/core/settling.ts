@@ -1,8 +1,8 @@
 /**
  * What workers say of their leases: ack, nack, release, reject, extend. docs/protocol-reliable.md "Settling".
  *
- *     settlements --> operations --apply--> their answers --> what failed, to whoever waits for it
- *                 \-> a nack of a lease from before a restart: its past is looked up first
+ *     settlements --> plan --> operations --apply--> their answers --> what failed, to whoever waits for it
+ *                 \-> a nack of a lease from before a restart: its past is looked up before the batch is planned
  *
  * Any resource of the bare JID that a lease was made for may settle it, also when it is over: the store honours a late ack and a
  * late extend while the message is not leased anew.
@@ -11,6 +11,8 @@
  * 1. `settled` is sent only on the store's answer.
  * 2. Credit is free from the moment at which the worker lets go, whatever the store answers.
  * 3. A lease that is taken over by `extend` belongs to the session that sent it.
+ * 4. Leases are let go and taken over in the order in which the operations go to the store: whatever a batch does to either, it
+ *    does in one step.
  */
 import { bareOf, type FailedSettlement, type Settlement, type SettlementResult, XmqError } from '@xmq/protocol'
 import type { StoreOp, StoreResult } from '../store/port.ts'
@@ -48,10 +50,14 @@ interface Batch {
   readonly queue: Queue
   /** Full JID. */
   readonly sender: string
-  /** In the order of the batch: one that is being looked up has its place, and is absent when nothing is to be done. */
-  readonly planned: (Planned | undefined)[]
-  /** Nacks whose past is being looked up. */
+  readonly results: readonly SettlementResult[]
+  /** What was looked up of nacks, by token. */
+  readonly standings: Map<string, Standing | undefined | 'unavailable'>
+  /** Tokens of leases that an extend of this batch has taken over: nobody here knew them. */
+  readonly takenOver: Set<string>
   pending: number
+  /** In the order of the batch. */
+  readonly planned: Planned[]
   readonly failed: FailedSettlement[]
   readonly onDone: OnSettled
 }
@@ -66,12 +72,48 @@ export class Settling {
 
   /** Does what a worker says. @param sender full JID */
   settle(step: Step, queue: Queue, sender: string, results: readonly SettlementResult[], onDone: OnSettled): void {
-    const batch: Batch = { queue, sender, planned: [], pending: 0, failed: [], onDone }
+    const batch: Batch = {
+      queue,
+      sender,
+      results,
+      standings: new Map(),
+      takenOver: new Set(),
+      pending: 0,
+      planned: [],
+      failed: [],
+      onDone,
+    }
     for (const result of results) {
-      if (result.ok) this.#plan(step, batch, result.settlement)
-      else batch.failed.push({ lease: result.lease, error: result.error })
+      if (result.ok && result.settlement.kind === 'nack') this.#lookUp(batch, result.settlement.lease)
     }
     if (batch.pending === 0) this.#apply(step, batch)
+    else this.#keepExtended(step, batch)
+  }
+
+  /** What a batch that has to wait extends is not to end meanwhile. */
+  #keepExtended(step: Step, batch: Batch): void {
+    for (const result of batch.results) {
+      const wire = result.ok && result.settlement.kind === 'extend' ? parseLease(result.settlement.lease) : undefined
+      if (wire !== undefined) this.#takeOver(step, batch, wire)
+    }
+  }
+
+  /** The past of a nack's message decides what it comes to: of a lease from before a restart only the store knows it. */
+  #lookUp(batch: Batch, text: string): void {
+    const wire = parseLease(text)
+    if (wire === undefined || batch.standings.has(wire.token)) return
+    const { queue, sender, standings } = batch
+    const holder = bareOf(sender)
+    const lease = this.#options.leases.find(wire.token, queue, holder)
+    if (lease?.ephemeral !== undefined) return
+    standings.set(wire.token, lease?.standing)
+    if (lease?.standing !== undefined) return
+    batch.pending++
+    const ref = { queue: queue.address, subscription: lineIdOf(holder, wire.name), seq: wire.seq, token: wire.token }
+    this.#options.leases.lookUp(ref, (later, found) => {
+      standings.set(wire.token, found)
+      if (--batch.pending === 0) this.#apply(later, batch)
+    })
   }
 
   #plan(step: Step, batch: Batch, settlement: Settlement): void {
@@ -91,58 +133,45 @@ export class Settling {
     const subscription = lineIdOf(holder, wire.name)
     const ref: LeaseRef = { queue: queue.address, subscription, seq: wire.seq, token: wire.token, holder }
     if (settlement.kind === 'extend') {
-      this.#planExtend(step, batch, settlement, ref, wire, lease)
+      this.#planExtend(step, batch, settlement, ref, wire)
       return
     }
-    const standing = lease?.standing
-    if (lease !== undefined) this.#options.leases.remove(lease)
-    if (settlement.kind !== 'nack' || standing !== undefined) {
-      batch.planned.push({ settlement, ref, op: this.#op(step, queue, settlement, ref, standing), lease: undefined })
+    const standing = settlement.kind === 'nack' ? batch.standings.get(wire.token) : lease?.standing
+    if (settlement.kind === 'nack' && typeof standing !== 'object') {
+      batch.failed.push({ lease: settlement.lease, error: standing === 'unavailable' ? tryAgain() : noLease() })
       return
     }
-    batch.pending++
-    const place = batch.planned.push(undefined) - 1
-    this.#options.leases.lookUp(ref, (later, found) => {
-      if (found === 'unavailable') batch.failed.push({ lease: settlement.lease, error: tryAgain() })
-      else if (found === undefined) batch.failed.push({ lease: settlement.lease, error: noLease() })
-      else {
-        this.#forgetExtended(batch, place, wire.token)
-        const op = this.#op(later, queue, settlement, ref, found)
-        batch.planned[place] = { settlement, ref, op, lease: undefined }
-      }
-      if (--batch.pending === 0) this.#apply(later, batch)
-    })
-  }
-
-  /** An extend that came while a nack was looked up goes to the store before it: what it took over ends with the nack. */
-  #forgetExtended({ queue, sender, planned }: Batch, place: number, token: string): void {
-    if (planned.slice(place).some((later) => later?.op.type === 'extend' && later.ref.token === token)) return
-    const lease = this.#options.leases.find(token, queue, bareOf(sender))
     if (lease !== undefined) this.#options.leases.remove(lease)
+    const known = typeof standing === 'object' ? standing : undefined
+    batch.planned.push({ settlement, ref, op: this.#op(step, queue, settlement, ref, known), lease: undefined })
   }
 
-  #planExtend(
-    step: Step,
-    batch: Batch,
-    settlement: Settlement,
-    ref: LeaseRef,
-    wire: WireLease,
-    known: Lease | undefined,
-  ): void {
-    const { queue, sender } = batch
-    const { leaseMs, maxLeaseMs } = queue.rules.reliable
-    if (known === undefined && this.#options.leases.hasToken(wire.token)) {
+  #planExtend(step: Step, batch: Batch, settlement: Settlement, ref: LeaseRef, wire: WireLease): void {
+    const { leaseMs, maxLeaseMs } = batch.queue.rules.reliable
+    const lease = this.#takeOver(step, batch, wire)
+    if (lease === undefined) {
       batch.failed.push({ lease: settlement.lease, error: noLease() })
       return
     }
-    // Taken over before the answer, so that nothing that is on its way ends it meanwhile.
-    const lease =
-      known ?? createLease(queue, ref.subscription, wire.name, { ...wire, holder: ref.holder ?? bareOf(sender) })
+    const op: StoreOp = { ...ref, type: 'extend', leaseMs, maxLeaseMs }
+    batch.planned.push({ settlement, ref, op, lease, isTakenOver: batch.takenOver.has(wire.token) })
+  }
+
+  /**
+   * Gives a lease to who extends it, before the store answers, so that nothing that is on its way ends it meanwhile.
+   * @returns undefined when it is somebody else's
+   */
+  #takeOver(step: Step, { queue, sender, takenOver }: Batch, wire: WireLease): Lease | undefined {
+    const { leases } = this.#options
+    const holder = bareOf(sender)
+    const known = leases.find(wire.token, queue, holder)
+    if (known?.ephemeral !== undefined || (known === undefined && leases.hasToken(wire.token))) return undefined
+    const lease = known ?? createLease(queue, lineIdOf(holder, wire.name), wire.name, { ...wire, holder })
+    if (known === undefined) takenOver.add(wire.token)
     lease.touchedAt = step.now
     lease.isReceived = true
-    this.#options.leases.add(lease, queue.consumers.get(sender) ?? lease.consumer)
-    const op: StoreOp = { ...ref, type: 'extend', leaseMs, maxLeaseMs }
-    batch.planned.push({ settlement, ref, op, lease, isTakenOver: known === undefined })
+    leases.add(lease, queue.consumers.get(sender) ?? lease.consumer)
+    return lease
   }
 
   #op(
@@ -163,9 +192,13 @@ export class Settling {
     return afterFailure(step, queue.rules.reliable, ref, known, retry, why)
   }
 
+  /** All that is needed is known: plans the whole batch, and sends it to the store. */
   #apply(step: Step, batch: Batch): void {
-    const { failed, onDone } = batch
-    const planned = batch.planned.filter((one) => one !== undefined)
+    const { results: said, planned, failed, onDone } = batch
+    for (const result of said) {
+      if (result.ok) this.#plan(step, batch, result.settlement)
+      else failed.push({ lease: result.lease, error: result.error })
+    }
     if (planned.length === 0) {
       onDone(step, failed)
       return
