@@ -39,10 +39,15 @@ export interface ComponentLinkHandlers {
   onDown(reason: XmqError): void
   /** A stanza with `from` and `to`, the content namespace normalised to `jabber:client`. */
   onStanza(stanza: XmlElement): void
-  /** A stanza that broke a limit of the reader: its start tag, with `from` and `to`. */
+  /** A stanza that broke a limit of the reader, or that `onChild` refused: its start tag, with `from` and `to`. */
   onSkipped(head: XmlElement, error: XmqError): void
-  /** After the last stanza of each socket chunk; what is sent in it still joins the chunk's one write. */
-  onInputEnd?(): void
+  /**
+   * A child of a stanza begins: what is returned refuses the stanza, which is skipped to its end and told by `onSkipped`
+   * (`XmlStreamReader`).
+   */
+  onChild?(head: XmlElement, child: Pick<XmlElement, 'name' | 'ns'>): XmqError | undefined
+  /** After the last stanza of each socket chunk, of so many bytes; what is sent in it still joins the chunk's one write. */
+  onInputEnd?(bytes: number): void
   onStatus(status: LinkStatus): void
   /** Too much waits to be sent (or no more): stop claims and fan-out. Called inside `send`: set a flag, do no more. */
   onCongested?(congested: boolean): void
@@ -88,6 +93,10 @@ export interface ComponentLink extends AsyncDisposable {
    *   `illegal-character`. Nothing is written then.
    */
   send(stanza: XmlElement): void
+  /** How long a stanza takes from the server to us, by the last {@link probe}; longer while one is under way for longer. */
+  readonly inputDelayMs: number
+  /** Sends a ping through the server to this link itself, unless one is under way. */
+  probe(): void
   /** Writes at once what waits to be joined. */
   flush(): void
   /** A watchdog's stanza of this domain that came in over another domain's link. */
@@ -171,6 +180,14 @@ class Link implements ComponentLink {
     return { ...counts, bytesOut, reconnects: Math.max(0, tries - 1) }
   }
 
+  get inputDelayMs(): number {
+    return this.#watchdog.delayMs
+  }
+
+  probe(): void {
+    this.#watchdog.probe()
+  }
+
   start(): void {
     if (this.#state.name === 'idle') this.#try()
   }
@@ -227,7 +244,8 @@ class Link implements ComponentLink {
       onSkipped: (head, error) => {
         if (this.#addressed(head)) this.#handlers.onSkipped(head, error)
       },
-      onChunkEnd: () => this.#handlers.onInputEnd?.(),
+      onChild: (head, child) => this.#handlers.onChild?.(head, child),
+      onChunkEnd: (bytes) => this.#handlers.onInputEnd?.(bytes),
       onBytes: (count) => {
         this.#counts.bytesIn += count
       },

@@ -37,7 +37,7 @@ import {
   type HostPort,
 } from './config-values.ts'
 import { describeReliable, readReliable, RELIABLE_KEYS } from './config-reliable.ts'
-import type { QueueRules } from './core/port.ts'
+import { OVERLOAD_DEFAULTS, type OverloadRules, type QueueRules } from './core/port.ts'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './log.ts'
 import { STORE_SCHEMES, type StoreConfig } from './store/port.ts'
 
@@ -57,6 +57,8 @@ export interface BrokerLimits {
   readonly pingTimeoutMs: number
   /** Most bytes of messages that are on their way to the store; above it publishes are refused. @default 64 MiB */
   readonly storingBytesMax: number
+  /** When new work is refused. */
+  readonly overload: OverloadRules
 }
 
 /** What a broker needs to know, checked, frozen, every default filled in. */
@@ -120,6 +122,9 @@ const LIMIT_KEYS = [
   'pingInterval',
   'pingTimeout',
   'maxStoringBytes',
+  'maxLoopDelay',
+  'maxInputDelay',
+  'maxCommitTime',
 ] as const
 const QUEUE_KEYS = [
   'type',
@@ -332,6 +337,11 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
       (section.has('maxStoringBytes')
         ? readSize(section.get('maxStoringBytes'), 'limits.maxStoringBytes', 1024, 1024 * 64 * MIB, problems)
         : undefined) ?? 64 * MIB,
+    overload: Object.freeze({
+      loopDelayMsMax: duration('maxLoopDelay', OVERLOAD_DEFAULTS.loopDelayMsMax, HOUR_MS),
+      inputDelayMsMax: duration('maxInputDelay', OVERLOAD_DEFAULTS.inputDelayMsMax, HOUR_MS),
+      commitMsMax: duration('maxCommitTime', OVERLOAD_DEFAULTS.commitMsMax, HOUR_MS),
+    }),
   })
 }
 
@@ -468,6 +478,9 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
       pingInterval: formatDuration(config.limits.pingIntervalMs),
       pingTimeout: formatDuration(config.limits.pingTimeoutMs),
       maxStoringBytes: formatSize(config.limits.storingBytesMax),
+      maxLoopDelay: formatDuration(config.limits.overload.loopDelayMsMax),
+      maxInputDelay: formatDuration(config.limits.overload.inputDelayMsMax),
+      maxCommitTime: formatDuration(config.limits.overload.commitMsMax),
     },
     queues: Object.fromEntries(queues),
   }

@@ -142,6 +142,10 @@ function writeEvent(event: CoreEvent, log: Logger, count: Count, labelOf: (queue
       if (event.isAvailable) log.info('the store answers again', {})
       else log.error('the store does not answer: publishes are refused', { text: event.text })
       return
+    case 'overload':
+      if (event.isShedding) count('overload', 'warn', 'overloaded: new work is refused', { text: event.text })
+      else log.info('new work is taken again', {})
+      return
     case 'subscribed':
     case 'unsubscribed':
     case 'published':

@@ -7,7 +7,7 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { LinkCounters } from './component.ts'
-import type { CoreEvent, CoreStats } from './core/port.ts'
+import type { CoreEvent, CoreStats, Load } from './core/port.ts'
 import type { StoreStats } from './store/port.ts'
 
 /** What is read at the moment of a scrape. */
@@ -15,6 +15,18 @@ export interface MetricSources {
   core(): CoreStats
   store(): StoreStats
   links(): Iterable<LinkGauges>
+  load(): LoadGauges
+}
+
+/** What the process has to do at the moment of a scrape. */
+export interface LoadGauges extends Load {
+  readonly isShedding: boolean
+  /** Stanzas that wait for others that came after them. */
+  readonly deferred: number
+  /** Operations of publishes that the store has not answered. */
+  readonly publishing: number
+  /** Claims that wait until a server takes what was written. */
+  readonly heldClaims: number
 }
 
 /** One link at the moment of a scrape. */
@@ -64,6 +76,7 @@ export class Metrics {
   #faults = 0
   #storeFailures = 0
   #listenerFaults = 0
+  #overloads = 0
 
   constructor(queues: readonly string[], sources: MetricSources) {
     for (const queue of [...queues, OTHER]) this.#queues.set(queue, emptyQueue())
@@ -120,6 +133,9 @@ export class Metrics {
       case 'store':
         if (!event.isAvailable) this.#storeFailures++
         return
+      case 'overload':
+        if (event.isShedding) this.#overloads++
+        return
       case 'subscribed':
       case 'unsubscribed':
       case 'requested':
@@ -173,6 +189,9 @@ export class Metrics {
     this.#counter('xmq_store_failures_total', 'Times that the store stopped answering', ['where'], (inc) => {
       inc({ where: 'store' }, this.#storeFailures)
     })
+    this.#counter('xmq_overloads_total', 'Times that new work began to be refused for the load', ['where'], (inc) => {
+      inc({ where: 'broker' }, this.#overloads)
+    })
     this.#counter('xmq_refused_total', 'Stanzas answered with an error of the broker', ['queue', 'code'], (inc) => {
       for (const [queue, counts] of this.#queues) for (const [code, n] of counts.refused) inc({ queue, code }, n)
     })
@@ -197,6 +216,22 @@ export class Metrics {
     gauge('xmq_leases', 'Messages that consumers hold', () => sources.core().leases)
     gauge('xmq_claimable_topics', 'Topics in which something waits', () => sources.core().claimableTopics)
     gauge('xmq_storing_bytes', 'Bytes of messages on their way to the store', () => sources.core().storingBytes)
+    gauge('xmq_overloaded', '1 while new work is refused for the load', () => (sources.load().isShedding ? 1 : 0))
+    gauge('xmq_deferred_stanzas', 'Publishes that wait for what came after them', () => sources.load().deferred)
+    gauge('xmq_publishing_operations', 'Publishes that the store has not answered', () => sources.load().publishing)
+    gauge('xmq_held_claims', 'Claims that wait for a server to read', () => sources.load().heldClaims)
+    const load: Gauge<'of'> = new Gauge({
+      name: 'xmq_load_seconds',
+      help: 'Delays by which new work is refused: of the event loop, of what comes in, of the store',
+      labelNames: ['of'] as const,
+      registers: [this.#registry],
+      collect: () => {
+        const { loopDelayMs, inputDelayMs, commitMs } = sources.load()
+        load.set({ of: 'loop' }, loopDelayMs / 1000)
+        load.set({ of: 'input' }, inputDelayMs / 1000)
+        load.set({ of: 'commit' }, commitMs / 1000)
+      },
+    })
     gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
     gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
   }

@@ -17,27 +17,18 @@
  * 5. `#transition` is the only place that changes the state; it emits `status`.
  */
 import { randomUUID } from 'node:crypto'
-import {
-  bareOf,
-  childElements,
-  domainOf,
-  errorTo,
-  findChild,
-  isStanza,
-  mayBeAnswered,
-  NS_TOPIC,
-  XmqError,
-  type XmlElement,
-} from '@xmq/protocol'
+import { childElements, domainOf, errorTo, isStanza, mayBeAnswered, XmqError, type XmlElement } from '@xmq/protocol'
 import type { Broker, BrokerEvents, BrokerOptions, BrokerParts, BrokerState, BrokerStatus } from './broker.ts'
 import { createComponentLink, type ComponentLink, type ComponentLinkHandlers } from './component.ts'
 import { formatHostPort } from './config-values.ts'
 import { domainsOf, type BrokerConfig, type HostPort } from './config.ts'
-import { createCore } from './core/index.ts'
+import { bringsWork, createCore } from './core/index.ts'
 import type { Core, CoreRules, CoreStats, Effect, Input } from './core/port.ts'
 import { serveHttp, type HttpServer, type ReadinessProblem } from './http.ts'
+import { hasWork, Intake } from './intake.ts'
 import { LinkLog, linkTrouble } from './link-log.ts'
 import { createEventLog, type EventLog } from './log-events.ts'
+import { LoadMeter } from './load.ts'
 import { silentLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics.ts'
 import { createClock, createEntropy, VERSION } from './runtime-world.ts'
@@ -46,7 +37,10 @@ import { openStore } from './store/open.ts'
 import type { Store } from './store/port.ts'
 
 const DRAIN_MS = 2000
-const OVERLOAD_RETRY_SECONDS = 1
+/** The refusal of new work while a server does not take what was written. */
+const CONGESTED = new XmqError('overloaded', 'The server does not take what the broker has for it. Try again later.', {
+  retryAfterSeconds: 1,
+})
 const TIMER_MS_MAX = 2 ** 31 - 1
 
 /**
@@ -68,6 +62,8 @@ class RunningBroker implements Broker {
   readonly #core: Core
   readonly #store: Store
   readonly #storeLoop: StoreLoop
+  readonly #intake: Intake
+  readonly #loadMeter: LoadMeter
   readonly #links = new Map<string, ComponentLink>()
   readonly #metrics: Metrics
   readonly #now = createClock()
@@ -102,6 +98,20 @@ class RunningBroker implements Broker {
       isCongested: (domain) => this.#links.get(domain)?.congested === true,
       onFault: (what, error) => this.#logFault(what, undefined, error),
     })
+    this.#intake = new Intake({
+      isPressed: () => this.#core.isPressed,
+      handle: (stanza) => this.#feed({ type: 'stanza', stanza }),
+    })
+    const { loopDelayMsMax, inputDelayMsMax, commitMsMax } = config.limits.overload
+    this.#loadMeter = new LoadMeter({
+      max: { loopDelayMs: loopDelayMsMax, inputDelayMs: inputDelayMsMax, commitMs: commitMsMax },
+      commitMs: () => this.#storeLoop.commitMs(),
+      inputDelayMs: () => Math.max(...Array.from(this.#links.values(), (link) => link.inputDelayMs)),
+      probe: () => {
+        for (const link of this.#links.values()) link.probe()
+      },
+      onLoad: (load) => this.#feed({ type: 'load', load }),
+    })
     const instance = { id: randomUUID(), startedAt: Date.now() }
     for (const domain of domains) {
       const link = { ...config.server, domain, secret: config.secret, instance }
@@ -112,6 +122,13 @@ class RunningBroker implements Broker {
       {
         core: () => this.#core.stats(),
         store: () => this.#store.stats(),
+        load: () => ({
+          ...this.#loadMeter.load,
+          isShedding: this.#core.refusal !== undefined,
+          deferred: this.#intake.deferred,
+          publishing: this.#storeLoop.publishing,
+          heldClaims: this.#storeLoop.held,
+        }),
         links: () =>
           Array.from(this.#links.values(), (link) => ({
             domain: link.domain,
@@ -160,6 +177,7 @@ class RunningBroker implements Broker {
       await this.#store.open(Math.floor(this.#now()))
       if (this.#is('starting')) {
         this.#storeLoop.start()
+        this.#loadMeter.start()
         await this.#listen()
       }
       if (this.#is('starting')) for (const link of this.#links.values()) link.start()
@@ -214,9 +232,11 @@ class RunningBroker implements Broker {
     this.#transition('stopping')
     this.#started.reject(reason)
     if (wasRunning && reason.code === 'closed') await this.#drain()
+    this.#intake.drain()
     this.#feed({ type: 'shutdown' })
     await Promise.all(Array.from(this.#links.values(), (link) => link.close()))
     clearTimeout(this.#timer)
+    this.#loadMeter.stop()
     await this.#http?.close()
     this.#storeLoop.close()
     await this.#store.close()
@@ -250,14 +270,23 @@ class RunningBroker implements Broker {
   #handlersOf(domain: string): ComponentLinkHandlers {
     return {
       onUp: () => this.#linkUp(domain),
-      onDown: () => this.#feed({ type: 'link-down', domain }),
-      onStanza: (stanza) => {
-        if (this.#refuseEarly(domain, stanza)) return
-        this.#feed({ type: 'stanza', stanza })
+      onDown: () => {
+        this.#intake.drain()
+        this.#feed({ type: 'link-down', domain })
       },
+      onChild: (head, child) => {
+        const refusal = this.#refusalAt(domain)
+        return refusal !== undefined && bringsWork(head, child) ? refusal : undefined
+      },
+      onStanza: (stanza) => {
+        const refusal = this.#links.get(domain)?.congested === true && hasWork(stanza) ? CONGESTED : undefined
+        if (refusal === undefined) this.#intake.take(stanza)
+        else this.#feed({ type: 'skipped', head: stanza, error: refusal })
+      },
+      onInputEnd: (bytes) => this.#intake.chunkRead(bytes),
       onSkipped: (head, error) => {
-        this.#skipped.set(domain, (this.#skipped.get(domain) ?? 0) + 1)
-        this.#feed({ type: 'skipped', head, code: error.code, text: error.message })
+        if (error.code !== 'overloaded') this.#skipped.set(domain, (this.#skipped.get(domain) ?? 0) + 1)
+        this.#feed({ type: 'skipped', head, error })
       },
       onStatus: (status) => {
         this.#linkLog.write(domain, status)
@@ -281,21 +310,11 @@ class RunningBroker implements Broker {
   }
 
   /**
-   * Refuses what would be sent on while the server does not take what we wrote already (docs/protocol.md "Overload"). Answers,
-   * presence and commands pass: they free what is held.
+   * With what new work is refused before it is read: by the core, or while the server does not take what we wrote already
+   * (docs/operating.md "Overload"). Answers, presence and commands pass: they free what is held.
    */
-  #refuseEarly(domain: string, stanza: XmlElement): boolean {
-    const link = this.#links.get(domain)
-    if (link === undefined || !link.congested || !mayBeAnswered(stanza) || stanza.name === 'presence') return false
-    if (stanza.name === 'iq' && findChild(stanza, 'xmq', NS_TOPIC) === undefined) return false
-    const error = new XmqError('overloaded', 'The server does not take what the broker has for it. Try again later.', {
-      retryAfterSeconds: OVERLOAD_RETRY_SECONDS,
-    })
-    const queue = bareOf(stanza.attrs.get('to') ?? domain)
-    const sender = stanza.attrs.get('from') ?? ''
-    this.#apply({ type: 'send', domain, stanza: errorTo(stanza, error) })
-    this.#apply({ type: 'event', event: { name: 'refused', queue, sender, code: error.code, text: error.message } })
-    return true
+  #refusalAt(domain: string): XmqError | undefined {
+    return this.#links.get(domain)?.congested === true ? CONGESTED : this.#core.refusal
   }
 
   #feed(input: Input): void {

@@ -2,24 +2,34 @@
  * The store's side of the runtime: the core's calls to the store, and its answers as inputs of the core.
  *
  * ```
- *  core --apply, claim, due, …--> StoreLoop --> store (promises)
- *    ^                                |
- *    '-- applied, claimed, due, … ----+-- claimable (watch)
+ *  core --settles, claims, due, … ---------------> StoreLoop --> store (promises)
+ *       --publishes--> waiting --room in the store----^  |
+ *    ^                                                   |
+ *    '-- applied, claimed, due, … -----------------------+-- claimable (watch)
  * ```
  *
  * 1. Each call has one answer, also when the store breaks its contract and rejects: then it is `unavailable`.
  * 2. While a server does not take what we wrote, claims for its domain wait here: nothing more is leased for it. At most one a
  *    line is open, so they are few.
+ * 3. Publishes wait here when the store has {@link PUBLISHING_OPS_MAX} of them to do, so that settlements and claims never wait
+ *    for more than these. They keep their order, among themselves and with what makes and ends durable subscriptions. Their number
+ *    is bounded by the core (`storingBytesMax`).
  */
 import { XmqError } from '@xmq/protocol'
 import type { Effect, Input } from './core/port.ts'
-import type { Store } from './store/port.ts'
+import type { StoreOp, Store } from './store/port.ts'
 
+/** Most operations of publishes that the store is given at once: enough for two good commits. */
+export const PUBLISHING_OPS_MAX = 4096
+/** What a new look at the pace of the store weighs in its average. */
+const PACE_WEIGHT = 0.3
 /** Milliseconds between two looks at whether a server drains what we wrote. */
 const CONGESTION_POLL_MS = 20
 
 /** An effect that is the store's. */
 export type StoreEffect = Exclude<Effect, { readonly type: 'send' | 'event' }>
+
+type Apply = Extract<StoreEffect, { type: 'apply' }>
 
 /** What {@link StoreLoop} needs of the runtime. */
 export interface StoreLoopHost {
@@ -34,6 +44,19 @@ export class StoreLoop {
   readonly #store: Store
   readonly #host: StoreLoopHost
   #held: Extract<StoreEffect, { type: 'claim' }>[] = []
+  readonly #publishes: Apply[] = []
+  /** Where the first of them is in `publishes`. */
+  #first = 0
+  #waitingOps = 0
+  #publishingOps = 0
+  /** When each publish that is not answered yet was asked for, in that order. */
+  readonly #open: Map<number, number> = new Map()
+  /** The core's time, as of the last call. */
+  #now = 0
+  /** Operations of publishes that were answered since `lookedAt`, and how many that are in a millisecond while some wait. */
+  #answered = 0
+  #lookedAt = 0
+  #pace = 0
   #timer: NodeJS.Timeout | undefined
   #unwatch: (() => void) | undefined
 
@@ -55,19 +78,44 @@ export class StoreLoop {
     this.#held = []
   }
 
+  /** Operations of publishes that are not answered yet. */
+  get publishing(): number {
+    return this.#waitingOps + this.#publishingOps
+  }
+
+  /** Claims that wait until a server takes what was written. */
+  get held(): number {
+    return this.#held.length
+  }
+
+  /**
+   * Milliseconds that a message which comes now will wait for its answer: no more than the oldest has waited, since a store that
+   * had little to do says nothing of its pace. To be asked for regularly: it looks at the pace since.
+   */
+  commitMs(): number {
+    const now = performance.now()
+    const pace = this.#answered / Math.max(1, now - this.#lookedAt)
+    this.#lookedAt = now
+    this.#answered = 0
+    const [oldest] = this.#open.values()
+    if (oldest === undefined) {
+      this.#pace = 0
+      return 0
+    }
+    this.#pace = this.#pace === 0 ? pace : this.#pace + (pace - this.#pace) * PACE_WEIGHT
+    const waitedMs = now - oldest
+    return this.#pace === 0 ? waitedMs : Math.min(waitedMs, this.publishing / this.#pace)
+  }
+
   /** Makes a call. @param now as the core has it */
   handle(effect: StoreEffect, now: number): void {
     const { call } = effect
+    this.#now = now
     switch (effect.type) {
-      case 'apply': {
-        const { ops } = effect
-        this.#answer(
-          () => this.#store.apply(ops, now),
-          (error) => ops.map(() => ({ status: 'unavailable', error })),
-          (results) => ({ type: 'applied', call, results }),
-        )
+      case 'apply':
+        if (effect.ops.some(isOrdered)) this.#publish(effect)
+        else this.#apply(effect)
         return
-      }
       case 'claim':
         if (this.#host.isCongested(effect.domain)) this.#hold(effect)
         else this.#claim(effect)
@@ -105,6 +153,50 @@ export class StoreLoop {
         queueMicrotask(() => this.#host.feed({ type: 'counts', call, lines }))
       }
     }
+  }
+
+  /** At the core's last time: what has waited must not run before what has not. */
+  #apply({ call, ops }: Apply, onDone?: () => void): void {
+    this.#answer(
+      () => this.#store.apply(ops, this.#now),
+      (error) => ops.map(() => ({ status: 'unavailable', error })),
+      (results) => {
+        onDone?.()
+        return { type: 'applied', call, results }
+      },
+    )
+  }
+
+  #publish(effect: Apply): void {
+    this.#open.set(effect.call, performance.now())
+    if (this.#publishingOps < PUBLISHING_OPS_MAX && this.#waitingOps === 0) {
+      this.#hand(effect)
+      return
+    }
+    this.#publishes.push(effect)
+    this.#waitingOps += effect.ops.length
+  }
+
+  #hand(effect: Apply): void {
+    const { length } = effect.ops
+    this.#publishingOps += length
+    this.#apply(effect, () => {
+      this.#open.delete(effect.call)
+      this.#publishingOps -= length
+      this.#answered += length
+      this.#publishMore()
+    })
+  }
+
+  #publishMore(): void {
+    while (this.#waitingOps > 0 && this.#publishingOps < PUBLISHING_OPS_MAX) {
+      const next = this.#publishes[this.#first++] as Apply
+      this.#waitingOps -= next.ops.length
+      this.#hand(next)
+    }
+    if (this.#first * 2 < this.#publishes.length) return
+    this.#publishes.splice(0, this.#first)
+    this.#first = 0
   }
 
   #claim({ call, request }: Extract<StoreEffect, { type: 'claim' }>): void {
@@ -148,6 +240,11 @@ export class StoreLoop {
     }
     asked.then((answer) => this.#host.feed(toInput(answer)), fail)
   }
+}
+
+/** What is done in the order in which it was asked, and after whatever is not. */
+function isOrdered({ type }: StoreOp): boolean {
+  return type === 'publish' || type === 'create-subscription' || type === 'delete-subscription'
 }
 
 function refused(error: XmqError): { readonly status: 'unavailable'; readonly error: XmqError } {

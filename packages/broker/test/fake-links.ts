@@ -35,6 +35,11 @@ export class FakeLink implements ComponentLink {
     this.sent.push(stanza)
   }
   flush(): void {}
+  inputDelayMs = 0
+  probes = 0
+  probe(): void {
+    this.probes++
+  }
   receiveMisrouted(): void {}
   close(): Promise<void> {
     if (this.status.state === 'closed') return Promise.resolve()

@@ -1,4 +1,4 @@
-import { decodeError, findTopic, parseElement, XmqError, type XmlElement } from '@xmq/protocol'
+import { childElements, decodeError, findTopic, parseElement, XmqError, type XmlElement } from '@xmq/protocol'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Broker, BrokerOptions } from '../src/broker.ts'
 import { parseConfig } from '../src/config.ts'
@@ -224,6 +224,12 @@ describe('a core that throws', () => {
       get deadline() {
         return core.deadline
       },
+      get refusal() {
+        return core.refusal
+      },
+      get isPressed() {
+        return core.isPressed
+      },
       stats: () => core.stats(),
       handle(input: Input, now, entropy): Effect[] {
         if (input.type === 'stanza' && input.stanza.attrs.get('id') === 'm') throw new Error('boom')
@@ -264,6 +270,20 @@ describe('a congested link', () => {
     link.congested = false
     link.handlers.onStanza(PUBLISH)
     expect(link.sent.at(-1)?.attrs.get('to')).toBe('w@localhost/1')
+  })
+
+  it('refuses new work at its head, before it is read', async () => {
+    const { link } = await started()
+    const at = (stanza: XmlElement) =>
+      childElements(stanza).map((child) => link.handlers.onChild?.(stanza, child)?.code)
+    expect(at(REQUEST)).toEqual([undefined])
+    link.congested = true
+    expect([at(REQUEST), at(PUBLISH), at(SUB)]).toEqual([['overloaded'], ['overloaded', 'overloaded'], [undefined]])
+    link.handlers.onSkipped(
+      REQUEST,
+      link.handlers.onChild?.(REQUEST, childElements(REQUEST)[0] as XmlElement) as XmqError,
+    )
+    expect(decodeError(link.sent.at(-1) as XmlElement)).toMatchObject({ code: 'overloaded', retryAfterSeconds: 1 })
   })
 
   it('lets presence pass, and answers none', async () => {

@@ -50,6 +50,11 @@ export interface StreamReaderHandlers {
    * `type`, `id`, `from` and `to`, and those only where they were found before the breach. The stream goes on.
    */
   onSkipped(head: XmlElement, error: XmqError): void
+  /**
+   * A child of a first-level element begins. What is returned refuses the whole: it is skipped to its end, without building
+   * anything more of it, and `onSkipped` tells that error.
+   */
+  onChild?(root: XmlElement, child: Pick<XmlElement, 'name' | 'ns'>): XmqError | undefined
   /** `</stream:stream>`. */
   onClose(): void
 }
@@ -307,6 +312,10 @@ export class XmlStreamReader {
       fits = this.#countNow(tag.end)
     }
     if (tag.problem !== undefined || depth > this.#limits.depthMax || !fits) return this.#skipFrom(tag, from, fits)
+    if (depth === 2 && this.#handlers.onChild !== undefined) {
+      const refusal = this.#handlers.onChild(tree.first as XmlElement, { name: tag.name.local, ns: tag.ns })
+      if (refusal !== undefined) return this.#giveUp(undefined, tag.selfClosing ? 1 : 2, refusal)
+    }
     const added = tree.add(tag)
     if (depth === 1 && tag.selfClosing) this.#finish(added)
     return true
@@ -443,13 +452,18 @@ export class XmlStreamReader {
    * @param depth elements of it that are open still
    */
   #skip(broken: XmlElement | undefined, depth: number, problem: string, code: XmqErrorCode = 'too-large'): true {
+    const name = printableName(((this.#tree.first ?? broken) as XmlElement).name)
+    return this.#giveUp(broken, depth, new XmqError(code, `<${name}> was skipped: ${problem}`))
+  }
+
+  #giveUp(broken: XmlElement | undefined, depth: number, error: XmqError): true {
     const head = headOf((this.#tree.first ?? broken) as XmlElement)
     this.#tree.clear(1)
     this.#bytes = 0
     this.#skipDepth = depth
     this.#skipping = depth > 0 || this.#tagEnd.kind !== undefined
     if (!this.#skipping) this.#settle()
-    this.#handlers.onSkipped(head, new XmqError(code, `<${printableName(head.name)}> was skipped: ${problem}`))
+    this.#handlers.onSkipped(head, error)
     return true
   }
 

@@ -1,5 +1,5 @@
 /** The streamed reader: docs/protocol.md "Streams" and "Sizes", RFC 6120 11. */
-import { type ReaderLimits, XmlStreamReader, type XmqError, parseElement, writeElement } from '@xmq/protocol'
+import { type ReaderLimits, XmlStreamReader, XmqError, parseElement, writeElement } from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
 import { countWork } from './work.ts'
 
@@ -424,6 +424,37 @@ describe('a stanza over a limit is skipped to its end, and the stream goes on', 
     },
     60_000,
   )
+})
+
+describe('a stanza that is refused at a child', () => {
+  const readRefusing = (text: string, piece: number) => {
+    const events: string[] = []
+    const reader = new XmlStreamReader({
+      onOpen() {},
+      onElement: (root) => events.push(writeElement(root)),
+      onSkipped: (head, { code }) => events.push(`skipped ${writeElement(head)} ${code}`),
+      onChild: (root, { name, ns }) => {
+        if (root.attrs.get('id') === '1') events.push(`child ${name} ${ns}`)
+        return name === 'no' ? new XmqError('overloaded', 'busy') : undefined
+      },
+      onClose: () => events.push('closed'),
+    })
+    for (let from = 0; from < text.length; from += piece) reader.write(text.slice(from, from + piece))
+    return events
+  }
+
+  test.each([1, 7, 10_000])('is skipped to its end, in pieces of %s', (piece) => {
+    const inside = "<a><no/><m><m/></m></a><no xmlns='u' q='>'><m id='2'/><![CDATA[</m>]]></no>text<b/>"
+    const text = `${ROOT}<m id='1'>${inside}</m><m id='3'><no/></m><m><a><no/></a></m></stream:stream>`
+    expect(readRefusing(text, piece)).toEqual([
+      'child a jabber:client',
+      'child no u',
+      "skipped <m id='1'/> overloaded",
+      "skipped <m id='3'/> overloaded",
+      '<m><a><no/></a></m>',
+      'closed',
+    ])
+  })
 })
 
 describe('the work grows with the length of the text, not faster', () => {

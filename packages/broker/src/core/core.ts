@@ -12,6 +12,7 @@
  *     applied, claimed, ... --> whatever waits for that answer goes on (store-calls.ts)
  *     claimable --> lines that something can be claimed from (dispatch.ts)
  *     link-up, link-down --> sessions are verified; answers that waited are written
+ *     load --> new work is refused, or taken (overload.ts)
  *     shutdown --> open requests are answered, and who is connected is written down
  *     tick --> what is due
  *
@@ -55,6 +56,7 @@ import { Ephemeral } from './ephemeral.ts'
 import { Leases } from './leases.ts'
 import { Loading } from './loading.ts'
 import { Named } from './named.ts'
+import { Overload } from './overload.ts'
 import type { Core, CoreRules, CoreStats, Effect, Entropy, Input } from './port.ts'
 import { Publishing } from './publishing.ts'
 import { type Place, Queues } from './queues.ts'
@@ -113,6 +115,7 @@ class QueueCore implements Core {
   readonly #consuming: Consuming
   readonly #loading: Loading
   readonly #verbs: Verbs
+  readonly #overload: Overload
 
   constructor(rules: CoreRules) {
     this.#rules = rules
@@ -122,6 +125,7 @@ class QueueCore implements Core {
     const deadlines = this.#deadlines
     const calls = this.#calls
     // The parts know each other: what is made later is reached when it is needed.
+    const overload = new Overload(rules.overload)
     const onRoom = (consumer: Consumer) => dispatch.touch(consumer)
     const reconnecting = new Reconnecting({ durability, deadlines, calls })
     const subscriptions = new Subscriptions(deadlines, rules.subscriptionsMax, (consumer) => {
@@ -181,9 +185,11 @@ class QueueCore implements Core {
       named,
       ephemeral,
       subscriptions,
+      overload,
       onLook: () => dispatch.seatAll(),
     })
     const consuming = new Consuming({ subscriptions, sessions, named, deliveries })
+    this.#overload = overload
     this.#subscriptions = subscriptions
     this.#time = time
     this.#named = named
@@ -195,13 +201,21 @@ class QueueCore implements Core {
     this.#publishing = publishing
     this.#consuming = consuming
     this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting })
-    this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, onRoom })
+    this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, overload, onRoom })
     const admin = new Admin({ durability, calls })
     this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin })
   }
 
   get deadline(): number | undefined {
     return this.#deadlines.earliest
+  }
+
+  get refusal(): XmqError | undefined {
+    return this.#overload.refusal
+  }
+
+  get isPressed(): boolean {
+    return this.#overload.isPressed
   }
 
   stats(): CoreStats {
@@ -226,6 +240,9 @@ class QueueCore implements Core {
         break
       case 'skipped':
         this.#handleSkipped(step, input)
+        break
+      case 'load':
+        this.#overload.measured(step, input.load)
         break
       case 'link-up':
         this.#handleLinkUp(step, input.domain)
@@ -470,15 +487,15 @@ class QueueCore implements Core {
     step.send(domain, resultTo(stanza, description))
   }
 
-  /** Of a stanza that broke a limit only the head is known: enough to tell whoever waits for it. */
-  #handleSkipped(step: Step, { head, code, text }: Extract<Input, { type: 'skipped' }>): void {
+  /** Of a stanza that broke a limit, or was refused at its head, only the head is known: enough to tell whoever waits for it. */
+  #handleSkipped(step: Step, { head, error }: Extract<Input, { type: 'skipped' }>): void {
     const arrival = this.#arrive(step, head)
     if (arrival === undefined) return
-    if (head.name === 'iq' && this.#requests.handleSkippedAnswer(step, head, code, text)) return
+    if (head.name === 'iq' && this.#requests.handleSkippedAnswer(step, head, error)) return
     if (head.name === 'presence' || !mayBeAnswered(head)) {
-      step.ignore(arrival.address, head, `a ${head.name} that broke a limit: ${text}`)
+      step.ignore(arrival.address, head, `a ${head.name} that broke a limit: ${error.message}`)
       return
     }
-    step.refuse(arrival.domain, arrival.address, head, new XmqError(code, text))
+    step.refuse(arrival.domain, arrival.address, head, error)
   }
 }

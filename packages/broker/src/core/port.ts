@@ -2,7 +2,7 @@
  * The seam of the core: everything that goes in and everything that comes out. The runtime turns the world into inputs and
  * effects into the world; the core itself knows no clock, no randomness and no I/O.
  */
-import type { XmlElement, XmqErrorCode } from '@xmq/protocol'
+import type { XmlElement, XmqError, XmqErrorCode } from '@xmq/protocol'
 import type {
   BrowseAnswer,
   BrowseRequest,
@@ -19,8 +19,10 @@ import type {
   TopicsAnswer,
   TopicsRequest,
 } from '../store/port.ts'
+import type { Load, OverloadRules } from './overload-rules.ts'
 import type { ReliableRules } from './reliable-rules.ts'
 
+export * from './overload-rules.ts'
 export * from './reliable-rules.ts'
 
 /** How a queue hands out what is published: to one consumer, or to every one. */
@@ -79,6 +81,8 @@ export interface CoreRules {
   readonly bodyBytesMax: number
   /** Most bytes of messages that are on their way to the store; above it publishes are refused with `overloaded`. */
   readonly storingBytesMax: number
+  /** When new work is refused. */
+  readonly overload: OverloadRules
 }
 
 /** The randomness that the core is given: a CSPRNG in the runtime, a seeded one in simulations. */
@@ -93,8 +97,10 @@ export interface Entropy {
 export type Input =
   /** A stanza from a component stream: `from` and `to` set, content namespace normalised to `jabber:client`. */
   | { readonly type: 'stanza'; readonly stanza: XmlElement }
-  /** A stanza of which only the head was read, since it broke a limit (`XmlStreamReader` `onSkipped`). */
-  | { readonly type: 'skipped'; readonly head: XmlElement; readonly code: XmqErrorCode; readonly text: string }
+  /** A stanza of which only the head was read: it broke a limit, or was refused by `Core.refusal` (`XmlStreamReader` `onSkipped`). */
+  | { readonly type: 'skipped'; readonly head: XmlElement; readonly error: XmqError }
+  /** What the load is now. Without a word of it there is none. */
+  | { readonly type: 'load'; readonly load: Load }
   /** The stream of a domain is up (again): whoever subscribed before is verified by a ping. */
   | { readonly type: 'link-up'; readonly domain: string }
   /** The stream of a domain ended: nothing can be sent from that domain, nothing is known of its consumers. */
@@ -240,6 +246,8 @@ export type CoreEvent =
     }
   /** The store stopped answering, or answers again. */
   | { readonly name: 'store'; readonly queue: string; readonly isAvailable: boolean; readonly text: string }
+  /** The load is so high that new work is refused, or no longer. */
+  | { readonly name: 'overload'; readonly queue: string; readonly isShedding: boolean; readonly text: string }
   /** Something arrived that no rule lets act: an answer from a stranger, a forged presence. Dropped. */
   | { readonly name: 'ignored'; readonly queue: string; readonly sender: string; readonly what: string }
 
@@ -268,5 +276,9 @@ export interface Core {
   handle(input: Input, now: number, entropy: Entropy): Effect[]
   /** When the next tick is due, in the time of `now`; `undefined` when nothing waits. */
   readonly deadline: number | undefined
+  /** With what new work is refused at its head (`bringsWork`); undefined while it is taken. What comes whole all the same is refused too. */
+  readonly refusal: XmqError | undefined
+  /** The load is above half of what it may be: new work is best handed in after all else that has come. */
+  readonly isPressed: boolean
   stats(): CoreStats
 }

@@ -34,6 +34,7 @@ import { preparePlain } from './deliveries.ts'
 import type { Ephemeral } from './ephemeral.ts'
 import { type Delivery, deliverTo, prepareDelivery, withoutForgeries } from './message.ts'
 import type { Named } from './named.ts'
+import type { Overload } from './overload.ts'
 import type { CoreRules } from './port.ts'
 import type { Queue } from './records.ts'
 import type { Step } from './step.ts'
@@ -52,6 +53,7 @@ export interface PublishingOptions {
   readonly named: Named
   readonly ephemeral: Ephemeral
   readonly subscriptions: Subscriptions
+  readonly overload: Overload
   /** Told before lines are asked who is there. */
   readonly onLook: () => void
 }
@@ -80,6 +82,7 @@ export class Publishing {
    * @throws XmqError when nothing of it is done
    */
   publishItems(step: Step, queue: Queue, iq: XmlElement, publish: XmlElement): void {
+    this.#options.overload.assertTaking()
     this.#assertRoom(queue)
     const sender = iq.attrs.get('from') ?? ''
     const answers: (PublishedItem | undefined)[] = []
@@ -104,6 +107,7 @@ export class Publishing {
    * @throws XmqError why it is refused
    */
   publishMessage(step: Step, queue: Queue, message: XmlElement): void {
+    this.#options.overload.assertTaking()
     const xmq = findTopic(message)
     if (xmq === undefined) throw new XmqError('topic-required', 'XMQ topic not found')
     const topic = decodeTopic(xmq)

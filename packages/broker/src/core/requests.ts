@@ -46,6 +46,7 @@ import {
 } from '@xmq/protocol'
 import { exceedsContent } from './content-size.ts'
 import type { Deadlines } from './deadlines.ts'
+import type { Overload } from './overload.ts'
 import type { CoreRules } from './port.ts'
 import { type Consumer, OpenRequest, type Queue, type Session } from './records.ts'
 import type { Sessions } from './sessions.ts'
@@ -67,6 +68,7 @@ export interface RequestsOptions {
   readonly deadlines: Deadlines
   readonly subscriptions: Subscriptions
   readonly sessions: Sessions
+  readonly overload: Overload
   /** Told when a consumer has more or fewer requests open. */
   readonly onRoom: (consumer: Consumer) => void
 }
@@ -77,6 +79,7 @@ export class Requests {
   readonly #deadlines: Deadlines
   readonly #subscriptions: Subscriptions
   readonly #sessions: Sessions
+  readonly #overload: Overload
   readonly #onRoom: (consumer: Consumer) => void
   readonly #open: Map<string, OpenRequest> = new Map()
   /** How many of them each requester's bare JID has. */
@@ -87,6 +90,7 @@ export class Requests {
     this.#deadlines = options.deadlines
     this.#subscriptions = options.subscriptions
     this.#sessions = options.sessions
+    this.#overload = options.overload
     this.#onRoom = options.onRoom
   }
 
@@ -102,6 +106,7 @@ export class Requests {
    * @throws XmqError why it is refused
    */
   accept(step: Step, queue: Queue, iq: XmlElement, xmq: XmlElement): void {
+    this.#overload.assertTaking()
     const topic = decodeTopic(xmq)
     const { payloadBytesMax, requestTimeoutMs } = queue.rules
     if (exceedsContent(iq, payloadBytesMax)) {
@@ -156,10 +161,10 @@ export class Requests {
   }
 
   /** A worker's answer broke a limit of the reader, and only its head is known; false when nobody waits for it. */
-  handleSkippedAnswer(step: Step, head: XmlElement, code: XmqErrorCode, text: string): boolean {
+  handleSkippedAnswer(step: Step, head: XmlElement, { code, message }: XmqError): boolean {
     const request = this.#find(head)
     if (request === undefined) return false
-    this.#fail(step, request, code, `The worker's answer cannot be passed on: ${text}`)
+    this.#fail(step, request, code, `The worker's answer cannot be passed on: ${message}`)
     return true
   }
 

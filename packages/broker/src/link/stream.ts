@@ -38,8 +38,10 @@ export interface ComponentStreamHandlers {
   onUp(): void
   onStanza(stanza: XmlElement): void
   onSkipped(head: XmlElement, error: XmqError): void
-  /** After the last stanza of a socket chunk, before what was sent meanwhile is written. */
-  onChunkEnd(): void
+  /** A child of a stanza begins: what is returned refuses the stanza. */
+  onChild(head: XmlElement, child: Pick<XmlElement, 'name' | 'ns'>): XmqError | undefined
+  /** After the last stanza of a socket chunk of so many bytes, before what was sent meanwhile is written. */
+  onChunkEnd(bytes: number): void
   /** Bytes that came in. */
   onBytes(count: number): void
   onCongested(congested: boolean): void
@@ -66,6 +68,7 @@ export class ComponentStream {
     this.#reader = new XmlStreamReader({
       onOpen: (root) => this.#guard(() => this.#opened(root)),
       onElement: (root) => this.#guard(() => this.#element(root)),
+      onChild: (head, child) => (this.#phase === 'up' ? handlers.onChild(head, child) : undefined),
       onSkipped: (head, error) => this.#guard(() => this.#skipped(head, error)),
       onClose: () => this.#guard(() => this.#end(endedProblem(rules, this.#phase === 'up'))),
     })
@@ -157,7 +160,7 @@ export class ComponentStream {
     } catch (error) {
       this.#end(this.#malformed(XmqError.from(error, 'malformed-xml')))
     }
-    if (this.#phase === 'up') this.#guard(() => this.#handlers.onChunkEnd())
+    if (this.#phase === 'up') this.#guard(() => this.#handlers.onChunkEnd(chunk.length))
     this.#outbound.flush()
     if (this.#faults.length > 0) throw this.#faults.splice(0)[0]
   }

@@ -16,7 +16,8 @@
  * Invariants:
  * 1. `onSecond` is called at most once, and never on one stray ping: a predecessor's last ping may reach its successor.
  * 2. Of two instances exactly one is older, and both know which: `startedAt` first, then the nonce.
- * 3. At most one row of quick pings runs at a time; at most `IDS_MAX` ping ids are remembered.
+ * 3. At most one ping measures the delay. One that does not come back is given up after the timeout.
+ * 4. At most one row of quick pings runs at a time; at most `IDS_MAX` ping ids are remembered.
  */
 import { NS_QUEUE, domainOf, element, findChild, iqType, stanza, type XmlElement } from '@xmq/protocol'
 import type { LinkClock } from './clock.ts'
@@ -64,9 +65,32 @@ export class Watchdog {
   #heardSince = false
   #sighted: { readonly id: string; readonly at: number } | undefined
   #conceded = false
+  /** The ping that measures the delay. */
+  #probe: { readonly id: string; readonly sentAt: number } | undefined
+  #delayMs = 0
 
   constructor(port: WatchdogPort) {
     this.#port = port
+  }
+
+  /** Milliseconds that the last {@link probe} took; more while one is under way for longer. */
+  get delayMs(): number {
+    return this.#probe === undefined
+      ? this.#delayMs
+      : Math.max(this.#delayMs, this.#port.clock.now() - this.#probe.sentAt)
+  }
+
+  /** Measures how long a stanza takes through the server, unless that is being done. */
+  probe(): void {
+    if (!this.#running) return
+    if (this.#probe !== undefined) {
+      const age = this.#port.clock.now() - this.#probe.sentAt
+      if (age < this.#port.timeoutMs) return
+      this.#delayMs = age
+    }
+    const id = `xmq-delay-${++this.#serial}`
+    this.#probe = { id, sentAt: this.#port.clock.now() }
+    this.#tell('get', id)
   }
 
   /** The stream is up: pings now, a few times quickly, then every interval. */
@@ -85,6 +109,8 @@ export class Watchdog {
     this.#cancelNext = undefined
     this.#cancelDeadline = undefined
     this.#waitingSince = undefined
+    this.#probe = undefined
+    this.#delayMs = 0
   }
 
   /** Something else came in: the server still talks to us. */
@@ -104,12 +130,16 @@ export class Watchdog {
     if (other === undefined && !(type === 'error' && this.#ids.has(id))) return false
     if (from !== this.#port.domain) this.#port.onMisrouted(from, root)
     else if (other === undefined || type === 'error') this.#ids.delete(id)
-    else if (other.id === this.#port.instance.id) this.#cameBack()
+    else if (other.id === this.#port.instance.id) this.#cameBack(id)
     else if (this.#running) this.#met(other, root, type)
     return true
   }
 
-  #cameBack(): void {
+  #cameBack(id: string): void {
+    if (this.#probe?.id === id) {
+      this.#delayMs = this.#port.clock.now() - this.#probe.sentAt
+      this.#probe = undefined
+    }
     this.#waitingSince = undefined
     this.#cancelDeadline?.()
     this.#cancelDeadline = undefined

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer, Socket, type AddressInfo } from 'node:net'
-import { element, stanza, textOf, writeElement, type XmlElement } from '@xmq/protocol'
+import { element, stanza, textOf, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { createComponentLink } from '../../src/component.ts'
 import { Bench, DOMAIN, message, type Probe } from './harness.ts'
@@ -223,6 +223,22 @@ describe('writing', () => {
     bench.clock.advance(250)
     await probe.untilState('up')
     expect(probe.link.congested).toBe(false)
+  })
+
+  test('a stanza that is refused at its head is skipped, and the stream goes on', async () => {
+    const server = await bench.server()
+    const busy = new XmqError('overloaded', 'busy')
+    const probe = await bench.upLink(
+      server,
+      {},
+      { onChild: (head) => (head.attrs.get('id') === 'a' ? busy : undefined) },
+    )
+    await bench.settled()
+    const peer = await server.peer(0)
+    peer.write(inbound('a', 'x'.repeat(100_000)) + inbound('b', 'hello'))
+    await probe.until(() => probe.stanzas.length > 0)
+    expect(bodies(probe.stanzas)).toEqual(['hello'])
+    expect(probe.log).toContain('skipped message overloaded')
   })
 
   test('a server that reads again ends the congestion, and nothing is lost', async () => {

@@ -299,3 +299,46 @@ describe('on a link', () => {
     }
   }
 })
+
+describe('the delay', () => {
+  test('is what a ping took, and grows while one is under way', () => {
+    const domain = new Domain()
+    const dog = domain.add(young)
+    domain.clock.advance(INTERVAL_MS)
+    let held: XmlElement | undefined
+    domain.pick = (root) => {
+      held = root
+      return undefined
+    }
+    dog.probe()
+    const { sent } = domain
+    dog.probe()
+    expect([dog.delayMs, domain.sent]).toEqual([0, sent])
+    domain.clock.advance(40)
+    expect(dog.delayMs).toBe(40)
+    dog.take(held as XmlElement)
+    domain.clock.advance(100)
+    expect(dog.delayMs).toBe(40)
+    dog.probe()
+    domain.clock.advance(10)
+    expect(dog.delayMs).toBe(40)
+    domain.clock.advance(40)
+    expect(dog.delayMs).toBe(50)
+    dog.stop()
+    expect(dog.delayMs).toBe(0)
+  })
+
+  test('of a ping that is lost is as long as it was waited for, and another one is sent', () => {
+    const domain = new Domain()
+    const dog = domain.add(young)
+    domain.clock.advance(INTERVAL_MS - 100)
+    domain.pick = (root) => (root.attrs.get('id')?.includes('delay') === true ? undefined : dog)
+    dog.probe()
+    domain.clock.advance(TIMEOUT_MS)
+    domain.pick = () => dog
+    dog.probe()
+    expect(dog.delayMs).toBe(TIMEOUT_MS)
+    domain.clock.advance(1)
+    expect(dog.delayMs).toBe(1)
+  })
+})

@@ -10,6 +10,7 @@ import {
   type Effect,
   type Input,
   type QueueRules,
+  OVERLOAD_DEFAULTS,
   RELIABLE_DEFAULTS,
 } from '../../src/core/index.ts'
 
@@ -50,6 +51,7 @@ export function coreRules(changes: Partial<CoreRules> = {}): CoreRules {
     durability: 'memory',
     bodyBytesMax: 8 * 1024 * 1024,
     storingBytesMax: 64 * 1024 * 1024,
+    overload: OVERLOAD_DEFAULTS,
     ...changes,
   }
 }

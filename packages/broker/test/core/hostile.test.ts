@@ -1,4 +1,4 @@
-import { element, parseElement, type XmlElement } from '@xmq/protocol'
+import { element, parseElement, XmqError, type XmlElement } from '@xmq/protocol'
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Conversation, errorXml } from './conversation.ts'
@@ -42,7 +42,11 @@ test.each([1025, 100_000])('an id of %i characters is refused with the id, so th
 
 describe('a stanza that broke a limit', () => {
   const skipped = (c: Conversation, xml: string) =>
-    c.input({ type: 'skipped', head: parseElement(xml), code: 'too-large', text: 'It is larger than 2097152 bytes.' })
+    c.input({
+      type: 'skipped',
+      head: parseElement(xml),
+      error: new XmqError('too-large', 'It is larger than 2097152 bytes.'),
+    })
 
   test.each([`<message id='1' from='${A}' to='${Q}'/>`, `<iq type='set' id='1' from='${A}' to='${Q}'/>`])(
     'is refused: %s',
@@ -179,7 +183,7 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         const isIgnored = c.named('ignored').length > 0
         if (stanza.name === 'iq' && ['get', 'set'].includes(stanza.attrs.get('type') ?? '') && !isIgnored)
           expect(answers.length + (isOpen ? 1 : 0)).toBe(1)
-        c.input({ type: 'skipped', head: stanza, code: 'too-large', text: 'x' })
+        c.input({ type: 'skipped', head: stanza, error: new XmqError('too-large', 'x') })
         c.wait(pause)
       }
       c.wait(10_000_000)

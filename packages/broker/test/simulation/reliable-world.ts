@@ -5,7 +5,14 @@
  * All of it happens on a virtual clock, by one seed: 20 seconds of faults, then a calm in which everything has to settle.
  */
 import { element, stanza, withAttrs, type XmlElement } from '@xmq/protocol'
-import { type Core, type CoreRules, type Effect, type Input, RELIABLE_DEFAULTS } from '../../src/core/port.ts'
+import {
+  type Core,
+  type CoreRules,
+  type Effect,
+  type Input,
+  OVERLOAD_DEFAULTS,
+  RELIABLE_DEFAULTS,
+} from '../../src/core/port.ts'
 import type { Store } from '../../src/store/port.ts'
 import { Agenda } from './agenda.ts'
 import { Violation } from './oracle.ts'
@@ -72,6 +79,7 @@ function rulesOf(random: Random): CoreRules {
     durability,
     bodyBytesMax: 8 * 1024 * 1024,
     storingBytesMax: random.pick([2_000, 64 * 1024 * 1024]),
+    overload: OVERLOAD_DEFAULTS,
   }
 }
 

@@ -18,7 +18,14 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import { type Core, type CoreRules, type Effect, type Input, RELIABLE_DEFAULTS } from '../../src/core/port.ts'
+import {
+  type Core,
+  type CoreRules,
+  type Effect,
+  type Input,
+  OVERLOAD_DEFAULTS,
+  RELIABLE_DEFAULTS,
+} from '../../src/core/port.ts'
 import { Agenda } from './agenda.ts'
 import { Oracle, Violation } from './oracle.ts'
 import { createRandom, type Random } from './random.ts'
@@ -42,6 +49,7 @@ const RULES: CoreRules = {
   durability: 'memory',
   bodyBytesMax: 8 * 1024 * 1024,
   storingBytesMax: 64 * 1024 * 1024,
+  overload: OVERLOAD_DEFAULTS,
 }
 
 function queue(

@@ -1,0 +1,98 @@
+/**
+ * The broker's own load, measured ten times a second while there is any. Owner: the runtime, which hands it to the core.
+ *
+ *     timer, late by ------------------------------> loopDelayMs  (average)
+ *     a ping of ours through the server, back after -> inputDelayMs (counts while the process is busy)
+ *     the store loop's backlog and its pace ---------> commitMs
+ *
+ * Why a ping: a socket that always has something to read keeps the event loop busy and not late, and what waits, waits in the
+ * kernel and in the server. Only a stanza that took the same way knows how long. A server that hangs delays it, too: then this
+ * process has nothing to do, and it does not count.
+ *
+ * Invariants:
+ * 1. While nothing is near its bound, nothing is told, and nothing is pinged while the process is mostly idle.
+ * 2. What was told last and was not zero is followed by what comes after it, until it is zero.
+ */
+import { performance as hooks } from 'node:perf_hooks'
+import type { Load } from './core/port.ts'
+
+/** Milliseconds between two looks. */
+const SAMPLE_MS = 100
+/** Shares of time that the event loop has something to do: above them pings go out, above them their delay counts. */
+const PROBING_SHARE = 0.5
+const BUSY_SHARE = 0.7
+/** What a new look weighs in an average. */
+const WEIGHT = 0.4
+/** A share below which a measure is not worth a word. */
+const TOLD_SHARE = 0.25
+
+/** What {@link LoadMeter} needs. */
+export interface LoadPort {
+  /** Each measure's bound. */
+  readonly max: Load
+  /** Milliseconds that a message which comes now will wait for the store. */
+  commitMs(): number
+  /** The longest delay of the pings, those included that are not back. */
+  inputDelayMs(): number
+  /** Sends one ping on each link that has none under way. */
+  probe(): void
+  onLoad(load: Load): void
+}
+
+/** See the top of this file. */
+export class LoadMeter {
+  readonly #port: LoadPort
+  #timer: NodeJS.Timeout | undefined
+  #sampledAt = 0
+  #utilization = hooks.eventLoopUtilization()
+  #busy = 0
+  #load: Load = { loopDelayMs: 0, inputDelayMs: 0, commitMs: 0 }
+  #isTold = false
+
+  constructor(port: LoadPort) {
+    this.#port = port
+  }
+
+  /** As measured last. */
+  get load(): Load {
+    return this.#load
+  }
+
+  /** The share of time that the event loop has something to do, on average. */
+  get busy(): number {
+    return this.#busy
+  }
+
+  start(): void {
+    this.#sampledAt = performance.now()
+    this.#timer = setInterval(() => this.#sample(), SAMPLE_MS).unref()
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  #sample(): void {
+    const now = performance.now()
+    const late = Math.max(0, now - this.#sampledAt - SAMPLE_MS)
+    this.#sampledAt = now
+    const utilization = hooks.eventLoopUtilization()
+    const { utilization: share } = hooks.eventLoopUtilization(utilization, this.#utilization)
+    this.#utilization = utilization
+    this.#busy += (share - this.#busy) * WEIGHT
+    const loopDelayMs = this.#load.loopDelayMs + (late - this.#load.loopDelayMs) * WEIGHT
+    const inputDelayMs = this.#busy >= BUSY_SHARE ? this.#port.inputDelayMs() : 0
+    this.#load = { loopDelayMs: loopDelayMs < 1 ? 0 : loopDelayMs, inputDelayMs, commitMs: this.#port.commitMs() }
+    if (this.#busy >= PROBING_SHARE) this.#port.probe()
+    this.#tell()
+  }
+
+  #tell(): void {
+    const { max } = this.#port
+    const { loopDelayMs, inputDelayMs, commitMs } = this.#load
+    const share = Math.max(loopDelayMs / max.loopDelayMs, inputDelayMs / max.inputDelayMs, commitMs / max.commitMs)
+    const isWorthAWord = share >= TOLD_SHARE
+    if (isWorthAWord || this.#isTold) this.#port.onLoad(this.#load)
+    this.#isTold = isWorthAWord
+  }
+}

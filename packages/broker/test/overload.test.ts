@@ -1,0 +1,175 @@
+/** The broker under load: what is put off, what is refused at its head, what overtakes. Links are fakes. */
+import { parseElement } from '@xmq/protocol'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { Input } from '../src/core/port.ts'
+import { DEFERRED_BYTES_MAX, DEFERRED_MAX, Intake } from '../src/intake.ts'
+import { LoadMeter, type LoadPort } from '../src/load.ts'
+import { createMemoryStore } from '../src/store/memory.ts'
+import type { PublishOp, Store, StoreOp } from '../src/store/port.ts'
+import { PUBLISHING_OPS_MAX, type StoreEffect, StoreLoop } from '../src/store-loop.ts'
+
+const message = (id: number) => parseElement(`<message id='${id}'><xmq xmlns='xmq:topic' topic='t'/></message>`)
+const settle = parseElement("<iq type='set' id='settle'><settle xmlns='xmq:queue:1'/></iq>")
+
+describe('intake', () => {
+  const setUp = (isPressed: boolean) => {
+    const handled: string[] = []
+    const state = { isPressed }
+    const intake = new Intake({
+      isPressed: () => state.isPressed,
+      handle: (stanza) => handled.push(stanza.attrs.get('id') ?? ''),
+    })
+    return { intake, handled, state }
+  }
+
+  it('hands everything on at once while there is no pressure', () => {
+    const { intake, handled } = setUp(false)
+    for (const stanza of [message(1), settle]) intake.take(stanza)
+    expect(handled).toEqual(['1', 'settle'])
+  })
+
+  it('puts publishes behind what came after them, in their order, also when the pressure ends meanwhile', async () => {
+    const { intake, handled, state } = setUp(true)
+    intake.take(message(1))
+    intake.take(settle)
+    state.isPressed = false
+    intake.take(message(2))
+    expect([handled, intake.deferred]).toEqual([['settle'], 2])
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    expect([handled, intake.deferred]).toEqual([['settle', '1', '2'], 0])
+  })
+
+  it('puts off no more than so many, and so many bytes', () => {
+    const many = setUp(true)
+    for (let id = 1; id < DEFERRED_MAX; id++) many.intake.take(message(id))
+    expect(many.handled).toEqual([])
+    many.intake.take(message(DEFERRED_MAX))
+    expect([many.handled.length, many.intake.deferred]).toEqual([DEFERRED_MAX, 0])
+    const large = setUp(true)
+    large.intake.take(message(1))
+    large.intake.chunkRead(DEFERRED_BYTES_MAX - 1)
+    expect(large.handled).toEqual([])
+    large.intake.chunkRead(1)
+    expect(large.handled).toEqual(['1'])
+  })
+})
+
+describe('the store loop', () => {
+  const publish = (id: number): PublishOp => ({ type: 'publish', queue: 'q', topic: 't', id: String(id) }) as PublishOp
+  const apply = (call: number, ...ops: StoreOp[]): StoreEffect => ({ type: 'apply', call, ops })
+  const ack: StoreOp = { type: 'ack', queue: 'q', subscription: '', seq: 1, token: 'x', holder: 'a@b' }
+
+  /** A store that answers when it is told to, in order. */
+  function setUp() {
+    const asked: { readonly ops: readonly StoreOp[]; readonly now: number; readonly answer: () => void }[] = []
+    const fed: Input[] = []
+    const store: Store = {
+      ...createMemoryStore(),
+      apply: (ops, now) =>
+        new Promise((resolve) => {
+          asked.push({ ops, now, answer: () => resolve(ops.map(() => ({ status: 'ok', type: 'ack' }))) })
+        }),
+    }
+    const loop = new StoreLoop(store, {
+      feed: (input) => fed.push(input),
+      isCongested: () => false,
+      onFault: (_, error) => {
+        throw error
+      },
+    })
+    const answer = async (at: number) => {
+      asked[at]?.answer()
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    }
+    return { loop, asked, fed, answer }
+  }
+  const batch = (from: number) => Array.from({ length: PUBLISHING_OPS_MAX }, (_, index) => publish(from + index))
+
+  it('lets settlements overtake the publishes that wait, and keeps the order of those', async () => {
+    const { loop, asked, answer, fed } = setUp()
+    loop.handle(apply(1, ...batch(0)), 1)
+    loop.handle(apply(2, publish(-2)), 2)
+    loop.handle(apply(3, publish(-3)), 3)
+    loop.handle(apply(4, ack), 4)
+    expect(asked.map(({ ops }) => ops[0]?.type)).toEqual(['publish', 'ack'])
+    expect(loop.publishing).toBe(PUBLISHING_OPS_MAX + 2)
+    await answer(0)
+    expect(asked.slice(2).map(({ ops }) => (ops[0] as PublishOp).id)).toEqual(['-2', '-3'])
+    for (const at of [1, 2, 3]) await answer(at)
+    expect(fed.map((input) => 'call' in input && input.call)).toEqual([1, 4, 2, 3])
+    expect(loop.publishing).toBe(0)
+  })
+
+  it('never takes the store back in time', async () => {
+    const { loop, asked, answer } = setUp()
+    loop.handle(apply(1, ...batch(0)), 1)
+    loop.handle(apply(2, publish(-2)), 2)
+    loop.handle(apply(3, ack), 30)
+    await answer(0)
+    expect(asked.map(({ now }) => now)).toEqual([1, 30, 30])
+  })
+
+  it('does what makes a durable subscription in its order among the publishes', () => {
+    const { loop, asked } = setUp()
+    loop.handle(apply(1, ...batch(0)), 1)
+    loop.handle(apply(2, publish(-2)), 2)
+    loop.handle(apply(3, { type: 'create-subscription', queue: 'q', subscription: 's', meta: '', max: 1 }), 3)
+    expect(asked).toHaveLength(1)
+  })
+
+  it('knows how long a message waits: not at all, as long as the oldest, and less as they are answered', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    try {
+      const { loop, asked, answer } = setUp()
+      expect(loop.commitMs()).toBe(0)
+      for (let call = 1; call <= 10; call++) loop.handle(apply(call, publish(call)), call)
+      vi.advanceTimersByTime(1000)
+      expect(loop.commitMs()).toBe(1000)
+      for (let at = 0; at < 5; at++) await answer(at)
+      vi.advanceTimersByTime(1000)
+      // Five in the second since: those that are left take as long.
+      expect(loop.commitMs()).toBe(1000)
+      for (let at = 5; at < 9; at++) await answer(at)
+      vi.advanceTimersByTime(1000)
+      expect(loop.commitMs()).toBeLessThan(300)
+      await answer(9)
+      expect([loop.commitMs(), asked.length]).toEqual([0, 10])
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+})
+
+describe('the load meter', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  function setUp(changes: Partial<LoadPort> = {}) {
+    vi.useFakeTimers({ toFake: ['performance', 'setInterval', 'clearInterval'] })
+    const told: number[] = []
+    const meter = new LoadMeter({
+      max: { loopDelayMs: 100, inputDelayMs: 100, commitMs: 100 },
+      commitMs: () => 0,
+      inputDelayMs: () => 0,
+      probe: () => {},
+      onLoad: ({ commitMs }) => told.push(commitMs),
+      ...changes,
+    })
+    meter.start()
+    return { meter, told }
+  }
+
+  it('tells nothing while nothing is near its bound, and the end of what it told', () => {
+    let commitMs = 0
+    const { meter, told } = setUp({ commitMs: () => commitMs })
+    vi.advanceTimersByTime(1000)
+    commitMs = 50
+    vi.advanceTimersByTime(200)
+    commitMs = 1
+    vi.advanceTimersByTime(1000)
+    expect(told).toEqual([50, 50, 1])
+    meter.stop()
+    commitMs = 50
+    vi.advanceTimersByTime(1000)
+    expect(told).toHaveLength(3)
+  })
+})
