@@ -44,6 +44,7 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
+      { ...sources, test: { name: 'faults', root: 'test', include: ['faults/**/*.test.mjs'] } },
       { ...sources, test: { name: 'docs', root: 'test', include: ['docs/**/*.test.ts'], testTimeout: 60_000 } },
     ],
   },

@@ -43,6 +43,7 @@ function suites() {
     ...UNITS.map((name) => tests(`unit ${name}`, name)),
     tests('simulation', 'simulation'),
     tests('docs', 'docs'),
+    tests('faults oracle', 'faults'),
     ...SERVERS.map((server) => ({ ...tests(`e2e ${server}`, 'e2e', { XMQ_SERVERS: server }), server })),
     check('examples', [[join(root, 'scripts/examples.mjs')]]),
     check('scaffold', [[join(root, 'scripts/scaffold.mjs')]]),
