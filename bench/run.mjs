@@ -197,12 +197,16 @@ function print(kind, figures) {
   }
 }
 
+async function compileServers() {
+  const compiled = await runCommand(process.execPath, ['node_modules/typescript/bin/tsc', '-b', 'test/servers'])
+  if (compiled.code !== 0) throw new Error(compiled.output)
+}
+
 async function main() {
   const plan = parse()
   if (plan.hasSetup) {
     await setup({ quiet: true })
-    const compiled = await runCommand(process.execPath, ['node_modules/typescript/bin/tsc', '-b', 'test/servers'])
-    if (compiled.code !== 0) throw new Error(compiled.output)
+    await compileServers()
   }
   const { installedKinds } = await import('../test/servers/dist/index.js')
   const kinds = plan.servers ?? installedKinds()
@@ -227,4 +231,9 @@ process.once('SIGINT', () => {
   stopRunning()
   process.exit(130)
 })
-await main()
+if (process.argv.includes('--peers')) {
+  const { benchPeers } = await import('./peers/run.mjs')
+  await benchPeers(process.argv.slice(2), { setup, compileServers })
+} else {
+  await main()
+}

@@ -29,23 +29,31 @@ export function installationObstacle() {
  * @throws {Error} with apt-get's output when it fails
  */
 export async function installServers({ log = console.log } = {}) {
+  await installPackages(PACKAGES, { log })
+}
+
+/**
+ * Installs Debian packages without starting what they bring.
+ *
+ * @param {readonly string[]} packages
+ * @param {{ log?: (line: string) => void }} [options]
+ * @throws {Error} with apt-get's output when it fails, or why it was not tried
+ */
+export async function installPackages(packages, { log = console.log } = {}) {
   const obstacle = installationObstacle()
-  if (obstacle !== undefined) throw new Error(`The servers cannot be installed: ${obstacle}`)
-  log(`Installing ${PACKAGES.join(', ')} with apt-get ...`)
+  if (obstacle !== undefined) throw new Error(`${packages.join(', ')} cannot be installed: ${obstacle}`)
+  log(`Installing ${packages.join(', ')} with apt-get ...`)
+  const install = ['install', '-y', '-q', '--no-install-recommends', ...packages]
   forbidDaemons()
   try {
     // The lists may be absent (a container image) or name versions that the mirror has replaced.
-    if (!(await succeeds(install()))) {
+    if (!(await succeeds(install))) {
       await run(['update', '-q'])
-      await run(install())
+      await run(install)
     }
   } finally {
     allowDaemons()
   }
-}
-
-function install() {
-  return ['install', '-y', '-q', '--no-install-recommends', ...PACKAGES]
 }
 
 function forbidDaemons() {

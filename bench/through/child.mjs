@@ -9,9 +9,10 @@ import { fileURLToPath } from 'node:url'
 
 const ANSWER_MAX_MS = 60_000
 
-/** Starts `file` beside this one with `options`; resolves once it is ready. */
-export async function startChild(file, options) {
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+/** Starts `file` beside this one with `options`; resolves once it is ready. @param execArgv arguments of Node itself */
+export async function startChild(file, options, execArgv = []) {
+  const stdio = ['ignore', 'inherit', 'inherit', 'ipc']
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), { stdio, execArgv })
   const waiting = new Map()
   let serial = 0
   let ended
@@ -43,6 +44,7 @@ export async function startChild(file, options) {
   const ready = await ask('open', options)
   return {
     ready,
+    pid: child.pid,
     ask,
     stop: async () => {
       child.disconnect()

@@ -30,6 +30,7 @@ const RECIPE: ServerRecipe = {
     await writeFile(configPath, configuration(where, options))
     const found = findEjabberd()
     const distribution = where.ports[3] ?? 0
+    const { schedulers = 1 } = options
     return {
       command: found?.erl ?? 'erl',
       args: [
@@ -46,7 +47,7 @@ const RECIPE: ServerRecipe = {
         '-start_epmd',
         'false',
         '+S',
-        '1:1',
+        `${schedulers}:${schedulers}`,
         '+sbwt',
         'none',
         '-mnesia',

@@ -38,6 +38,7 @@ export async function startEmbedded(options: TestServerOptions = {}): Promise<Te
   await start()
   return {
     kind: 'embedded',
+    pid: undefined,
     host: HOST,
     c2sPort,
     componentPort,

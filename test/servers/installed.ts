@@ -101,6 +101,9 @@ function installedServer(recipe: ServerRecipe, where: ServerPlace, command: Serv
   }
   return {
     kind: recipe.kind,
+    get pid() {
+      return child?.running === true ? child.pid : undefined
+    },
     host: HOST,
     c2sPort,
     componentPort,

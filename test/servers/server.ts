@@ -14,11 +14,15 @@ export interface TestServerOptions {
   readonly checkFrom?: boolean
   /** Accounts to make before the first login, by name. */
   readonly accounts?: Readonly<Record<string, string>>
+  /** Threads that run ejabberd's code. @default 1: suites run beside each other */
+  readonly schedulers?: number
 }
 
 /** A server of its own on 127.0.0.1: its folder, its ports, its process. No TLS, no server-to-server. */
 export interface TestServer {
   readonly kind: ServerKind
+  /** Of its process; `undefined` while there is none of its own. */
+  readonly pid: number | undefined
   readonly host: string
   readonly c2sPort: number
   readonly componentPort: number
