@@ -32,6 +32,8 @@ export type Then<Answer> = (step: Step, answer: Answer) => void
 
 interface Part {
   readonly count: number
+  /** Something new is stored: what a full disk refuses while it takes the rest. */
+  readonly isGrowing: boolean
   readonly go: Then<readonly StoreResult[]>
 }
 
@@ -57,14 +59,14 @@ export class StoreCalls {
   #ops: StoreOp[] = []
   #parts: Part[] = []
   #rest: Effect[] = []
-  /** Why the store does not answer; undefined while it does. */
-  #trouble: string | undefined
+  /** What the store does not do; undefined while it does all. */
+  #trouble: 'anything' | 'growing' | undefined
 
   /** Applies operations; `then` gets their answers in their order. */
   apply(ops: readonly StoreOp[], then: Then<readonly StoreResult[]>): void {
     if (ops.length === 0) return
     for (const op of ops) this.#ops.push(op)
-    this.#parts.push({ count: ops.length, go: then })
+    this.#parts.push({ count: ops.length, isGrowing: ops.some(isGrowing), go: then })
   }
 
   claim(domain: string, request: ClaimRequest, then: Then<ClaimAnswer>): void {
@@ -117,13 +119,14 @@ export class StoreCalls {
       ;(open as Extract<Open, { type: 'counts' }>).go(step, input.lines)
       return
     }
-    this.#note(step, input.answer.status === 'unavailable' ? input.answer.error : undefined)
+    this.#note(step, input.answer.status === 'unavailable' ? input.answer.error : undefined, 'anything')
     ;(open as { readonly go: Then<unknown> }).go(step, input.answer)
   }
 
   #handleApplied(step: Step, parts: readonly Part[], results: readonly StoreResult[]): void {
-    const first = results[0]
-    this.#note(step, first?.status === 'unavailable' ? first.error : undefined)
+    const what = parts.some((part) => part.isGrowing) ? 'growing' : 'anything'
+    const failed = results.find((result) => result.status === 'unavailable')
+    this.#note(step, failed?.error, what)
     let at = 0
     for (const { count, go } of parts) {
       go(step, parts.length === 1 ? results : results.slice(at, at + count))
@@ -131,11 +134,15 @@ export class StoreCalls {
     }
   }
 
-  #note(step: Step, error: XmqError | undefined): void {
-    if ((error === undefined) === (this.#trouble === undefined)) return
-    this.#trouble = error?.message
-    const text = error?.message ?? 'The store answers again.'
-    step.emit({ name: 'store', queue: '', isAvailable: error === undefined, text })
+  /** Tells of trouble once, and of its end when what was refused is done again: a full disk still takes acks. */
+  #note(step: Step, error: XmqError | undefined, what: 'anything' | 'growing'): void {
+    if (error !== undefined) {
+      if (this.#trouble === undefined) step.emit({ name: 'store', queue: '', isAvailable: false, text: error.message })
+      if (this.#trouble !== 'growing') this.#trouble = what
+    } else if (this.#trouble === what || (this.#trouble !== undefined && what === 'growing')) {
+      this.#trouble = undefined
+      step.emit({ name: 'store', queue: '', isAvailable: true, text: 'The store answers again.' })
+    }
   }
 
   #register(open: Open): number {
@@ -143,6 +150,11 @@ export class StoreCalls {
     this.#open.set(call, open)
     return call
   }
+}
+
+/** Whether an operation needs new space in the store. */
+function isGrowing({ type }: StoreOp): boolean {
+  return type === 'publish' || type === 'create-subscription'
 }
 
 /** What a client hears when the store did not do what it was asked: to try again, and that nothing was kept. */

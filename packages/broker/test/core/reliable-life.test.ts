@@ -362,6 +362,23 @@ describe('a store that does not answer', () => {
     expect(await w.work(A, ack)).toHaveLength(1)
   })
 
+  it('is told of once, also when it still does what needs no space', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 5 })
+    await w.publish('t')
+    w.failure = DISK_FULL
+    w.isFull = true
+    for (let round = 0; round < 3; round++) {
+      expect(await w.publish('t')).toContain("code='overloaded'")
+      await w.wait(1_000)
+    }
+    expect(await w.work(A, ack)).toHaveLength(1)
+    expect(w.named('store').map((event) => event.isAvailable)).toEqual([false])
+    w.failure = undefined
+    await w.publish('t')
+    expect(w.named('store').map((event) => event.isAvailable)).toEqual([false, true])
+  })
+
   it('has claims tried again, without a storm', async () => {
     const w = await StoreWorld.start()
     await w.publish('t')

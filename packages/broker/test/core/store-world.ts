@@ -25,6 +25,8 @@ export class StoreWorld {
   claims = 0
   /** While set, the store does nothing and answers this. */
   failure: XmqError | undefined
+  /** While set as well, {@link failure} is of publishes only: the disk is full. */
+  isFull = false
   /** While set, the store does what it is asked, but its answers wait for {@link catchUp}: anything may come in between. */
   isLagging = false
   /** What `unit` gives. */
@@ -137,7 +139,8 @@ export class StoreWorld {
   async #ask(effect: StoreEffect): Promise<Input> {
     const { call } = effect
     const { store, now, failure } = this
-    const refused = failure === undefined ? undefined : ({ status: 'unavailable', error: failure } as const)
+    const isSpared = this.isFull && !(effect.type === 'apply' && effect.ops.some((op) => op.type === 'publish'))
+    const refused = failure === undefined || isSpared ? undefined : ({ status: 'unavailable', error: failure } as const)
     switch (effect.type) {
       case 'apply':
         return {
