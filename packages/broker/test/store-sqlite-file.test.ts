@@ -3,8 +3,9 @@ import { chmodSync, copyFileSync, readFileSync, readdirSync, writeFileSync } fro
 import { dirname } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import Database from 'libsql'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { closeDatabase, openDatabase, SCHEMA_VERSION } from '../src/store/sqlite/database.ts'
+import { LogSize } from '../src/store/sqlite/log-size.ts'
 import { SQL } from '../src/store/sqlite/statements.ts'
 import { claim, freshPath, HOLDER, NOW, one, openSqlite, publish, publishOp, QUEUE, seqsOf } from './store-harness.ts'
 
@@ -100,6 +101,15 @@ describe('the file of the sqlite store', () => {
       code: 'invalid-config',
       message: expect.stringContaining('no SQLite database'),
     })
+  })
+
+  it('that a broker left when it ended while it made it is taken', async () => {
+    const path = freshPath()
+    const db = new Database(path)
+    db.exec('PRAGMA journal_mode = WAL')
+    db.close()
+    expect(readFileSync(path)).toHaveLength(4096)
+    await publish(await openSqlite(path))
   })
 
   it('in a directory that cannot be made is refused', async () => {
@@ -219,8 +229,41 @@ describe('a store that cannot write', () => {
   })
 })
 
+describe('a log that cannot be copied into the file', () => {
+  /** A database whose checkpoints fail for as long as it is told. */
+  function makeLog() {
+    const path = freshPath()
+    const disk = { isBroken: true, tries: 0 }
+    const exec = () => {
+      disk.tries += 1
+      if (disk.isBroken) throw Object.assign(new Error('disk I/O error'), { code: 'SQLITE_IOERR_WRITE' })
+      writeFileSync(`${path}-wal`, '')
+    }
+    return { path, disk, log: new LogSize({ exec }, path, 1) }
+  }
+
+  it('stops growth when it is four times as long as it should get, and is tried again', () => {
+    vi.useFakeTimers()
+    const { path, disk, log } = makeLog()
+    log.check()
+    writeFileSync(`${path}-wal`, Buffer.alloc(4 * 4120))
+    log.check()
+    expect(disk.tries).toBe(0)
+    writeFileSync(`${path}-wal`, Buffer.alloc(4 * 4120 + 1))
+    expect(() => log.check()).toThrow('disk I/O error')
+    expect(() => log.check()).toThrow('disk I/O error')
+    expect(disk.tries).toBe(1)
+    disk.isBroken = false
+    expect(() => log.check()).toThrow('disk I/O error')
+    vi.advanceTimersByTime(1000)
+    log.check()
+    expect(disk.tries).toBe(2)
+    vi.useRealTimers()
+  })
+})
+
 describe('the plan of each statement', () => {
-  const WITHOUT_SEARCH = new Set(['listLines', 'clearProbe', 'addProbe'])
+  const WITHOUT_SEARCH = new Set(['listLines', 'listWaiting', 'clearProbe', 'addProbe'])
 
   it.each(Object.entries(SQL).filter(([name]) => !WITHOUT_SEARCH.has(name)))('%s neither scans nor sorts', (_, sql) => {
     const path = freshPath()

@@ -1,17 +1,31 @@
 // These run what is built, since Node 20 starts no worker thread from TypeScript.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { createRequire, syncBuiltinESMExports } from 'node:module'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { beforeAll, describe, expect, it } from 'vitest'
+import type * as Threads from 'node:worker_threads'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
 import type * as Built from '../src/store/sqlite/store.ts'
 import { claim, freshPath, NOW, one, openSqlite, publish, publishOp, seqsOf } from './store-harness.ts'
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 
 let createSqliteStore: (typeof Built)['createSqliteStore']
+/** The threads that were started, in order. */
+const threads: Threads.Worker[] = []
 
 beforeAll(async () => {
+  const builtin = createRequire(import.meta.url)('node:worker_threads') as {
+    Worker: typeof Threads.Worker
+  }
+  builtin.Worker = class extends builtin.Worker {
+    constructor(...args: ConstructorParameters<typeof Threads.Worker>) {
+      super(...args)
+      threads.push(this)
+    }
+  }
+  syncBuiltinESMExports()
   // It writes what it can; what it finds wrong is the build's to tell.
   spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-b', 'packages/broker'], { cwd: ROOT })
   const built = (await import(new URL('../dist/store/sqlite/store.js', import.meta.url).href)) as typeof Built
@@ -51,6 +65,76 @@ describe('the sqlite store in its thread', () => {
     const second = createSqliteStore({ path })
     await expect(second.open(NOW)).rejects.toMatchObject({ code: 'conflict' })
     await second.close()
+  })
+})
+
+describe('a store whose thread dies', () => {
+  const openThread = async () => {
+    const store = createSqliteStore({ path: freshPath(), reopenPauseMs: 1 })
+    await store.open(NOW)
+    return { store, thread: threads.at(-1) as Threads.Worker }
+  }
+
+  it('refuses what was on its way, then opens the file anew and goes on', async () => {
+    const { store, thread } = await openThread()
+    const first = await publish(store)
+    const lost = one(store, publishOp({ id: 'lost' }))
+    await Promise.resolve() // it is on its way
+    void thread.terminate()
+    expect(await lost).toMatchObject({
+      status: 'unavailable',
+      error: { type: 'wait', message: expect.stringContaining('thread of the store failed') },
+    })
+    expect((await one(store, publishOp({ id: 'lost' }))).status).toMatch(/^(ok|duplicate)$/)
+    expect(threads.at(-1)).not.toBe(thread)
+    expect((await seqsOf(store))[0]).toBe(first)
+    expect(store.stats()).toMatchObject({ messages: 2, lines: [{ ready: 2, claimable: 2 }] })
+    await store.close()
+  })
+
+  it('tells anew of all that waits, since the death may have kept it from being told', async () => {
+    const { store, thread } = await openThread()
+    await publish(store, { topic: 'one' })
+    await publish(store, { topic: 'two' })
+    const told: string[] = []
+    store.watch((topics) => told.push(...topics.map(({ topic }) => topic)))
+    await thread.terminate()
+    await store.due(NOW, 1)
+    expect(told.toSorted()).toEqual(['one', 'two'])
+    await store.close()
+  })
+
+  it('says so to a probe, which starts it again', async () => {
+    const { store, thread } = await openThread()
+    expect(await store.probe()).toBeUndefined()
+    await thread.terminate()
+    const count = threads.length
+    await vi.waitUntil(async () => (await store.probe()) === undefined, { interval: 2 })
+    expect(threads.length).toBe(count + 1)
+    await store.close()
+  })
+
+  it('goes on after a thread that crashes with a transaction open', async () => {
+    const { store, thread } = await openThread()
+    const kept = await publish(store)
+    await store.pragma('wal_autocheckpoint = 1')
+    const asked = Array.from({ length: 20 }, (_, n) =>
+      one(store, publishOp({ id: `n${n}`, body: 'x'.repeat(100_000) })),
+    )
+    await Promise.resolve()
+    await new Promise((resolve) => setImmediate(resolve))
+    void thread.terminate()
+    await Promise.all(asked)
+    expect((await seqsOf(store))[0]).toBe(kept)
+    expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
+    await store.close()
+  })
+
+  it('closes while its thread is dead', async () => {
+    const { store, thread } = await openThread()
+    await thread.terminate()
+    await store.close()
+    expect((await one(store, publishOp())).status).toBe('unavailable')
   })
 })
 

@@ -1,4 +1,19 @@
-/** The way to an engine: in a worker thread, or in this one. */
+/**
+ * The way to an engine: in a worker thread, or in this one.
+ *
+ * ```
+ *   opening --open--> open --thread died, file given up--> closed --next batch, at most one a second--> opening
+ *      '--cannot now--> closed
+ * ```
+ *
+ * Owns the thread and whether the file is open in it.
+ *
+ * Invariants:
+ * 1. An engine that has given its file up is thrown away with its thread. SQLite's locks are the process's, and prepared
+ *    statements keep a connection alive until they are collected: in the same thread the file would stay locked, by us.
+ * 2. An engine that takes another's place tells what a first one does not have to: every line and every topic that is
+ *    claimable. What was committed before a death, but not told, would be waited for in vain otherwise.
+ */
 import { XmqError } from '@xmq/protocol'
 import { Worker } from 'node:worker_threads'
 import type { SqliteFileOptions } from './database.ts'
@@ -7,14 +22,14 @@ import { type BatchAnswer, Engine, type EngineFailure, type EngineRequest } from
 export interface EngineChannel {
   /** Rejects with an XmqError as `Engine.open` throws it. */
   open(now: number): Promise<BatchAnswer>
-  /** One batch at a time. Rejects when the thread died. */
+  /** One batch at a time. Rejects when none of it can be known to be done: the thread died, or the file cannot be opened now. */
   run(requests: readonly EngineRequest[]): Promise<BatchAnswer>
   close(): Promise<void>
 }
 
 /** What goes to the worker. */
 export type ToWorker =
-  | { readonly type: 'open'; readonly options: SqliteFileOptions; readonly now: number }
+  | { readonly type: 'open'; readonly options: SqliteFileOptions; readonly now: number; readonly isAgain: boolean }
   | { readonly type: 'run'; readonly requests: readonly EngineRequest[] }
   | { readonly type: 'close' }
 
@@ -23,50 +38,71 @@ export type FromWorker =
   | { readonly type: 'done'; readonly answer: BatchAnswer | undefined }
   | { readonly type: 'failed'; readonly failure: EngineFailure }
 
-/** An engine in this thread: for tests, and where the sources run as they are, since Node 20 starts no worker from TypeScript. */
-export function createInlineChannel(options: SqliteFileOptions): EngineChannel {
-  const engine = new Engine(options)
-  return {
-    open: async (now) => {
-      await Promise.resolve()
-      return engine.open(now)
-    },
-    run: async (requests) => {
-      await Promise.resolve()
-      return engine.run(requests)
-    },
-    close: () => {
-      engine.close()
-      return Promise.resolve()
-    },
-  }
+/** Where an engine runs. */
+interface EngineHost {
+  ask(message: ToWorker): Promise<BatchAnswer | undefined>
+  /** Ends it with all that it has open. */
+  end(): Promise<void>
 }
 
-/** An engine in a worker thread. One that died is started again with the next batch. */
-export function createWorkerChannel(options: SqliteFileOptions, url: URL): EngineChannel {
-  return new WorkerChannel(options, url)
+/** Makes a host; `onDeath` is told when it ends by itself. */
+type MakeHost = (onDeath: (why: string) => void) => EngineHost
+
+/** Settings of a channel. */
+export interface ChannelOptions extends SqliteFileOptions {
+  /** Milliseconds from one try to open the file again to the next. @default 1000 */
+  readonly reopenPauseMs?: number
 }
 
-class WorkerChannel implements EngineChannel {
+const REOPEN_PAUSE_MS = 1000
+
+/**
+ * An engine in this thread: for tests, and where the sources run as they are, since Node 20 starts no worker from TypeScript.
+ *
+ * @param onDeath as of {@link createWorkerChannel}; this one never dies
+ */
+export function createInlineChannel(options: ChannelOptions): EngineChannel {
+  return new Channel(options, createInlineHost, () => {})
+}
+
+/**
+ * An engine in a worker thread. One that died is started again with the next batch.
+ *
+ * @param onDeath it died by itself, also when nothing was asked of it
+ */
+export function createWorkerChannel(
+  options: ChannelOptions,
+  url: URL,
+  onDeath: (failure: EngineFailure) => void,
+): EngineChannel {
+  return new Channel(options, (died) => new ThreadHost(url, died), onDeath)
+}
+
+class Channel implements EngineChannel {
   readonly #options: SqliteFileOptions
-  readonly #url: URL
-  #worker: Worker | undefined
-  #waiting:
-    | { readonly resolve: (answer: BatchAnswer | undefined) => void; readonly reject: (error: Error) => void }
-    | undefined
+  readonly #pauseMs: number
+  readonly #makeHost: MakeHost
+  readonly #onDeath: (failure: EngineFailure) => void
+  #host: EngineHost | undefined
   #isOpen = false
+  #wasOpened = false
   #now = 0
+  #triedAt = Number.NEGATIVE_INFINITY
+  #failure: EngineFailure | undefined
 
-  constructor(options: SqliteFileOptions, url: URL) {
-    this.#options = options
-    this.#url = url
+  constructor(options: ChannelOptions, makeHost: MakeHost, onDeath: (failure: EngineFailure) => void) {
+    const { reopenPauseMs = REOPEN_PAUSE_MS, ...file } = options
+    this.#options = file
+    this.#pauseMs = reopenPauseMs
+    this.#makeHost = makeHost
+    this.#onDeath = onDeath
   }
 
   async open(now: number): Promise<BatchAnswer> {
     this.#now = now
-    const answer = await this.#ask({ type: 'open', options: this.#options, now })
-    this.#isOpen = true
-    return answer as BatchAnswer
+    const answer = await this.#open()
+    this.#wasOpened = true
+    return answer
   }
 
   async run(requests: readonly EngineRequest[]): Promise<BatchAnswer> {
@@ -74,29 +110,97 @@ class WorkerChannel implements EngineChannel {
       if (request.type === 'apply') this.#now = request.now
       if (request.type === 'claim') this.#now = request.request.now
     }
-    if (!this.#isOpen) await this.open(this.#now)
-    return (await this.#ask({ type: 'run', requests })) as BatchAnswer
+    const opened = this.#isOpen ? undefined : await this.#openAgain()
+    const answer = await this.#ask({ type: 'run', requests })
+    if (opened === undefined) return answer
+    return {
+      ...answer,
+      isFresh: true,
+      claimable: [...opened.claimable, ...answer.claimable],
+      lines: [...opened.lines, ...answer.lines],
+    }
   }
 
   async close(): Promise<void> {
-    const worker = this.#worker
-    if (worker === undefined) return
-    const exited = new Promise((resolve) => worker.once('exit', resolve))
-    await this.#ask({ type: 'close' })
-    await exited
+    const host = this.#host
+    if (host === undefined) return
+    this.#host = undefined
+    await host.ask({ type: 'close' }).catch(() => undefined)
+    await host.end()
   }
 
-  #ask(message: ToWorker): Promise<BatchAnswer | undefined> {
-    const worker = this.#worker ?? this.#start()
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-      worker.postMessage(message)
-    })
+  async #openAgain(): Promise<BatchAnswer> {
+    if (performance.now() - this.#triedAt >= this.#pauseMs) {
+      const answer = await this.#open()
+      if (this.#isOpen) return answer
+    }
+    const { code, message } = this.#failure ?? { code: 'internal', message: 'The store is not open.' }
+    throw new XmqError(code, message)
   }
 
-  #start(): Worker {
+  async #open(): Promise<BatchAnswer> {
+    this.#triedAt = performance.now()
+    this.#host ??= this.#makeHost((why) => this.#died(why))
+    const message = { type: 'open', options: this.#options, now: this.#now, isAgain: this.#wasOpened } as const
+    return await this.#ask(message)
+  }
+
+  async #ask(message: ToWorker): Promise<BatchAnswer> {
+    try {
+      const answer = (await this.#host?.ask(message)) as BatchAnswer
+      this.#isOpen = answer.isOpen
+      if (!answer.isOpen) await this.#giveUp(answer.failure)
+      return answer
+    } catch (error) {
+      const { code, message: why } = XmqError.from(error)
+      await this.#giveUp({ code, message: why })
+      throw error
+    }
+  }
+
+  async #giveUp(failure: EngineFailure | undefined): Promise<void> {
+    const host = this.#host
+    this.#host = undefined
+    this.#isOpen = false
+    this.#failure = failure
+    await host?.end()
+  }
+
+  #died(why: string): void {
+    this.#host = undefined
+    this.#isOpen = false
+    this.#failure = { code: 'internal', message: why }
+    this.#onDeath(this.#failure)
+  }
+}
+
+function createInlineHost(): EngineHost {
+  let engine: Engine | undefined
+  return {
+    ask: async (message) => {
+      await Promise.resolve()
+      if (message.type === 'run') return engine?.run(message.requests)
+      if (message.type === 'close') {
+        engine?.close()
+        return undefined
+      }
+      engine = new Engine(message.options)
+      return engine.open(message.now, message.isAgain)
+    },
+    end: () => Promise.resolve(),
+  }
+}
+
+class ThreadHost implements EngineHost {
+  readonly #worker: Worker
+  #waiting:
+    | { readonly resolve: (answer: BatchAnswer | undefined) => void; readonly reject: (error: Error) => void }
+    | undefined
+  #isEnding = false
+
+  constructor(url: URL, onDeath: (why: string) => void) {
     // Flags of the process (loaders, conditions) are for its sources; the thread runs what is built.
-    const worker = new Worker(this.#url, { execArgv: [] })
+    const worker = new Worker(url, { execArgv: [] })
     this.#worker = worker
     worker.on('message', (message: FromWorker) => {
       const waiting = this.#waiting
@@ -104,16 +208,28 @@ class WorkerChannel implements EngineChannel {
       if (message.type === 'done') waiting?.resolve(message.answer)
       else waiting?.reject(new XmqError(message.failure.code, message.failure.message))
     })
-    let why = 'it ended'
+    let cause = 'it ended'
     worker.on('error', (error) => {
-      why = error instanceof Error ? error.message : String(error)
+      cause = error instanceof Error ? error.message : String(error)
     })
     worker.on('exit', () => {
-      this.#worker = undefined
-      this.#isOpen = false
-      this.#waiting?.reject(new XmqError('internal', `The thread of the store failed: ${why}. It is started again.`))
+      const why = `The thread of the store failed: ${cause}. It is started again.`
+      if (!this.#isEnding) onDeath(why)
+      this.#waiting?.reject(new XmqError('internal', why))
       this.#waiting = undefined
     })
-    return worker
+  }
+
+  ask(message: ToWorker): Promise<BatchAnswer | undefined> {
+    this.#isEnding = message.type === 'close'
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject }
+      this.#worker.postMessage(message)
+    })
+  }
+
+  async end(): Promise<void> {
+    this.#isEnding = true
+    await this.#worker.terminate()
   }
 }

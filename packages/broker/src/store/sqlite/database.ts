@@ -5,9 +5,21 @@
  *   or its process is dead, so two brokers can never have one file open, and WAL needs no shared memory.
  * - Text is stored as BLOB everywhere: libsql ends the process when a TEXT column holds what is not UTF-8, as a damaged file
  *   may.
+ * - A log that is found is written again, byte by byte, before anything is done on its word: SQLite believes what the kernel has
+ *   in memory, and after an fsync that failed in the process before us this may be more than what is on the disk.
  * - `user_version` is the schema's version, `application_id` says that the file is ours.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { XmqError } from '@xmq/protocol'
 import Database from 'libsql'
@@ -24,6 +36,9 @@ export interface SqliteFileOptions {
   /** Pages of the log after which it is copied into the file. @default 4000 (16 MB) */
   readonly checkpointPages?: number
 }
+
+/** @default of {@link SqliteFileOptions.checkpointPages} */
+export const CHECKPOINT_PAGES = 4000
 
 /** "XMQ1": what `file` and other tools may tell the file by. */
 const APPLICATION_ID = 0x584d5131
@@ -93,10 +108,20 @@ CREATE TABLE probe (data BLOB NOT NULL);
 /** The version that this code writes. */
 export const SCHEMA_VERSION: number = MIGRATIONS.length
 
-/** The code of an error of SQLite, `''` for any other. */
+/** What SQLite calls an error of the system. */
+const SQLITE_CODES: Readonly<Record<string, string>> = {
+  ENOSPC: 'SQLITE_FULL',
+  EDQUOT: 'SQLITE_FULL',
+  EIO: 'SQLITE_IOERR',
+  EROFS: 'SQLITE_READONLY',
+  ENOMEM: 'SQLITE_NOMEM',
+}
+
+/** The code of an error of SQLite, or of one of the disk in SQLite's words; `''` for any other. */
 export function sqliteCode(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' && code.startsWith('SQLITE_') ? code : ''
+  if (typeof code !== 'string') return ''
+  return code.startsWith('SQLITE_') ? code : (SQLITE_CODES[code] ?? '')
 }
 
 /**
@@ -145,14 +170,17 @@ function connect(path: string): Connection {
 
 const pragmaOf = (db: Connection, name: string) => Number(db.prepare(`PRAGMA ${name}`).raw().all()[0]?.toString())
 
+const tablesOf = (db: Connection) => Number(db.prepare('SELECT count(*) FROM sqlite_schema').raw().all()[0]?.toString())
+
 function prepareFile(db: Connection, options: SqliteFileOptions): void {
-  const { path, synchronous = 'FULL', cacheBytes = 64 * 1024 * 1024, checkpointPages = 4000 } = options
+  const { path, synchronous = 'FULL', cacheBytes = 64 * 1024 * 1024, checkpointPages = CHECKPOINT_PAGES } = options
   db.exec('PRAGMA locking_mode = EXCLUSIVE')
   db.exec('PRAGMA temp_store = MEMORY')
   db.exec(`PRAGMA cache_size = -${Math.ceil(cacheBytes / 1024)}`)
   const version = pragmaOf(db, 'user_version')
   const isOurs = pragmaOf(db, 'application_id') === APPLICATION_ID
-  if (!isOurs && (version !== 0 || pragmaOf(db, 'page_count') > 0)) {
+  // One that has nothing in it may be ours: a broker that ended while it made it leaves it so.
+  if (!isOurs && (version !== 0 || tablesOf(db) > 0)) {
     throw new XmqError(
       'invalid-config',
       `store: ${path} is a database, but not one of XMQ's. Name another file, or one that does not exist yet.`,
@@ -170,6 +198,7 @@ function prepareFile(db: Connection, options: SqliteFileOptions): void {
   // A write, whatever the version: it takes the lock, and shows at once when the file is read-only.
   db.exec('BEGIN IMMEDIATE')
   try {
+    rewriteLog(path)
     for (const step of MIGRATIONS.slice(version)) db.exec(step)
     db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
     db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`)
@@ -180,6 +209,29 @@ function prepareFile(db: Connection, options: SqliteFileOptions): void {
     throw error
   }
   writePid(path)
+}
+
+/** Writes the log over itself and syncs it. The lock of the database is held: nobody else writes there. */
+function rewriteLog(path: string): void {
+  let file: number
+  try {
+    file = openSync(`${path}-wal`, 'r+')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return
+    throw error
+  }
+  try {
+    const piece = Buffer.allocUnsafe(1024 * 1024)
+    let at = 0
+    for (let size = readSync(file, piece, 0, piece.length, at); size > 0; ) {
+      for (let done = 0; done < size; ) done += writeSync(file, piece, done, size - done, at + done)
+      at += size
+      size = readSync(file, piece, 0, piece.length, at)
+    }
+    fsyncSync(file)
+  } finally {
+    closeSync(file)
+  }
 }
 
 /** For the message of the next broker that tries; without it that one says less. */

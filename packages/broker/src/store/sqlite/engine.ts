@@ -9,13 +9,19 @@
  *                        │ an error anywhere
  *                        v
  *                    ROLLBACK, undo, reload ─> the requests that store nothing new, in a transaction of their own;
- *                                              all others `unavailable`
+ *                        │                     all others `unavailable`
+ *                        v  cannot be rolled back, or the disk fails again and again
+ *                    the file is given up ─> another engine opens it (channel.ts)
  * ```
+ *
+ * After a failed fsync the kernel may take pages for clean that are not on the disk. What SQLite wrote for that commit is rolled
+ * back, so the next commit writes the same places of the log again; whoever opens the file anew writes all of the log again
+ * (database.ts). Either way nothing is confirmed on the word of a later fsync alone.
  *
  * Invariants:
  * 1. An answer other than `unavailable` leaves only after the commit of what it says.
  * 2. After a rollback, memory (tallies, leases, acks) says what the file says.
- * 3. While the file cannot be opened or written, every batch tries again: nobody has to mend the store itself.
+ * 3. While the file cannot be written, every batch tries again: nobody has to mend the store itself.
  */
 import { XmqError, type XmqErrorCode } from '@xmq/protocol'
 import type { StoreOp, StoreResult } from '../operations.ts'
@@ -33,9 +39,17 @@ import type {
 } from '../port.ts'
 import { RecentAcks } from '../recent-acks.ts'
 import { claim, type ClaimParts } from './claims.ts'
-import { closeDatabase, type Connection, openDatabase, sqliteCode, type SqliteFileOptions } from './database.ts'
+import {
+  CHECKPOINT_PAGES,
+  closeDatabase,
+  type Connection,
+  openDatabase,
+  sqliteCode,
+  type SqliteFileOptions,
+} from './database.ts'
 import { Dedupe } from './dedupe.ts'
 import { Leases } from './leases.ts'
+import { LogSize } from './log-size.ts'
 import { Operations } from './operations.ts'
 import { Queries } from './queries.ts'
 import { prepareStatements, type Statements } from './statements.ts'
@@ -81,15 +95,25 @@ export interface BatchAnswer {
   readonly lines: readonly LineStats[]
   /** Lines that are no more. */
   readonly lostLines: readonly { readonly queue: string; readonly subscription: string }[]
-  /** Why the last commit failed; undefined when it did not. */
+  /** Why messages cannot be stored; undefined when they can, as far as the last try tells. */
   readonly failure: EngineFailure | undefined
+  /** False: the file is not open, or was given up. Another engine has to open it. */
+  readonly isOpen: boolean
+  /** True: `lines` are all that there are. */
+  readonly isFresh?: boolean
   /** Entries of deleted subscriptions are left: send another batch, even an empty one. */
   readonly hasMore: boolean
 }
 
+/** Times in a row that the disk may fail before the file is given up: whatever is wrong with how it is open ends with that. */
+const DISK_FAILURES_MAX = 3
+/** Topics that are told after a file was opened again: one more than the core remembers, which then reads the rest itself. */
+const CLAIMABLE_TOLD_MAX = 100_001
+
 interface OpenFile extends ClaimParts {
   readonly db: Connection
   readonly statements: Statements
+  readonly log: LogSize
 }
 
 /** Requests that need new space in the file. */
@@ -105,6 +129,17 @@ function clearProbe({ statements }: OpenFile): void {
   } catch {
     // It is a few pages of the file.
   }
+}
+
+/** The disk itself failed: neither full nor read-only, nor a bug of ours. */
+function isBroken(error: unknown): boolean {
+  const code = sqliteCode(error)
+  return code !== '' && code !== 'SQLITE_FULL' && !code.startsWith('SQLITE_READONLY')
+}
+
+/** Whether a file that cannot be opened may be opened later, with nothing but the disk mended. */
+function isPassing(error: unknown): boolean {
+  return /^SQLITE_(FULL|IOERR|READONLY|NOMEM)/.test(sqliteCode(error))
 }
 
 /** What an error means to those whose request it failed. */
@@ -139,6 +174,8 @@ export class Engine {
   readonly #acks = new RecentAcks()
   #file: OpenFile | undefined
   #failure: EngineFailure | undefined
+  /** Times in a row that the disk failed, as opposed to being full or read-only. */
+  #diskFailures = 0
   #lostLines: { readonly queue: string; readonly subscription: string }[] = []
   #hasMore = true
   /** A rollback came in between: the tallies are to be read anew. */
@@ -150,45 +187,40 @@ export class Engine {
   }
 
   /**
-   * Opens the file for the first time. A disk that is full or read-only is no error: requests are `unavailable` until it mends.
+   * Opens the file. A disk that is full, read-only or broken is no error: then it is not open.
    *
    * @param now wall ms: leases found in the file end one period after it
+   * @param isAgain another engine had it before: all that is claimable is told anew
    * @throws XmqError `conflict` or `invalid-config`
    */
-  open(now: number): BatchAnswer {
+  open(now: number, isAgain = false): BatchAnswer {
     this.#now = now
     try {
-      this.#openFile()
+      const file = this.#openFile()
+      if (isAgain) this.#offerAll(file)
     } catch (error) {
+      this.#abandon()
       const failure = failureOf(error, this.#options.path)
-      if (!/^SQLITE_(FULL|IOERR|READONLY|NOMEM)/.test(sqliteCode(error)))
-        throw new XmqError(failure.code, failure.message, { cause: error })
+      if (!isPassing(error)) throw new XmqError(failure.code, failure.message, { cause: error })
       this.#failure = failure
     }
     const lines = [...(this.#file?.tallies.lines ?? [])].filter((line) => !line.isGone)
-    return this.#batchAnswer([], lines)
+    return { ...this.#batchAnswer([], lines), isFresh: true }
   }
 
   run(requests: readonly EngineRequest[]): BatchAnswer {
-    let lines: readonly LineTally[] = []
+    const file = this.#file
+    if (file === undefined) throw new XmqError('internal', 'The store is not open.')
     try {
-      const file = this.#openFile()
-      try {
-        const done = this.#commit(file, requests)
-        lines = done.lines
-        if (requests.some(isGrowing)) this.#failure = undefined
-        if (requests.some((request) => request.type === 'probe')) clearProbe(file)
-        return this.#batchAnswer(done.answers, lines)
-      } catch (error) {
-        this.#fail(error)
-        return this.#runRest(file, requests, error)
-      }
+      if (requests.some(isGrowing)) file.log.check()
+      const done = this.#commit(file, requests)
+      this.#diskFailures = 0
+      if (requests.some(isGrowing)) this.#failure = undefined
+      if (requests.some((request) => request.type === 'probe')) clearProbe(file)
+      return this.#batchAnswer(done.answers, done.lines)
     } catch (error) {
       this.#fail(error)
-      return this.#batchAnswer(
-        requests.map(() => this.#failed(error)),
-        lines,
-      )
+      return this.#runRest(file, requests, error)
     }
   }
 
@@ -200,6 +232,18 @@ export class Engine {
 
   #fail(error: unknown): void {
     this.#failure = failureOf(error, this.#options.path)
+    if (isBroken(error) && ++this.#diskFailures >= DISK_FAILURES_MAX) this.#abandon()
+  }
+
+  /** Gives the file up as it is. What the log has stays there for whoever opens it. */
+  #abandon(): void {
+    const file = this.#file
+    this.#file = undefined
+    try {
+      file?.db.close()
+    } catch {
+      // It ends with the thread.
+    }
   }
 
   #failed(error: unknown): EngineAnswer {
@@ -214,7 +258,7 @@ export class Engine {
     const groups = isDisk ? [requests.filter((request) => !isGrowing(request))] : requests.map((request) => [request])
     if (requests.length === 1 || groups[0]?.length === requests.length) return this.#batchAnswer(answers, [])
     for (const group of groups) {
-      if (group.length === 0) continue
+      if (group.length === 0 || this.#file === undefined) continue
       try {
         const done = this.#commit(file, group)
         for (const line of done.lines) lines.add(line)
@@ -243,6 +287,7 @@ export class Engine {
       lines: stats,
       lostLines,
       failure: this.#failure,
+      isOpen: this.#file !== undefined,
       hasMore: this.#hasMore && this.#failure === undefined,
     }
   }
@@ -269,13 +314,21 @@ export class Engine {
       this.#hasMore = hasMore || this.#lostLines.length > lostBefore
       return { answers, lines }
     } catch (error) {
-      if (db.inTransaction) db.exec('ROLLBACK')
+      this.#rollback(db)
       for (const undo of transitions.undo.reverse()) undo()
       transitions.undo = []
       transitions.claimable = earlier
       this.#lostLines.length = lostBefore
       this.#isStale = true
       throw error
+    }
+  }
+
+  #rollback(db: Connection): void {
+    try {
+      if (db.inTransaction) db.exec('ROLLBACK')
+    } catch {
+      this.#abandon()
     }
   }
 
@@ -311,9 +364,7 @@ export class Engine {
     }
   }
 
-  /** The open file, opened now where it is not. */
   #openFile(): OpenFile {
-    if (this.#file !== undefined) return this.#file
     const db = openDatabase(this.#options)
     try {
       return this.#read(db)
@@ -333,12 +384,21 @@ export class Engine {
     const file = {
       ...parts,
       db,
+      log: new LogSize(db, this.#options.path, this.#options.checkpointPages ?? CHECKPOINT_PAGES),
       operations: new Operations(parts),
       queries: new Queries(statements, tallies, this.#leases),
     }
     for (const line of tallies.lines) this.#findLeases(line, statements)
     this.#file = file
     return file
+  }
+
+  /** Tells of everything that can be claimed. */
+  #offerAll({ statements, tallies, transitions }: OpenFile): void {
+    for (const [id] of statements.listWaiting.all([CLAIMABLE_TOLD_MAX])) {
+      const topic = Number(id)
+      if (!tallies.topicById(topic).line.isGone) transitions.offer({ topic })
+    }
   }
 
   #findLeases(line: LineTally, statements: Statements): void {

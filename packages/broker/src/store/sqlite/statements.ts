@@ -41,6 +41,7 @@ export type StatementName =
   | 'saveTopic'
   | 'removeTopic'
   | 'listTopics'
+  | 'listWaiting'
   | 'addMessage'
   | 'readMessage'
   | 'readHead'
@@ -99,6 +100,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   saveTopic: `UPDATE topics SET ${SET_COUNTS} WHERE id = ?`,
   removeTopic: 'DELETE FROM topics WHERE id = ?',
   listTopics: `SELECT name, ${COUNTS} FROM topics WHERE line = ? AND name > ? AND ${IS_LIVE} ORDER BY name LIMIT ?`,
+  listWaiting: 'SELECT id FROM topics WHERE claimable > 0 LIMIT ?',
 
   addMessage: 'INSERT INTO messages (seq, head_bytes, meta_bytes, sum, data) VALUES (?, ?, ?, ?, ?)',
   readMessage: 'SELECT head_bytes, meta_bytes, sum, data FROM messages WHERE seq = ?',

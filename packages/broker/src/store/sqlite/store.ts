@@ -12,7 +12,8 @@
  * Invariants:
  * 1. At most one batch is on its way, and requests leave in the order in which they were made.
  * 2. Every request is answered once, whatever becomes of the engine.
- * 3. `waiting` holds at most {@link WAITING_BYTES_MAX} of messages: publishes beyond are refused at once.
+ * 3. After a batch that failed, whatever it did is unknown; what is told of it when the file is open again is the truth.
+ * 4. `waiting` holds at most {@link WAITING_BYTES_MAX} of messages: publishes beyond are refused at once.
  */
 import { XmqError } from '@xmq/protocol'
 import { BODY_BYTES_MAX, closedError } from '../limits.ts'
@@ -34,12 +35,11 @@ import {
   type TopicsAnswer,
   type TopicsRequest,
 } from '../port.ts'
-import { createInlineChannel, createWorkerChannel, type EngineChannel } from './channel.ts'
-import type { SqliteFileOptions } from './database.ts'
+import { type ChannelOptions, createInlineChannel, createWorkerChannel, type EngineChannel } from './channel.ts'
 import type { BatchAnswer, EngineAnswer, EngineFailure, EngineRequest } from './engine.ts'
 
 /** Options of {@link createSqliteStore}. */
-export interface SqliteStoreOptions extends SqliteFileOptions {
+export interface SqliteStoreOptions extends ChannelOptions {
   /** Run SQLite in a worker thread. @default true, but false when run from TypeScript sources, which Node 20 cannot do */
   readonly thread?: boolean
 }
@@ -55,6 +55,9 @@ const WAITING_BYTES_MAX = 64 * 1024 * 1024
 /** Most bytes and operations that one commit takes. */
 const BATCH_BYTES_MAX = 8 * 1024 * 1024
 const BATCH_OPS_MAX = 5000
+/** Milliseconds that a batch may take before the store is said to be stuck, and that a probe waits. */
+const STUCK_MS = 10_000
+const PROBE_MS = 5000
 
 interface Waiting {
   readonly request: EngineRequest
@@ -66,10 +69,9 @@ interface Waiting {
 /** Makes a store on one SQLite file; `open()` opens it. */
 export function createSqliteStore(options: SqliteStoreOptions): SqliteStore {
   const { thread = import.meta.url.endsWith('.js'), ...file } = options
-  const channel = thread
-    ? createWorkerChannel(file, new URL('./worker.js', import.meta.url))
-    : createInlineChannel(file)
-  return new SqliteStoreFront(channel)
+  return new SqliteStoreFront((onDeath) =>
+    thread ? createWorkerChannel(file, new URL('./worker.js', import.meta.url), onDeath) : createInlineChannel(file),
+  )
 }
 
 class SqliteStoreFront implements SqliteStore {
@@ -84,13 +86,17 @@ class SqliteStoreFront implements SqliteStore {
   #isBusy = false
   #isPumpDue = false
   #hasMore = false
+  #sentAt = 0
   #failure: EngineFailure | undefined
+  #probing: Promise<XmqError | undefined> | undefined
   #opened: Promise<void> | undefined
   #closed: Promise<void> | undefined
   #onIdle: (() => void) | undefined
 
-  constructor(channel: EngineChannel) {
-    this.#channel = channel
+  constructor(connect: (onDeath: (failure: EngineFailure) => void) => EngineChannel) {
+    this.#channel = connect((failure) => {
+      this.#failure = failure
+    })
   }
 
   open(now: number): Promise<void> {
@@ -177,9 +183,24 @@ class SqliteStoreFront implements SqliteStore {
 
   async probe(): Promise<XmqError | undefined> {
     if (this.#isClosing || this.#state === 'closed') return closedError()
+    const busyMs = this.#isBusy ? performance.now() - this.#sentAt : 0
+    if (busyMs > STUCK_MS) return slowError(busyMs)
     // A commit that worked says enough; one that failed may work by now.
     if (this.#failure === undefined) return undefined
-    const answer = await this.#ask({ type: 'probe' })
+    this.#probing ??= this.#probe().finally(() => {
+      this.#probing = undefined
+    })
+    return await this.#probing
+  }
+
+  async #probe(): Promise<XmqError | undefined> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<'late'>((resolve) => {
+      timer = setTimeout(resolve, PROBE_MS, 'late').unref()
+    })
+    const answer = await Promise.race([this.#ask({ type: 'probe' }), late])
+    clearTimeout(timer)
+    if (answer === 'late') return slowError(PROBE_MS)
     return answer.type === 'probe' ? undefined : unavailable(answer).error
   }
 
@@ -236,6 +257,7 @@ class SqliteStoreFront implements SqliteStore {
   async #pump(): Promise<void> {
     if (this.#isBusy || (this.#waiting.length === 0 && !this.#hasMore)) return
     this.#isBusy = true
+    this.#sentAt = performance.now()
     const batch = this.#nextBatch()
     let answers: readonly EngineAnswer[]
     try {
@@ -272,13 +294,19 @@ class SqliteStoreFront implements SqliteStore {
     return batch
   }
 
-  #take({ claimable, lines, lostLines, failure, hasMore }: BatchAnswer): void {
+  #take({ claimable, lines, lostLines, failure, hasMore, isFresh }: BatchAnswer): void {
     this.#failure = failure
+    if (isFresh === true) this.#lines.clear()
     this.#hasMore = hasMore
     for (const { queue, subscription } of lostLines) this.#lines.delete(`${queue}\0${subscription}`)
     for (const line of lines) this.#lines.set(`${line.queue}\0${line.subscription}`, line)
     if (claimable.length > 0) for (const listener of this.#listeners) listener(claimable)
   }
+}
+
+function slowError(ms: number): XmqError {
+  const text = `The store has not answered for ${Math.round(ms / 1000)} s. Look at its disk; it goes on by itself.`
+  return new XmqError('overloaded', text, { type: 'wait', retryAfterSeconds: 1 })
 }
 
 function unavailable(answer: EngineAnswer): { readonly status: 'unavailable'; readonly error: XmqError } {

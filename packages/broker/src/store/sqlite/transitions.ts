@@ -65,9 +65,9 @@ export class Transitions {
     return this.#statements.firstOfChain.get([line, topic, key]) === undefined ? CLAIMABLE : BLOCKED
   }
 
-  /** A READY entry has become claimable. */
-  offer(row: Row): void {
-    const { line, name } = this.#tallies.topicById(row.topic)
+  /** A READY entry of a topic has become claimable. */
+  offer({ topic }: Pick<Row, 'topic'>): void {
+    const { line, name } = this.#tallies.topicById(topic)
     const key = `${line.id} ${name}`
     if (this.claimable.has(key)) return
     this.claimable.set(key, { queue: line.queue.address, subscription: line.subscription, topic: name })

@@ -11,7 +11,7 @@ function run(message: ToWorker): BatchAnswer | undefined {
   switch (message.type) {
     case 'open':
       engine = new Engine(message.options)
-      return engine.open(message.now)
+      return engine.open(message.now, message.isAgain)
     case 'run':
       return engine?.run(message.requests)
     default:
@@ -29,6 +29,4 @@ port?.on('message', (message: ToWorker) => {
     answer = { type: 'failed', failure: { code, message: why } }
   }
   port.postMessage(answer)
-  // Nothing keeps the thread alive then.
-  if (message.type === 'close') port.close()
 })
