@@ -294,12 +294,13 @@ class Oracle {
       entries.sort((a, b) => a.seq - b.seq)
       let earlier
       for (const entry of entries) {
-        const finishedAt = entry.deliveries.find(isFinished)?.end.at
+        // By time: of two deliveries, the one that began later may have ended first.
+        const finishedAt = Math.min(...entry.deliveries.filter(isFinished).map(({ end }) => end.at))
         const begunAt = entry.deliveries[0].at
         if (earlier !== undefined && begunAt < earlier.finishedAt) {
           this.#violate('order', `${chain}: ${entry.seq} was begun before ${earlier.seq} was finished`)
         }
-        if (finishedAt !== undefined) earlier = { seq: entry.seq, finishedAt }
+        if (finishedAt < Number.POSITIVE_INFINITY) earlier = { seq: entry.seq, finishedAt }
       }
     }
   }

@@ -271,6 +271,25 @@ describe('order', () => {
     expect(pair('k', 'k', 21)).toEqual([])
   })
 
+  test('counts from the first finish, whichever delivery it was of', () => {
+    const late = run()
+    late.fault('worker stopped', 'worker1', 12, 5000)
+    for (const [id, at] of [
+      ['a', 1],
+      ['b', 2],
+    ]) {
+      late.sent(id, at, { key: 'k' })
+      late.confirmed(id, at, at + 2)
+    }
+    late.delivered('worker1', 'a', 1, 10)
+    late.delivered('worker2', 'a', 1, 3000, { attempt: 2 })
+    late.did('finished', 'worker2', 1, 3010)
+    late.delivered('worker2', 'b', 2, 3020)
+    late.did('finished', 'worker2', 2, 3030)
+    late.did('finished', 'worker1', 1, 5001)
+    expect(late.judge()).toMatchObject({ twice: { 'worker stopped': 1 }, violations: [] })
+  })
+
   test('other keys, and no key, have none', () => {
     expect(pair('k', 'l', 15)).toEqual([])
     expect(pair(undefined, undefined, 15)).toEqual([])

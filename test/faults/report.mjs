@@ -30,7 +30,7 @@ export function describe({ server, scenario, times, verdict, resumed, seconds })
   const { confirmed, finished, dead, lost, again, twice, violationCount } = verdict
   const parts = [
     `${times} times`,
-    `${confirmed} confirmed, ${finished} finished, ${Object.values(dead).reduce((sum, count) => sum + count, 0)} dead`,
+    `${confirmed} confirmed, ${finished} finished, dead: ${counts(dead) || 'none'}`,
     `${lost} lost`,
     `begun again: ${counts(again) || 'none'}`,
     `finished twice: ${counts(twice) || 'none'}`,

@@ -27,7 +27,8 @@ const VIOLATIONS_SHOWN = 10
  * @property {string} fault what is done, as the table says it
  * @property {string} promise what must hold, as the table says it
  * @property {readonly string[]} [servers] where it makes sense. @default all
- * @property {{ whole: number, short: number }} times how often, in a whole run and in `npm test`; 0: not at all
+ * @property {{ whole: number, short: number | Record<string, number> }} times how often, in a whole run and in `npm test` (there
+ *   on each server, or by its name); 0: not at all
  * @property {number} [leaseMs] lease of the queues. @default 3000
  * @property {() => string | undefined} [obstacle] why it cannot run here; it is then skipped, and the run says so
  * @property {(scene: import('./scene.mjs').Scene, plan: import('./scene.mjs').Plan) => unknown} [prepare] changes the plan (where
@@ -82,10 +83,15 @@ async function loadScenarios({ only }) {
   return only.length === 0 ? all : all.filter(({ name }) => only.includes(name))
 }
 
+function timesOf({ times: { whole, short } }, server, isShort) {
+  if (!isShort) return whole
+  return typeof short === 'number' ? short : (short[server] ?? 0)
+}
+
 /** What is played together on one scene: in a short run, all that need nothing of their own. */
 function groupsOf(scenarios, server, { isShort, times }) {
   const wanted = scenarios
-    .map((scenario) => ({ scenario, times: times ?? scenario.times[isShort ? 'short' : 'whole'] }))
+    .map((scenario) => ({ scenario, times: times ?? timesOf(scenario, server, isShort) }))
     .filter((one) => one.times > 0 && (one.scenario.servers?.includes(server) ?? true))
   const isOwn = ({ scenario }) => !isShort || scenario.prepare !== undefined || scenario.leaseMs !== undefined
   const shared = wanted.filter((one) => !isOwn(one))
@@ -183,8 +189,7 @@ async function main() {
     return console.log(/\/\*\*\n([\s\S]*?)\*\//.exec(readFileSync(import.meta.filename, 'utf8'))?.[1] ?? '')
   const scenarios = await loadScenarios(options)
   if (options.isListed) {
-    for (const { name, fault, times } of scenarios)
-      console.log(`${name.padEnd(16)} ${fault} (${times.whole}; short ${times.short})`)
+    for (const { name, fault, times } of scenarios) console.log(`${name.padEnd(16)} ${fault}: ${times.whole} times`)
     return undefined
   }
   if (options.hasSetup) await build()

@@ -5,7 +5,7 @@ export const scenario = {
   name: 'broker-kill',
   fault: 'broker killed (`kill -9`)',
   promise: 'nothing confirmed is lost; what was leased is settled late or comes again; service resumes by itself',
-  times: { whole: 50, short: 2 },
+  times: { whole: 50, short: { prosody: 1, ejabberd: 1 } },
   async run(scene, times) {
     for (let time = 0; time < times; time++) {
       await scene.moment()

@@ -3,7 +3,7 @@ export const scenario = {
   name: 'worker-kill',
   fault: 'worker killed (`kill -9`)',
   promise: 'what it held goes to another worker at once',
-  times: { whole: 200, short: 4 },
+  times: { whole: 200, short: { prosody: 2, ejabberd: 2 } },
   async run(scene, times) {
     for (let time = 0; time < times; time++) {
       await scene.moment()
