@@ -51,12 +51,14 @@ export function encodeMessage(
   mode: Mode | undefined,
 ): OutgoingMessage {
   const elements = encodePayload(topic, payload, 'payload')
-  const message = createOutgoing({ ...head, topic: topic.name, payload: elements, isText: topic.encoding === 'text' })
+  const parts = { ...head, topic: topic.name, payload: elements, isText: topic.encoding === 'text' }
   if (mode === 'plain' || mode === 'mod_xmq') {
+    const message = createOutgoing(parts)
     writable(message.stanza(), topic)
     return message
   }
   if (topic.encoding === 'xml') for (const child of elements) assertDepth(ITEM_DEPTH + depthOf(child), topic)
+  const message = createOutgoing(parts, mode === 'reliable')
   message.item()
   return message
 }

@@ -10,7 +10,7 @@ import { type ConfirmDurability, type Headers, ID_BYTES_MAX, XmqError } from '@x
 import { type Duration, parseDuration } from './duration.ts'
 import { encodeMessage, type MessageOptions, validate } from './payload.ts'
 import type { Room } from './room.ts'
-import { randomId, type Runtime } from './runtime.ts'
+import { type CallEnd, type CallOutcome, randomId, type Runtime } from './runtime.ts'
 import type { Mode, OutgoingMessage } from './session/index.ts'
 import { type Topic, topicOf } from './topic.ts'
 
@@ -90,35 +90,39 @@ export class Publisher {
     return this.#publish(topic, payload, options, this.#options.whenFull)
   }
 
-  async #publish(
+  #publish(
     topic: Topic | string,
     payload: unknown,
     options: PublishOptions,
     whenFull: 'wait' | 'refuse',
   ): Promise<Published> {
-    const defined = topicOf(topic)
-    // No await where the schema is synchronous and there is room: messages leave in the order of the calls.
-    const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
-    if (checked instanceof Promise) await checked
-    const { queue, room, runtime } = this.#options
-    const { signal } = options
-    const id = idOf(options.id)
-    const timeoutMs =
-      options.timeout === undefined ? this.#options.timeoutMs : parseDuration(options.timeout, 'timeout')
-    const head = { to: queue, id, ...messageOptions(options) }
-    const message: OutgoingMessage = encodeMessage(defined, payload, head, this.#options.mode())
-    const { bytes } = message
-    const entry = room.enter(bytes, { whenFull, signal })
-    if (entry !== undefined) await entry
     try {
-      const confirm = await runtime.publish(message, timeoutMs, signal)
-      if (confirm === undefined) {
-        return { id, seq: undefined, durability: undefined, duplicate: false, subscriptions: undefined }
-      }
-      return { id, ...confirm }
-    } finally {
-      room.leave(bytes)
+      const defined = topicOf(topic)
+      const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
+      // Nothing is awaited where the schema is synchronous and there is room: messages leave in the order of the calls.
+      if (checked instanceof Promise) return checked.then(() => this.#enter(defined, payload, options, whenFull))
+      return this.#enter(defined, payload, options, whenFull)
+    } catch (error) {
+      return Promise.reject(XmqError.from(error))
     }
+  }
+
+  #enter(topic: Topic, payload: unknown, options: PublishOptions, whenFull: 'wait' | 'refuse'): Promise<Published> {
+    const { queue, room, timeoutMs } = this.#options
+    const { signal, timeout } = options
+    const head = { to: queue, id: idOf(options.id), ...messageOptions(options) }
+    const withinMs = timeout === undefined ? timeoutMs : parseDuration(timeout, 'timeout')
+    const message = encodeMessage(topic, payload, head, this.#options.mode())
+    const entry = room.enter(message.bytes, { whenFull, signal })
+    if (entry === undefined) return this.#hand(message, withinMs, signal)
+    return entry.then(() => this.#hand(message, withinMs, signal))
+  }
+
+  #hand(message: OutgoingMessage, timeoutMs: number | undefined, signal: AbortSignal | undefined): Promise<Published> {
+    const { room, runtime } = this.#options
+    return new Promise((resolve, reject) => {
+      runtime.publish(message, timeoutMs, signal, new PublishEnd(message, room, resolve, reject))
+    })
   }
 
   /** See `Client.publishMany`. */
@@ -147,6 +151,43 @@ export class Publisher {
       }
     }
     return await Promise.all(outcomes)
+  }
+}
+
+/** How a publish ends. One small object for each that is pending: there may be ten thousand of them. */
+class PublishEnd implements CallEnd {
+  readonly #message: OutgoingMessage
+  readonly #room: Room
+  readonly #resolve: (published: Published) => void
+  readonly #reject: (error: XmqError) => void
+
+  constructor(
+    message: OutgoingMessage,
+    room: Room,
+    resolve: (published: Published) => void,
+    reject: (error: XmqError) => void,
+  ) {
+    this.#message = message
+    this.#room = room
+    this.#resolve = resolve
+    this.#reject = reject
+  }
+
+  resolve({ confirm }: CallOutcome): void {
+    const { id, bytes } = this.#message
+    this.#room.leave(bytes)
+    this.#resolve({
+      id,
+      seq: confirm?.seq,
+      durability: confirm?.durability,
+      duplicate: confirm?.duplicate ?? false,
+      subscriptions: confirm?.subscriptions,
+    })
+  }
+
+  reject(error: XmqError): void {
+    this.#room.leave(this.#message.bytes)
+    this.#reject(error)
   }
 }
 

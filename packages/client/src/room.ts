@@ -11,6 +11,7 @@
  */
 import { XmqError } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
+import { onAbort } from './abort-listeners.ts'
 
 interface Waiter {
   readonly bytes: number
@@ -71,9 +72,13 @@ export class Room {
 
   #wait(bytes: number, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (signal?.aborted === true) {
+        reject(abortError(signal))
+        return
+      }
       const end = (): void => {
         this.#waiting.delete(waiter)
-        signal?.removeEventListener('abort', onAbort)
+        off?.()
       }
       const waiter: Waiter = {
         bytes,
@@ -87,15 +92,12 @@ export class Room {
           reject(error)
         },
       }
-      const onAbort = (): void => {
-        if (signal !== undefined) waiter.refuse(abortError(signal))
-        this.#admit()
-      }
-      if (signal?.aborted === true) {
-        reject(abortError(signal))
-        return
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
+      const off =
+        signal &&
+        onAbort(signal, () => {
+          waiter.refuse(abortError(signal))
+          this.#admit()
+        })
       this.#waiting.add(waiter)
     })
   }

@@ -10,6 +10,7 @@
  */
 import { type XmlElement, XmqError } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
+import { onAbort } from './abort-listeners.ts'
 import type { EndpointConfig } from './options.ts'
 import type { WritableStanza } from './payload.ts'
 import {
@@ -40,7 +41,8 @@ export interface CallOutcome {
   readonly confirm?: Confirm
 }
 
-interface OpenCall {
+/** Who is told how a call ended: one of both, once. */
+export interface CallEnd {
   resolve(outcome: CallOutcome): void
   reject(error: XmqError): void
 }
@@ -71,7 +73,9 @@ export class Runtime {
   readonly #config: EndpointConfig
   readonly #handlers: RuntimeHandlers
   readonly #session: Session
-  readonly #calls = new Map<number, OpenCall>()
+  readonly #calls = new Map<number, CallEnd>()
+  /** Of the calls that have a signal: how to stop listening to it. */
+  readonly #signals = new Map<number, () => void>()
   #nextRef = 1
   #inputs: Input[] = []
   #handling = false
@@ -95,14 +99,15 @@ export class Runtime {
     return this.#session.unsettled
   }
 
-  /** Publishes. @returns the confirm, where the queue gives one */
-  async publish(
+  /** Publishes. `end` is told the confirm, where the queue gives one. */
+  publish(
     message: OutgoingMessage,
     timeoutMs: number | undefined,
     signal: AbortSignal | undefined,
-  ): Promise<Confirm | undefined> {
-    const { confirm } = await this.#call((ref) => ({ type: 'publish', ref, message, timeoutMs }), signal)
-    return confirm
+    end: CallEnd,
+  ): void {
+    const ref = this.#open(signal, end)
+    if (ref !== undefined) this.dispatch({ type: 'publish', ref, message, timeoutMs })
   }
 
   /** Requests. @returns the answer, an IQ result */
@@ -112,42 +117,38 @@ export class Runtime {
     timeoutMs: number,
     signal: AbortSignal | undefined,
   ): Promise<XmlElement> {
-    const { answer } = await this.#call(
-      (ref) => ({ type: 'request', ref, topic, bytes, stanza, call, timeoutMs }),
-      signal,
-    )
+    const { answer } = await new Promise<CallOutcome>((resolve, reject) => {
+      const ref = this.#open(signal, { resolve, reject })
+      if (ref !== undefined) this.dispatch({ type: 'request', ref, topic, bytes, stanza, call, timeoutMs })
+    })
     if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
     return answer
   }
 
-  /** The promise settles with the session's verdict. */
-  #call(inputOf: (ref: number) => Input, signal: AbortSignal | undefined): Promise<CallOutcome> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) {
-        reject(abortError(signal))
-        return
-      }
-      const ref = this.#nextRef++
-      const onAbort = (): void => {
-        if (signal !== undefined) this.dispatch({ type: 'cancel', ref, error: abortError(signal) })
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
-      const end = (): void => {
-        this.#calls.delete(ref)
-        signal?.removeEventListener('abort', onAbort)
-      }
-      this.#calls.set(ref, {
-        resolve: (outcome) => {
-          end()
-          resolve(outcome)
-        },
-        reject: (error) => {
-          end()
-          reject(error)
-        },
-      })
-      this.dispatch(inputOf(ref))
-    })
+  /** Takes a call on, unless its signal has fired. `end` is told the session's verdict. */
+  #open(signal: AbortSignal | undefined, end: CallEnd): number | undefined {
+    if (signal?.aborted === true) {
+      end.reject(abortError(signal))
+      return undefined
+    }
+    const ref = this.#nextRef++
+    this.#calls.set(ref, end)
+    if (signal !== undefined) {
+      const cancel = (): void => this.dispatch({ type: 'cancel', ref, error: abortError(signal) })
+      this.#signals.set(ref, onAbort(signal, cancel))
+    }
+    return ref
+  }
+
+  /** Forgets a call: whoever is told its end. */
+  #over(ref: number): CallEnd | undefined {
+    const end = this.#calls.get(ref)
+    this.#calls.delete(ref)
+    if (this.#signals.size > 0) {
+      this.#signals.get(ref)?.()
+      this.#signals.delete(ref)
+    }
+    return end
   }
 
   /** Hands an input to the session and carries its effects out. */
@@ -178,7 +179,7 @@ export class Runtime {
   #carryOut(effect: Effect): void {
     switch (effect.type) {
       case 'open':
-        return this.#open()
+        return this.#connect()
       case 'drop':
         this.#transport?.destroy()
         this.#transport = undefined
@@ -190,11 +191,11 @@ export class Runtime {
       case 'send':
         return this.#send(effect.stanza, effect.ref)
       case 'settled':
-        return this.#calls.get(effect.ref)?.resolve(effect)
+        return this.#over(effect.ref)?.resolve(effect)
       case 'turn':
         return queueMicrotask(() => this.dispatch({ type: 'turn' }))
       case 'failed':
-        return this.#calls.get(effect.ref)?.reject(effect.error)
+        return this.#over(effect.ref)?.reject(effect.error)
       case 'deliver':
         return this.#handlers.onDelivery(effect.delivery)
       case 'lease-lost':
@@ -204,7 +205,7 @@ export class Runtime {
     }
   }
 
-  #open(): void {
+  #connect(): void {
     let transport: Transport | undefined
     const heard = (input: Input): void => {
       if (transport !== undefined && transport === this.#transport) this.dispatch(input)

@@ -91,7 +91,12 @@ export function defineTopic<
   return Object.freeze({ name, encoding, input: options.input, output: options.output })
 }
 
+let lastNamed: Topic | undefined
+
 /** A topic by name alone: JSON without a schema. */
 export function topicOf(topic: Topic | string): Topic {
-  return typeof topic === 'string' ? defineTopic(topic) : topic
+  if (typeof topic !== 'string') return topic
+  // Most programs name one topic again and again.
+  if (lastNamed?.name !== topic) lastNamed = defineTopic(topic)
+  return lastNamed
 }

@@ -34,24 +34,30 @@ export interface OutgoingParts {
   readonly ttlMs?: number | undefined
 }
 
-/** A message from its parts; each form is made when it is first asked for, and kept. */
-export function createOutgoing(parts: OutgoingParts): OutgoingMessage {
-  return new Outgoing(parts)
+/**
+ * A message from its parts; each form is made when it is first asked for, and kept.
+ * @param isReliable the queue is known to be reliable, which it stays: the item is made at once, and nothing else kept
+ * @throws XmqError where `isReliable`, as {@link OutgoingMessage.item}
+ */
+export function createOutgoing(parts: OutgoingParts, isReliable = false): OutgoingMessage {
+  return new Outgoing(parts, isReliable)
 }
 
 class Outgoing implements OutgoingMessage {
   readonly id: string
   readonly topic: string
   readonly key: string | undefined
-  readonly #parts: OutgoingParts
+  /** `undefined` of one that is only an item: thousands may wait, and the parts are as large as the text. */
+  readonly #parts: OutgoingParts | undefined
   #item: WrittenItem | undefined
   #stanza: XmlElement | undefined
 
-  constructor(parts: OutgoingParts) {
+  constructor(parts: OutgoingParts, isReliable: boolean) {
     this.id = parts.id
     this.topic = parts.topic
     this.key = parts.key
-    this.#parts = parts
+    this.#parts = isReliable ? undefined : parts
+    this.#item = isReliable ? writeItem(parts) : undefined
   }
 
   get bytes(): number {
@@ -60,11 +66,16 @@ class Outgoing implements OutgoingMessage {
   }
 
   stanza(): XmlElement {
-    return (this.#stanza ??= plainStanza(this.#parts))
+    return (this.#stanza ??= plainStanza(this.#own))
   }
 
   item(): WrittenItem {
-    return (this.#item ??= writeItem(this.#parts))
+    return (this.#item ??= writeItem(this.#own))
+  }
+
+  get #own(): OutgoingParts {
+    if (this.#parts !== undefined) return this.#parts
+    throw new XmqError('internal', 'A message that was made for a reliable queue was to go to a plain one.')
   }
 }
 

@@ -198,7 +198,7 @@ export function storedText(content: ItemContent, from: string): StoredText {
  * The same text in one piece. A concatenation keeps its parts, and a part the window of the stream that it was read from: what
  * stays in a store would hold several kilobytes each (measured: 3.2 KB instead of 0.5 KB). Looking at a character copies it.
  */
-function flat(text: string): string {
+export function flat(text: string): string {
   return text.charCodeAt(0) >= 0 ? text : ''
 }
 
