@@ -242,7 +242,9 @@ class Link implements ComponentLink {
       onUp: () => this.#up(stream),
       onStanza: (stanza) => this.#received(stanza),
       onSkipped: (head, error) => {
-        if (this.#addressed(head)) this.#handlers.onSkipped(head, error)
+        if (!this.#addressed(head)) return
+        this.#counts.stanzasIn++
+        this.#handlers.onSkipped(head, error)
       },
       onChild: (head, child) => this.#handlers.onChild?.(head, child),
       onChunkEnd: (bytes) => this.#handlers.onInputEnd?.(bytes),

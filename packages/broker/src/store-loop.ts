@@ -19,10 +19,14 @@ import { XmqError } from '@xmq/protocol'
 import type { Effect, Input } from './core/port.ts'
 import type { StoreOp, Store } from './store/port.ts'
 
-/** Most operations of publishes that the store is given at once: enough for two good commits. */
-export const PUBLISHING_OPS_MAX = 4096
+/**
+ * Most operations of publishes that the store is given at once: two commits of 256 are near what large ones make of each disk
+ * sync, and a settlement waits for some ten milliseconds behind them.
+ */
+export const PUBLISHING_OPS_MAX = 512
 /** What a new look at the pace of the store weighs in its average. */
 const PACE_WEIGHT = 0.3
+const PACE_LOOKS = 4
 /** Milliseconds between two looks at whether a server drains what we wrote. */
 const CONGESTION_POLL_MS = 20
 
@@ -57,6 +61,8 @@ export class StoreLoop {
   #answered = 0
   #lookedAt = 0
   #pace = 0
+  /** Looks in a row at which some waited. */
+  #busyLooks = 0
   #timer: NodeJS.Timeout | undefined
   #unwatch: (() => void) | undefined
 
@@ -89,8 +95,8 @@ export class StoreLoop {
   }
 
   /**
-   * Milliseconds that a message which comes now will wait for its answer: no more than the oldest has waited, since a store that
-   * had little to do says nothing of its pace. To be asked for regularly: it looks at the pace since.
+   * Milliseconds that a message which comes now will wait for its answer. Until the store has been busy for {@link PACE_LOOKS} looks
+   * that is what the oldest has waited, since a store that had little to do says nothing of its pace. To be asked for regularly.
    */
   commitMs(): number {
     const now = performance.now()
@@ -99,12 +105,13 @@ export class StoreLoop {
     this.#answered = 0
     const [oldest] = this.#open.values()
     if (oldest === undefined) {
-      this.#pace = 0
+      this.#busyLooks = 0
       return 0
     }
-    this.#pace = this.#pace === 0 ? pace : this.#pace + (pace - this.#pace) * PACE_WEIGHT
-    const waitedMs = now - oldest
-    return this.#pace === 0 ? waitedMs : Math.min(waitedMs, this.publishing / this.#pace)
+    this.#busyLooks++
+    if (this.#busyLooks === 2) this.#pace = pace
+    else if (this.#busyLooks > 2) this.#pace += (pace - this.#pace) * PACE_WEIGHT
+    return this.#busyLooks > PACE_LOOKS && this.#pace > 0 ? this.publishing / this.#pace : now - oldest
   }
 
   /** Makes a call. @param now as the core has it */

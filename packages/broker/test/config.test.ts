@@ -39,7 +39,7 @@ describe('what is left out', () => {
         pingIntervalMs: 60_000,
         pingTimeoutMs: 10_000,
         storingBytesMax: 67_108_864,
-        overload: { loopDelayMsMax: 500, inputDelayMsMax: 1000, commitMsMax: 1000 },
+        overload: { loopDelayMsMax: 1000, inputDelayMsMax: 2000, commitMsMax: 2000 },
       },
     })
     expect(config.queues).toEqual([

@@ -1,6 +1,6 @@
 /** The broker under load: what is put off, what is refused at its head, what overtakes. Links are fakes. */
 import { parseElement } from '@xmq/protocol'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { Input } from '../src/core/port.ts'
 import { DEFERRED_BYTES_MAX, DEFERRED_MAX, Intake } from '../src/intake.ts'
 import { LoadMeter, type LoadPort } from '../src/load.ts'
@@ -117,26 +117,33 @@ describe('the store loop', () => {
     expect(asked).toHaveLength(1)
   })
 
-  it('knows how long a message waits: not at all, as long as the oldest, and less as they are answered', async () => {
-    vi.useFakeTimers({ toFake: ['performance'] })
-    try {
-      const { loop, asked, answer } = setUp()
+  describe('knows how long a message waits', () => {
+    beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
+    afterEach(() => void vi.useRealTimers())
+
+    it('at first as long as the oldest has, whatever there is', async () => {
+      const { loop, answer } = setUp()
       expect(loop.commitMs()).toBe(0)
-      for (let call = 1; call <= 10; call++) loop.handle(apply(call, publish(call)), call)
-      vi.advanceTimersByTime(1000)
-      expect(loop.commitMs()).toBe(1000)
-      for (let at = 0; at < 5; at++) await answer(at)
-      vi.advanceTimersByTime(1000)
-      // Five in the second since: those that are left take as long.
-      expect(loop.commitMs()).toBe(1000)
-      for (let at = 5; at < 9; at++) await answer(at)
-      vi.advanceTimersByTime(1000)
-      expect(loop.commitMs()).toBeLessThan(300)
-      await answer(9)
-      expect([loop.commitMs(), asked.length]).toEqual([0, 10])
-    } finally {
-      vi.useRealTimers()
-    }
+      for (let call = 1; call <= 3; call++) loop.handle(apply(call, publish(call)), call)
+      vi.advanceTimersByTime(100)
+      expect(loop.commitMs()).toBe(100)
+      for (let at = 0; at < 3; at++) await answer(at)
+      expect(loop.commitMs()).toBe(0)
+    })
+
+    it('then as long as what is there will take at the pace of the store', async () => {
+      const { loop, answer } = setUp()
+      for (let call = 1; call <= 100; call++) loop.handle(apply(call, publish(call)), call)
+      let waits = 0
+      for (let at = 0; at < 60; at++) {
+        await answer(at)
+        vi.advanceTimersByTime(100)
+        waits = loop.commitMs()
+      }
+      expect(waits).toBeCloseTo(40 * 100)
+      vi.advanceTimersByTime(60_000)
+      expect(loop.commitMs()).toBeGreaterThan(5_000)
+    })
   })
 })
 

@@ -66,7 +66,7 @@ export class Overload {
     }
     this.#since ??= step.now
     const lasting = Math.floor((step.now - this.#since) / RETRY_GROWS_MS)
-    const retryAfterSeconds = Math.min(RETRY_SECONDS_MAX, Math.max(1, Math.ceil(share)) + lasting)
+    const retryAfterSeconds = Math.min(RETRY_SECONDS_MAX, Math.max(1, Math.round(share)) + lasting)
     this.#refusal = new XmqError('overloaded', `The broker has more to do than it can: ${text}. Try again later.`, {
       retryAfterSeconds,
     })

@@ -25,6 +25,7 @@ import {
   resultTo,
   storedText,
   utf8Length,
+  withChildren,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
@@ -59,8 +60,10 @@ export interface PublishingOptions {
 }
 
 interface Prepared {
-  readonly item: PublishItem
+  readonly id: string
   readonly op: PublishOp
+  /** Of an `all` queue, for those who listen. Else it is let go: thousands may wait for the store. */
+  readonly item: PublishItem | undefined
 }
 
 /** See the top of this file. */
@@ -96,9 +99,11 @@ export class Publishing {
       this.#confirm(step, queue, iq, answers as PublishedItem[])
       return
     }
+    // The answer needs no more of it, and what was in it is large.
+    const head = withChildren(iq, [])
     this.#store(
       prepared.map(({ op }) => op),
-      (later, results) => this.#stored(later, queue, iq, { answers, prepared }, results),
+      (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),
     )
   }
 
@@ -219,7 +224,8 @@ export class Publishing {
           `The message is larger than the ${payloadBytesMax} bytes that this queue takes.`,
         )
       }
-      return { item, op: this.#op(step, queue, sender, item) }
+      const op = this.#op(step, queue, sender, item)
+      return { id: item.id, op, item: queue.rules.type === 'all' ? item : undefined }
     } catch (error) {
       if (!(error instanceof XmqError)) throw error
       return { status: 'failed', id: item.id, error }
@@ -290,9 +296,8 @@ export class Publishing {
     let dropped = 0
     const all = answers.map((answer): PublishedItem => {
       if (answer !== undefined) return answer
-      const { item, op } = prepared[at] as Prepared
+      const { id, item, op } = prepared[at] as Prepared
       const result = results[at++]
-      const { id } = item
       if (result?.status === 'duplicate') {
         duplicates++
         count++
@@ -303,7 +308,7 @@ export class Publishing {
       }
       count++
       dropped += result.dropped.length
-      if (queue.rules.type === 'any') return { status: 'stored', id, seq: result.seq, duplicate: false }
+      if (item === undefined) return { status: 'stored', id, seq: result.seq, duplicate: false }
       if (op.delayUntil === undefined) this.#tellListeners(step, queue, iq, item, result.seq)
       return { status: 'stored', id, seq: result.seq, duplicate: false, subscriptions: result.entries }
     })

@@ -18,16 +18,16 @@ describe('new work is refused', () => {
     const c = new Conversation()
     const taken = (share: number) => c.input(commit(share)).core.refusal === undefined
     expect([0.9, 1, 1.1, 0.9, 0.5, 0.49, 0.9].map(taken)).toEqual([true, true, false, false, false, true, true])
-    c.input(load({ inputDelayMs: 1100, commitMs: 100 }))
-    c.input(load({ inputDelayMs: 100, commitMs: 600 }))
+    c.input(load({ inputDelayMs: 2100, commitMs: 100 }))
+    c.input(load({ inputDelayMs: 100, commitMs: 1100 }))
     expect(c.core.refusal).toBeDefined()
   })
 
   it('by each of the three measures, which the text names', () => {
     for (const [part, text] of [
-      [{ loopDelayMs: 501 }, 'event loop'],
-      [{ inputDelayMs: 1001 }, 'read'],
-      [{ commitMs: 1001 }, 'stored'],
+      [{ loopDelayMs: 1001 }, 'event loop'],
+      [{ inputDelayMs: 2001 }, 'read'],
+      [{ commitMs: 2001 }, 'stored'],
     ] as const) {
       const c = new Conversation().input(load(part))
       expect(c.core.refusal?.message).toContain(text)
@@ -39,9 +39,9 @@ describe('new work is refused', () => {
   it('with a time to come back that grows with the load and with its duration, to half a minute', () => {
     const c = new Conversation()
     const seconds = (share: number) => c.input(commit(share)).core.refusal?.retryAfterSeconds
-    expect([seconds(1.1), seconds(2.5), seconds(0.6)]).toEqual([2, 3, 1])
+    expect([seconds(1.1), seconds(2.6), seconds(0.6)]).toEqual([1, 3, 1])
     c.wait(10_000)
-    expect([seconds(0.6), seconds(2.5), seconds(1000)]).toEqual([3, 5, 30])
+    expect([seconds(0.6), seconds(2.6), seconds(1000)]).toEqual([3, 5, 30])
   })
 
   it('be it a message, a request or a publish, and nothing of it is done', async () => {

@@ -1,0 +1,227 @@
+/**
+ * `npm run bench:overload`: a generator that heeds nothing, at five times what the broker sustains.
+ *
+ *     producers (1 process) --> server --> broker, sqlite --> server --> workers (1 process), which ack at once
+ *
+ *     1. peak: a window of unanswered messages, politely: the most that is confirmed and acked in a second
+ *     2. flood: five times as many, for a minute, whatever is answered
+ *     3. drain: every stanza must have had one answer, and what was confirmed must be acked, once
+ *
+ *   npm run bench:overload -- --server prosody --seconds 10 --items 1 --store memory --json figures.json
+ *
+ * bench/README.md says what the figures do not tell.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { runCommand, stopRunning } from '../scripts/run-command.mjs'
+import { setup } from '../scripts/setup.mjs'
+import { startChild } from './through/child.mjs'
+
+const QUEUE = 'queue1.localhost'
+const TOPIC = 'bench'
+const PASSWORD = 'pw'
+const SESSIONS = 4
+const FACTOR = 5
+const WARM_UP_MS = 3_000
+const DRAIN_TRIES = 1200
+const MIB = 1024 * 1024
+
+const { values } = parseArgs({
+  options: {
+    server: { type: 'string', multiple: true },
+    store: { type: 'string', default: 'sqlite' },
+    seconds: { type: 'string', default: '60' },
+    'peak-seconds': { type: 'string', default: '10' },
+    items: { type: 'string', default: '10' },
+    window: { type: 'string', default: '4000' },
+    bytes: { type: 'string', default: '200' },
+    credit: { type: 'string', default: '1000' },
+    'no-setup': { type: 'boolean', default: false },
+    json: { type: 'string' },
+  },
+})
+const plan = {
+  seconds: Number(values.seconds),
+  peakSeconds: Number(values['peak-seconds']),
+  items: Number(values.items),
+  window: Number(values.window),
+  bodyBytes: Number(values.bytes),
+  credit: Number(values.credit),
+  store: values.store,
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+const mib = (bytes) => `${Math.round(bytes / MIB)} MiB`
+const count = (number) => Math.round(number).toLocaleString('en')
+
+async function openField(kind) {
+  const { startServer } = await import('../test/servers/dist/index.js')
+  const stops = []
+  const stop = async () => {
+    for (const undo of stops.splice(0).reverse()) await undo()
+  }
+  try {
+    const names = (role) => Array.from({ length: SESSIONS }, (_, index) => `${role}${index}`)
+    const [producers, workers] = [names('producer'), names('worker')]
+    const accounts = Object.fromEntries([...producers, ...workers].map((user) => [user, PASSWORD]))
+    let server
+    if (kind === 'embedded') {
+      const child = await startChild('embedded.mjs', { accounts })
+      stops.push(child.stop)
+      server = child.ready
+    } else {
+      const started = await startServer(kind, { accounts, componentDomains: [QUEUE] })
+      stops.push(() => started.dispose())
+      const { host, c2sPort, componentPort, domain, secret } = started
+      server = { host, c2sPort, componentPort, domain, secret }
+    }
+    const folder = mkdtempSync(join(tmpdir(), 'xmq-overload-'))
+    stops.push(() => rmSync(folder, { recursive: true, force: true }))
+    const store = plan.store === 'memory' ? 'memory:' : `sqlite:${join(folder, 'xmq.db')}`
+    const child = async (file, options) => {
+      const started = await startChild(`../overload/${file}`, {
+        server,
+        password: PASSWORD,
+        queue: QUEUE,
+        topic: TOPIC,
+        ...options,
+      })
+      stops.push(started.stop)
+      return started
+    }
+    const broker = await child('broker.mjs', { domain: QUEUE, store })
+    const { items, bodyBytes, window, credit } = plan
+    const settlers = await child('settlers.mjs', { users: workers, credit })
+    const flood = await child('flood.mjs', { users: producers, items, bodyBytes, window })
+    return { broker, settlers, flood, stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function look({ broker, settlers, flood }) {
+  const [middle, workers, producers] = await Promise.all([
+    broker.ask('sample'),
+    settlers.ask('sample'),
+    flood.ask('sample'),
+  ])
+  return { broker: middle, workers, producers }
+}
+
+/** What happened between two looks, a second. */
+function between(before, after) {
+  const seconds = (after.producers.at - before.producers.at) / 1000
+  const rate = (of) => (of(after) - of(before)) / seconds
+  const rss = after.broker.rss
+  return {
+    seconds,
+    offered: rate(({ producers }) => producers.offered),
+    confirmed: rate(({ producers }) => producers.confirmed),
+    refused: rate(({ producers }) => producers.refused),
+    acked: rate(({ workers }) => workers.acked),
+    stanzasIn: rate(({ broker }) => broker.stanzasIn),
+    brokerCpu: rate(({ broker }) => broker.cpuMs) / 1000,
+    rssMax: Math.max(...rss),
+    rss,
+    storingMax: after.broker.storingMax,
+    outboundMax: after.broker.outboundMax,
+    refusingShare: after.broker.refusingShare,
+    loads: after.broker.loads,
+    settleP50: after.workers.p50,
+    settleP99: after.workers.p99,
+    settles: after.workers.settles,
+  }
+}
+
+/** Waits until everything is answered and acked; what is left then is a fault. */
+async function drain(field) {
+  const faults = []
+  let last
+  for (let tries = 0; tries < DRAIN_TRIES; tries++) {
+    last = await look(field)
+    const { producers, workers } = last
+    if (producers.unanswered === 0 && workers.acked >= producers.confirmed) break
+    await pause(100)
+  }
+  const { producers, workers, broker } = last
+  if (producers.unanswered > 0) faults.push(`${producers.unanswered} messages were never answered`)
+  if (producers.twice > 0) faults.push(`${producers.twice} answers came twice`)
+  if (producers.unexplained > 0) faults.push(`${producers.unexplained} refusals without a reason of the broker`)
+  if (workers.acked !== producers.confirmed || workers.ackedSum !== producers.confirmedSum) {
+    faults.push(`${producers.confirmed} were confirmed, ${workers.acked} of them or others acked`)
+  }
+  if (broker.faults > 0) faults.push(`${broker.faults} faults of the broker`)
+  if (broker.reconnects > 0) faults.push(`${broker.reconnects} reconnects`)
+  return { faults, last }
+}
+
+async function run(kind) {
+  const field = await openField(kind)
+  try {
+    await field.flood.ask('fill')
+    await pause(WARM_UP_MS)
+    const first = await look(field)
+    await pause(plan.peakSeconds * 1000)
+    const second = await look(field)
+    const peak = between(first, second)
+    await field.flood.ask('stop')
+    await drain(field)
+    const third = await look(field)
+    await field.flood.ask('flood', peak.confirmed * FACTOR)
+    await pause(plan.seconds * 1000)
+    const fourth = await look(field)
+    await field.flood.ask('stop')
+    const flood = between(third, fourth)
+    const { faults, last } = await drain(field)
+    return { peak, flood, faults, codes: last.producers.codes, end: last }
+  } finally {
+    await field.stop()
+  }
+}
+
+function print(kind, { peak, flood, faults, codes, end }) {
+  const ratio = flood.confirmed / peak.confirmed
+  const lines = [
+    `peak         ${count(peak.confirmed)} confirmed/s, ${count(peak.acked)} acked/s, refusing ${(peak.refusingShare * 100).toFixed(0)} % of the time, RSS ${mib(peak.rssMax)}, CPU ${peak.brokerCpu.toFixed(2)}`,
+    `             settle p50 ${peak.settleP50?.toFixed(0)} ms, p99 ${peak.settleP99?.toFixed(0)} ms; loads ${JSON.stringify(peak.loads)}`,
+    `flood        ${count(flood.offered)} offered/s (${(flood.offered / peak.confirmed).toFixed(1)} x), ${count(flood.stanzasIn * plan.items)} reached the broker/s at most`,
+    `goodput      ${count(flood.confirmed)} confirmed/s = ${ratio.toFixed(2)} of peak; ${count(flood.acked)} acked/s = ${(flood.acked / peak.acked).toFixed(2)}; CPU ${flood.brokerCpu.toFixed(2)}`,
+    `refused      ${count(flood.refused)}/s, refusing ${(flood.refusingShare * 100).toFixed(0)} % of the time; ${JSON.stringify(codes)}; loads ${JSON.stringify(flood.loads)}`,
+    `settles      p50 ${flood.settleP50?.toFixed(0)} ms, p99 ${flood.settleP99?.toFixed(0)} ms of ${count(flood.settles)}`,
+    `memory       RSS at most ${mib(flood.rssMax)}; each 5 s: ${flood.rss
+      .filter((_, index) => index % 20 === 19)
+      .map((bytes) => Math.round(bytes / MIB))
+      .join(' ')}; storing at most ${mib(flood.storingMax)}, outbound ${mib(flood.outboundMax)}`,
+    `in the end   offered ${count(end.producers.offered)} = confirmed ${count(end.producers.confirmed)} + refused ${count(end.producers.refused)}; acked ${count(end.workers.acked)}, again ${count(end.workers.again)}`,
+    faults.length === 0 ? 'nothing was lost, nothing was silent' : `FAULTS: ${faults.join('; ')}`,
+  ]
+  console.log(
+    `\n${kind}, ${plan.store}, ${plan.items} items of ${plan.bodyBytes} bytes a stanza\n  ${lines.join('\n  ')}`,
+  )
+}
+
+async function main() {
+  if (!values['no-setup']) {
+    await setup({ quiet: true })
+    const compiled = await runCommand(process.execPath, ['node_modules/typescript/bin/tsc', '-b', 'test/servers'])
+    if (compiled.code !== 0) throw new Error(compiled.output)
+  }
+  const { installedKinds } = await import('../test/servers/dist/index.js')
+  const kinds = values.server?.flatMap((names) => names.split(',')) ?? installedKinds()
+  const results = {}
+  for (const kind of kinds) {
+    results[kind] = await run(kind)
+    print(kind, results[kind])
+    if (results[kind].faults.length > 0) process.exitCode = 1
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ plan, results }, undefined, 2)}\n`)
+}
+
+process.once('SIGINT', () => {
+  stopRunning()
+  process.exit(130)
+})
+await main()

@@ -1,0 +1,60 @@
+/** The broker on its own, and how much memory it takes: looked at four times a second. */
+import { createBroker, parseConfig } from '@xmq/broker'
+import { cpuMs, serve } from '../through/child.mjs'
+
+serve(async ({ server, domain, store }) => {
+  const broker = createBroker(
+    parseConfig({
+      server: `xmpp://${server.host}:${server.componentPort}`,
+      secret: server.secret,
+      store,
+      queues: { [domain]: { type: 'any', maxLength: 10_000_000 } },
+    }),
+  )
+  const rss = []
+  let outboundMax = 0
+  let storingMax = 0
+  let refusing = 0
+  let looks = 0
+  let loads = { loop: 0, input: 0, commit: 0 }
+  const look = async () => {
+    rss.push(process.memoryUsage.rss())
+    storingMax = Math.max(storingMax, broker.stats().storingBytes)
+    const text = await broker.metrics()
+    const read = (name) => Number(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'm').exec(text)?.[1] ?? 0)
+    outboundMax = Math.max(outboundMax, read('xmq_link_outbound_bytes'))
+    looks++
+    refusing += read('xmq_overloaded')
+    for (const of of Object.keys(loads)) {
+      const value = Number(new RegExp(`^xmq_load_seconds\\{of="${of}"\\} (\\S+)$`, 'm').exec(text)?.[1] ?? 0)
+      loads[of] = Math.max(loads[of], value)
+    }
+    return read
+  }
+  const timer = setInterval(() => void look(), 250)
+  timer.unref()
+  await broker.start()
+  return {
+    /** What was since the last time. */
+    sample: async () => {
+      const read = await look()
+      const sample = {
+        cpuMs: cpuMs(),
+        rss: rss.splice(0),
+        outboundMax,
+        storingMax,
+        loads,
+        refusingShare: refusing / looks,
+        stanzasIn: read('xmq_link_stanzas_in_total'),
+        bytesIn: read('xmq_link_bytes_in_total'),
+        faults: read('xmq_faults_total'),
+        reconnects: read('xmq_link_reconnects_total'),
+        stored: read('xmq_store_messages'),
+      }
+      outboundMax = storingMax = refusing = looks = 0
+      loads = { loop: 0, input: 0, commit: 0 }
+      return sample
+    },
+    metrics: () => broker.metrics(),
+  }
+})
