@@ -22,7 +22,7 @@
  * | `recipient-unavailable`, `gone`, `remote-server-…` | ended | ended | ended |
  *
  * So every client is pinged at its first `sub`, when it is surely alive, and one that cannot answer is pinged again only
- * after an `unavailable`.
+ * after an `unavailable`. What a ping was asked for may die before it answers: an `unavailable` after it brings a fresh one.
  *
  * Invariants:
  * 1. A session is known while it has a consumer, an open request or an announced presence; the number is bounded.
@@ -234,6 +234,12 @@ export class Sessions {
     this.#setDoubt(session, true)
     const ping = session.ping
     if (ping === undefined) {
+      this.#ping(step, session, reason, queue)
+      return
+    }
+    // A client that died before it answered never will, and nobody says so but the server to a fresh one.
+    if (ping.reason === 'subscribed' || (reason === 'unavailable' && ping.reason !== 'unavailable')) {
+      this.#closePing(session)
       this.#ping(step, session, reason, queue)
       return
     }

@@ -90,17 +90,34 @@ describe('a session that sends unavailable', () => {
     expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 0, leases: 0, claimableTopics: 0, storingBytes: 0 })
   })
 
-  test('while an older ping is open is pinged again, since an older answer proves nothing', () => {
+  test('before it answered its first ping is pinged afresh at once: it may have died with that ping unanswered', () => {
     const c = new Conversation().receive(
       `<iq type='set' id='s' from='${A}' to='${Q}'><xmq xmlns='xmq:command' command='sub' topic='t' ttl='60' load='1'/></iq>`,
     )
-    const first = c.pingId()
-    c.receive(presence(A, 'unavailable'))
-    expect(c.sent).toEqual([])
-    c.receive(pong(first, A))
-    const second = c.pingId()
+    const first = c.pingId() as string
+    const second = c.receive(presence(A, 'unavailable')).pingId() as string
     expect(second).not.toBe(first)
-    expect(c.receive(bounce('iq', second as string, A, Q)).core.stats()).toEqual(NOTHING)
+    expect(c.receive(pong(first, A)).named('ignored')).toHaveLength(1)
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 1 })
+    expect(c.receive(bounce('iq', second, A, Q)).core.stats()).toEqual(NOTHING)
+  })
+
+  test('while another ping is open is pinged afresh, since an older answer proves nothing', () => {
+    const c = new Conversation().sub(A, 't', { ttl: 3600 }).wait(60_000)
+    const first = c.pingId() as string
+    const second = c.receive(presence(A, 'unavailable')).pingId() as string
+    expect(second).not.toBe(first)
+    c.receive(pong(first, A))
+    expect(c.core.stats()).toMatchObject({ subscriptions: 1, pings: 1 })
+    expect(c.receive(bounce('iq', second, A, Q)).core.stats()).toEqual(NOTHING)
+  })
+
+  test('again while that ping is open is pinged again when it was answered', () => {
+    const c = new Conversation().sub(A, 't').receive(presence(A, 'unavailable'))
+    const first = c.pingId() as string
+    expect(c.receive(presence(A, 'unavailable')).sent).toEqual([])
+    const second = c.receive(pong(first, A)).pingId() as string
+    expect(c.receive(bounce('iq', second, A, Q)).core.stats()).toEqual(NOTHING)
   })
 
   test('from a bare JID concerns each of its sessions and nobody else', () => {
