@@ -124,8 +124,12 @@ export class Dispatch {
 
   /** Claims what can be claimed. To be called at the end of each step. */
   run(step: Step): void {
-    for (const consumer of this.#draining) this.#options.onDrain(step, consumer)
-    this.#draining.clear()
+    // Asked first: clearing an empty set costs as much as a plain message does elsewhere in here.
+    if (this.#draining.size > 0) {
+      for (const consumer of this.#draining) this.#options.onDrain(step, consumer)
+      this.#draining.clear()
+    }
+    if (this.#dirty.size === 0) return
     for (const line of this.#dirty) this.#run(step, line)
     this.#dirty.clear()
   }

@@ -59,6 +59,7 @@ export class Reconnecting {
 
   /** To be called at the end of each step. */
   run(step: Step): void {
+    if (this.#changed.size === 0) return
     for (const queue of this.#changed) {
       const { deadline } = this.#roll(queue)
       if (deadline.slot === -1 || deadline.at > step.now + GATHER_MS) {
