@@ -5,6 +5,7 @@ import {
   BATCH_ITEMS_MAX,
   HEADERS_BYTES_MAX,
   HEADERS_MAX,
+  EPOCH_BYTES_MAX,
   ID_BYTES_MAX,
   KEY_BYTES_MAX,
   PAGE_MAX,
@@ -119,6 +120,7 @@ describe('docs/protocol-reliable.md', () => {
   test.each([
     ['items of a batch, settlements of a `<settle/>`, dead letters of an order', `${BATCH_ITEMS_MAX}`],
     ['id, lease', `${ID_BYTES_MAX} bytes`],
+    ['epoch', `${EPOCH_BYTES_MAX} bytes`],
     ['key', `${KEY_BYTES_MAX} bytes`],
     ['name of a subscription', `${SUBSCRIPTION_NAME_BYTES_MAX} bytes`],
     ['headers', `${HEADERS_MAX}; names of 64 characters; ${HEADERS_BYTES_MAX} bytes together`],

@@ -1,5 +1,6 @@
 /** Reads whatever of `xmq:queue:1` stands in an example, strictly: an item that only its own reader would forgive is an error. */
 import {
+  decodeAlive,
   decodeBrowse,
   decodeBrowsePage,
   decodeCall,
@@ -68,6 +69,7 @@ const readers: Readonly<Record<string, (root: XmlElement, type: string, stanza: 
   resubscribe: (_, __, stanza) => {
     if (!isResubscribe(stanza)) throw new Error('no resubscribe')
   },
+  alive: decodeAlive,
   forget: decodeForget,
   deliver: (root) => assertRead(decodeDeliver(root).items),
   settle: (root, type, stanza) => readSettled(stanza, root, type),

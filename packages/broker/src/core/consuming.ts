@@ -4,6 +4,7 @@
  *
  *     sub ----------------------> answer, subscription
  *     sub with a name --> store --> answer, subscription         what comes meanwhile from the same session may overtake it
+ *     reliable sub of a queue that outlives the broker --> subscription --> store (reconnecting.ts) --> answer
  */
 import {
   assertPattern,
@@ -23,6 +24,7 @@ import { isAllowed } from './access.ts'
 import type { Deliveries } from './deliveries.ts'
 import type { Named } from './named.ts'
 import type { SubscriptionEnd } from './port.ts'
+import type { Reconnecting } from './reconnecting.ts'
 import type { Consumer, Queue, Subscription } from './records.ts'
 import { forbidden } from './refusals.ts'
 import type { Sessions } from './sessions.ts'
@@ -35,6 +37,7 @@ export interface ConsumingOptions {
   readonly sessions: Sessions
   readonly named: Named
   readonly deliveries: Deliveries
+  readonly reconnecting: Reconnecting
 }
 
 /** See the top of this file. */
@@ -74,7 +77,7 @@ export class Consuming {
     this.#options.deliveries.revive(consumer)
     this.#options.subscriptions.renewAll(step, consumer, ttlSeconds, load, credit)
     this.#options.sessions.subscribed(step, consumer.session, queue, ttlSeconds)
-    step.send(queue.domain, resultTo(iq, [encodeRenewed(consumer.subscriptions.size)]))
+    step.send(queue.domain, resultTo(iq, [encodeRenewed(consumer.subscriptions.size, queue.domain.epoch)]))
     this.#options.deliveries.pump(step, consumer)
   }
 
@@ -121,8 +124,7 @@ export class Consuming {
     this.#assertRoom(queue, sender, topic)
     const terms = { topic, ttlSeconds, load, credit: consume?.credit, line: undefined }
     if (consume?.name === undefined) {
-      step.send(queue.domain, resultTo(iq))
-      this.#subscribe(step, queue, sender, terms)
+      this.#accept(step, queue, iq, terms)
       return
     }
     if (queue.rules.type === 'any') {
@@ -142,8 +144,7 @@ export class Consuming {
         later.refuse(queue.domain, queue.address, iq, refusal)
         return
       }
-      later.send(queue.domain, resultTo(iq))
-      this.#subscribe(later, queue, sender, { ...terms, line: line as Exclude<typeof line, XmqError> })
+      this.#accept(later, queue, iq, { ...terms, line: line as Exclude<typeof line, XmqError> })
     })
   }
 
@@ -156,6 +157,21 @@ export class Consuming {
     const { subscriptions } = this.#options
     if (subscriptions.find(queue, sender, topic) !== undefined) return undefined
     return subscriptions.refusal(queue, bareOf(sender), topic)
+  }
+
+  #accept(step: Step, queue: Queue, iq: XmlElement, terms: SubscriptionTerms): void {
+    const { reconnecting } = this.#options
+    const sender = iq.attrs.get('from') ?? ''
+    const answer = (at: Step): void => at.send(queue.domain, resultTo(iq))
+    if (terms.credit === undefined || reconnecting.isRemembered(queue, sender)) {
+      answer(step)
+      this.#subscribe(step, queue, sender, terms)
+      return
+    }
+    this.#subscribe(step, queue, sender, terms)
+    const consumer = queue.consumers.get(sender)
+    if (consumer === undefined) answer(step)
+    else reconnecting.whenRemembered(consumer, answer)
   }
 
   #subscribe(step: Step, queue: Queue, sender: string, terms: SubscriptionTerms): void {

@@ -77,6 +77,9 @@ const ID_LENGTH_MAX = 1024
 /** So long an id is still echoed once, in the refusal of it. */
 const ID_ECHO_BYTES_MAX = WRITE_STANZA_BYTES_MAX - 4096
 
+/** So much of a random id tells the lives of a broker apart. */
+const LIFE_LENGTH = 12
+
 /** A message came back with one of these: nobody is there. */
 const GONE: ReadonlySet<StanzaErrorCondition> = new Set<StanzaErrorCondition>([
   'service-unavailable',
@@ -116,6 +119,9 @@ class QueueCore implements Core {
   readonly #loading: Loading
   readonly #verbs: Verbs
   readonly #overload: Overload
+  /** Names this life of the broker; drawn with the first stream. */
+  #life: string | undefined
+  #streams = 0
 
   constructor(rules: CoreRules) {
     this.#rules = rules
@@ -188,7 +194,7 @@ class QueueCore implements Core {
       overload,
       onLook: () => dispatch.seatAll(),
     })
-    const consuming = new Consuming({ subscriptions, sessions, named, deliveries })
+    const consuming = new Consuming({ subscriptions, sessions, named, deliveries, reconnecting })
     this.#overload = overload
     this.#subscriptions = subscriptions
     this.#time = time
@@ -324,7 +330,8 @@ class QueueCore implements Core {
     const domain = this.#queues.domains.get(name)
     if (domain === undefined) return
     domain.isDown = false
-    domain.wasUp = true
+    this.#life ??= step.entropy.id().slice(0, LIFE_LENGTH)
+    domain.epoch = `${this.#life}.${++this.#streams}`
     const held = domain.held
     domain.held = []
     for (const stanza of held) step.send(domain, stanza)

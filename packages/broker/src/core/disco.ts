@@ -73,9 +73,9 @@ function describeItems({ domain, address }: Place): XmlElement {
   )
 }
 
-function form({ rules }: Queue, durability: string): XmlElement {
+function form({ rules, domain }: Queue, durability: string): XmlElement {
   const { leaseMs, maxAttempts, lengthMax, bytesMax, dedupeMs } = rules.reliable
-  const fields: [string, string][] = [
+  const fields: [string, string | undefined][] = [
     ['type', rules.type],
     ['durability', durability],
     ['payload-bytes-max', String(rules.payloadBytesMax)],
@@ -88,10 +88,11 @@ function form({ rules }: Queue, durability: string): XmlElement {
     ['length-max', String(lengthMax)],
     ['bytes-max', String(bytesMax)],
     ['dedupe-ms', String(dedupeMs)],
+    ['epoch', domain.epoch],
   ]
   return element('x', NS_DATA_FORM, { type: 'result' }, [
     field('FORM_TYPE', QUEUE_FORM_TYPE, 'hidden'),
-    ...fields.map(([name, value]) => field(name, value)),
+    ...fields.map(([name, value]) => (value === undefined ? undefined : field(name, value))),
   ])
 }
 

@@ -327,7 +327,7 @@ export class Publishing {
 
   #confirm(step: Step, queue: Queue, iq: XmlElement, items: readonly PublishedItem[]): void {
     const { durability } = this.#options.rules
-    step.send(queue.domain, resultTo(iq, [encodePublished({ durability, items })]))
+    step.send(queue.domain, resultTo(iq, [encodePublished({ durability, epoch: queue.domain.epoch, items })]))
   }
 
   #tellDropped(step: Step, count: number, { address }: Queue): void {

@@ -74,7 +74,7 @@ export class Queues {
   #domain(name: string): Domain {
     const known = this.domains.get(name)
     if (known !== undefined) return known
-    const domain: Domain = { name, queues: [], isDown: false, wasUp: false, held: [] }
+    const domain: Domain = { name, queues: [], isDown: false, epoch: undefined, held: [] }
     this.domains.set(name, domain)
     return domain
   }

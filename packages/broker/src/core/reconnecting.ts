@@ -8,9 +8,13 @@
  * The record is a subscription of the store that no message goes to: its meta is the list. It is written only where the store
  * outlives the broker.
  *
+ * A `sub` is answered when its session is in the record: whoever was told that it is subscribed is called after a restart. Where
+ * the store does not answer it is told all the same, since workers are what drains a full disk.
+ *
  * Invariants:
  * 1. A queue's record is written by one operation at a time; the last state is written in the end.
  * 2. Nobody is asked twice, nor whoever has subscribed already.
+ * 3. The record of an earlier life is read before it is written over.
  */
 import { encodeResubscribe, stanza, tryParseJid } from '@xmq/protocol'
 import type { Durability, StoreOp, SubscriptionRecord } from '../store/port.ts'
@@ -21,8 +25,9 @@ import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
 
 /** The record's name: no durable subscription has one without a slash. */
 const RECORD = 'consumers'
-/** Changes are gathered for so long. */
+/** Changes are gathered for so long; those that somebody waits for for as many ms as there are forties of consumers. */
 const GATHER_MS = 250
+const CONSUMERS_A_MS = 40
 /** Most consumers of a queue that are remembered. */
 const REMEMBERED_MAX = 10_000
 
@@ -33,10 +38,18 @@ export interface ReconnectingOptions {
   readonly calls: StoreCalls
 }
 
+interface Waiting {
+  readonly jid: string
+  readonly go: (step: Step) => void
+}
+
 interface Roll {
   readonly deadline: Deadline
+  /** The record, and who is in it. */
   written: string
+  members: ReadonlySet<string>
   isWriting: boolean
+  waiting: Waiting[]
 }
 
 /** See the top of this file. */
@@ -57,13 +70,27 @@ export class Reconnecting {
     if (this.#options.durability !== 'memory') this.#changed.add(queue)
   }
 
+  /** Whether a session will be called after a restart of the broker, as things stand. */
+  isRemembered(queue: Queue, jid: string): boolean {
+    return this.#options.durability === 'memory' || !queue.isLoaded || this.#roll(queue).members.has(jid)
+  }
+
+  /** Goes on when it is certain that a session, which has just subscribed, will be called: or that it cannot be. */
+  whenRemembered({ queue, session }: Consumer, go: (step: Step) => void): void {
+    this.#roll(queue).waiting.push({ jid: session.jid, go })
+    this.#changed.add(queue)
+  }
+
   /** To be called at the end of each step. */
   run(step: Step): void {
     if (this.#changed.size === 0) return
     for (const queue of this.#changed) {
-      const { deadline } = this.#roll(queue)
-      if (deadline.slot === -1 || deadline.at > step.now + GATHER_MS) {
-        this.#options.deadlines.set(deadline, step.now + GATHER_MS)
+      const { deadline, waiting } = this.#roll(queue)
+      const least = Math.min(GATHER_MS, Math.floor(queue.consumers.size / CONSUMERS_A_MS))
+      const gatherMs = waiting.length === 0 ? GATHER_MS : least
+      if (gatherMs === 0) this.write(step, queue)
+      else if (deadline.slot === -1 || deadline.at > step.now + gatherMs) {
+        this.#options.deadlines.set(deadline, step.now + gatherMs)
       }
     }
     this.#changed.clear()
@@ -73,7 +100,7 @@ export class Reconnecting {
   write(step: Step, queue: Queue): void {
     if (this.#options.durability === 'memory') return
     const roll = this.#roll(queue)
-    if (roll.isWriting) {
+    if (roll.isWriting || !queue.isLoaded) {
       this.#options.deadlines.set(roll.deadline, step.now + GATHER_MS)
       return
     }
@@ -83,7 +110,12 @@ export class Reconnecting {
       if (kind === 'reliable' && subscriptions.size > 0) jids.push(session.jid)
     }
     const meta = JSON.stringify(jids.sort())
-    if (meta === roll.written) return
+    const { waiting } = roll
+    roll.waiting = []
+    if (meta === roll.written) {
+      for (const { go } of waiting) go(step)
+      return
+    }
     roll.isWriting = true
     const at = { queue: queue.address, subscription: RECORD }
     const ops: StoreOp[] = [
@@ -92,8 +124,12 @@ export class Reconnecting {
     ]
     this.#options.calls.apply(ops, (later, results) => {
       roll.isWriting = false
-      if (results[1]?.status === 'ok') roll.written = meta
-      else this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
+      if (results[1]?.status === 'ok') {
+        roll.written = meta
+        roll.members = new Set(jids)
+        if (roll.waiting.length > 0) this.#changed.add(queue)
+      } else this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
+      for (const { go } of waiting) go(later)
     })
   }
 
@@ -101,10 +137,13 @@ export class Reconnecting {
   load(step: Step, queue: Queue, records: readonly SubscriptionRecord[]): void {
     const record = records.find(({ subscription }) => subscription === RECORD)
     if (record === undefined) return
-    this.#roll(queue).written = record.meta
-    const jids = readList(record.meta).filter((jid) => !queue.consumers.has(jid))
+    const roll = this.#roll(queue)
+    roll.written = record.meta
+    const known = readList(record.meta)
+    roll.members = new Set(known)
+    const jids = known.filter((jid) => !queue.consumers.has(jid))
     this.#asked.set(queue, new Set(jids))
-    if (!queue.domain.isDown && queue.domain.wasUp) this.#ask(step, queue)
+    if (!queue.domain.isDown && queue.domain.epoch !== undefined) this.#ask(step, queue)
   }
 
   /** The stream of a domain is up. */
@@ -118,7 +157,7 @@ export class Reconnecting {
     this.#asked.delete(queue)
     for (const jid of asked) {
       const head = { type: 'set', id: step.entropy.id(), from: queue.address, to: jid }
-      step.send(queue.domain, stanza('iq', head, [encodeResubscribe()]))
+      step.send(queue.domain, stanza('iq', head, [encodeResubscribe(queue.domain.epoch)]))
     }
     // Whoever does not come back is forgotten.
     this.#options.deadlines.set(this.#roll(queue).deadline, step.now + 60_000)
@@ -127,7 +166,8 @@ export class Reconnecting {
   #roll(queue: Queue): Roll {
     let roll = this.#rolls.get(queue)
     if (roll === undefined) {
-      roll = { deadline: createDeadline({ kind: 'remember', queue }), written: '[]', isWriting: false }
+      const deadline = createDeadline({ kind: 'remember', queue })
+      roll = { deadline, written: '[]', members: new Set(), isWriting: false, waiting: [] }
       this.#rolls.set(queue, roll)
     }
     return roll

@@ -7,7 +7,7 @@
  *
  * | record | owner (the only writer) | lives |
  * |---|---|---|
- * | Domain, Queue | queues.ts; `isDown` and `held` core.ts | as long as the core |
+ * | Domain, Queue | queues.ts; `isDown`, `held` and `epoch` core.ts | as long as the core |
  * | Topic, Subscription | subscriptions.ts | while it has a subscription |
  * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription or a lease |
  * | Lease | leases.ts | until an operation that ends it was sent |
@@ -31,8 +31,8 @@ export interface Domain {
   readonly queues: Queue[]
   /** The stream is known to be down: nothing is sent from this domain. */
   isDown: boolean
-  /** It has been up. */
-  wasUp: boolean
+  /** Names this life of the broker and this stream; undefined before the first. */
+  epoch: string | undefined
   /** Answers to requests that became due while the stream was down; written when it is up again. */
   held: XmlElement[]
 }

@@ -2,6 +2,7 @@
 import {
   childElements,
   decodeSettle,
+  encodeAlive,
   encodeSettled,
   NS_QUEUE,
   resultTo,
@@ -18,7 +19,18 @@ import { forbidden } from './refusals.ts'
 import type { Settling } from './settling.ts'
 import type { Step } from './step.ts'
 
-const VERBS: ReadonlySet<string> = new Set(['publish', 'settle', 'renew', 'forget', 'browse', 'dead-letters', 'stats'])
+const VERBS: ReadonlySet<string> = new Set([
+  'publish',
+  'settle',
+  'renew',
+  'alive',
+  'forget',
+  'browse',
+  'dead-letters',
+  'stats',
+])
+/** Those that ask; `dead-letters` does both. */
+const QUESTIONS: ReadonlySet<string> = new Set(['alive', 'browse', 'stats'])
 
 /** What {@link Verbs} needs. */
 export interface VerbsOptions {
@@ -50,7 +62,7 @@ export class Verbs {
     const { publishing, consuming, admin } = this.#options
     const sender = iq.attrs.get('from') ?? ''
     const isSet = iq.attrs.get('type') === 'set'
-    if (verb.name !== 'dead-letters' && isSet === (verb.name === 'browse' || verb.name === 'stats')) {
+    if (verb.name !== 'dead-letters' && isSet === QUESTIONS.has(verb.name)) {
       const right = isSet ? 'get' : 'set'
       throw new XmqError('bad-request', `Attribute 'type' of the iq is wrong: <${verb.name}> is sent with '${right}'.`)
     }
@@ -61,6 +73,10 @@ export class Verbs {
         return
       case 'settle':
         this.#settle(step, queue, iq, verb)
+        return
+      // Like a ping: answered to everybody, and before the store answers anything.
+      case 'alive':
+        step.send(queue.domain, resultTo(iq, [encodeAlive(queue.domain.epoch)]))
         return
       case 'renew':
         consuming.renew(step, queue, iq, verb)
@@ -82,7 +98,7 @@ export class Verbs {
     const consumer = queue.consumers.get(sender)
     if (consumer !== undefined) this.#options.deliveries.revive(consumer)
     this.#options.settling.settle(step, queue, sender, settlements, (later, failed) => {
-      later.send(queue.domain, resultTo(iq, [encodeSettled(failed)]))
+      later.send(queue.domain, resultTo(iq, [encodeSettled(failed, queue.domain.epoch)]))
     })
   }
 }

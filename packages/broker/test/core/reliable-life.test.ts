@@ -1,5 +1,5 @@
 /** Sessions, restarts, named and ephemeral subscriptions, mixes of plain and reliable, patterns, overload. */
-import { decodeStats, type XmlElement } from '@xmq/protocol'
+import { decodeStats, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
 import { coreRules, queueRules } from './conversation.ts'
@@ -152,6 +152,44 @@ describe('a restart', () => {
     expect(await w.work(A)).toHaveLength(1)
   })
 
+  it('asks whoever was told that it is subscribed, however soon after that', async () => {
+    const w = await StoreWorld.start(changes)
+    w.isLagging = true
+    await w.sub(A, 't', { credit: 4 })
+    expect(w.take(A).map((stanza) => stanza.attrs.get('type'))).toEqual([])
+    await w.catchUp()
+    expect(w.take(A).map((stanza) => stanza.attrs.get('id'))).toEqual(['sub'])
+    await w.restart()
+    expect(
+      w
+        .take(A)
+        .map((stanza) => writeElement(stanza))
+        .join(''),
+    ).toMatch(/<resubscribe xmlns='xmq:queue:1' epoch='/)
+  })
+
+  it('subscribes also while the store does not answer: workers drain a full disk', async () => {
+    const w = await StoreWorld.start(changes)
+    w.failure = DISK_FULL
+    await w.sub(A, 't', { credit: 4 })
+    expect(w.take(A).map((stanza) => stanza.attrs.get('type'))).toEqual(['result'])
+    w.failure = undefined
+    await w.wait(2000)
+    await w.restart()
+    expect(w.take(A)).toHaveLength(1)
+  })
+
+  it('writes the record of many once in a while', async () => {
+    const w = await StoreWorld.start(changes)
+    for (let n = 0; n < 100; n++) await w.sub(`w${n}@localhost/1`, 't', { credit: 4 })
+    await w.wait(1000)
+    w.take()
+    await w.sub(A, 't', { credit: 4 })
+    expect(w.take(A)).toEqual([])
+    await w.wait(2)
+    expect(w.take(A)).toHaveLength(1)
+  })
+
   it('does not ask whoever had left', async () => {
     const w = await StoreWorld.start(changes)
     await w.sub(A, 't', { credit: 4 })
@@ -170,7 +208,7 @@ describe('a restart', () => {
     const [one, two, three, four] = await w.work(A)
     await w.restart()
     const all = `${ack(one as { lease: string })}${nack(two as { lease: string }, 60)}<extend lease='${three?.lease}'/><reject lease='${four?.lease}'>no</reject>`
-    expect(await w.settleWith(A, all)).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, all)).toMatch(/<settled xmlns='xmq:queue:1' epoch='r[0-9]+\.1'\/>/)
     expect(w.counts()).toEqual({ ready: 0, delayed: 1, leased: 1, dead: 1 })
   })
 
@@ -441,7 +479,9 @@ describe('an answer of the store that is late', () => {
     await w.settleWith(A, `<extend lease='${item?.lease}'/>`)
     await w.catchUp()
     expect(w.counts()).toMatchObject({ leased: 1, delayed: 0 })
-    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, ack(item as { lease: string }))).toContain(
+      "<settled xmlns='xmq:queue:1' epoch='r1.1'/>",
+    )
   })
 
   it('hands nothing to a session that has ended meanwhile', async () => {
@@ -465,7 +505,9 @@ describe('an extend', () => {
     const extend = `<extend lease='${item?.lease}'/>`
     expect(await w.settleWith(B, extend)).toContain("code='not-found'")
     expect(await w.settleWith(A, extend, ALL)).toContain("code='not-found'")
-    expect(await w.settleWith(A, nack(item as { lease: string }, 1))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, nack(item as { lease: string }, 1))).toContain(
+      "<settled xmlns='xmq:queue:1' epoch='r1.1'/>",
+    )
     expect(await w.failures()).toEqual([1])
   })
 })

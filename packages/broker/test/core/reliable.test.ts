@@ -1,4 +1,5 @@
 /** Design section 5, the table of states, row by row; on the memory store. */
+import { isSameLife, writeElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { queueRules } from './conversation.ts'
 import { RELIABLE_DEFAULTS, type ReliableRules } from '../../src/core/index.ts'
@@ -15,7 +16,7 @@ describe('a publish', () => {
   it('is confirmed with its seq and the durability, and waits', async () => {
     const w = await start()
     expect(await w.publish(ITEM)).toBe(
-      "<iq type='result' id='pub' from='any.localhost' to='shop@localhost/1'><published xmlns='xmq:queue:1' durability='memory'><item id='1' seq='1'/></published></iq>",
+      "<iq type='result' id='pub' from='any.localhost' to='shop@localhost/1'><published xmlns='xmq:queue:1' durability='memory' epoch='r1.1'><item id='1' seq='1'/></published></iq>",
     )
     expect(w.counts()).toEqual({ ready: 1, delayed: 0, leased: 0, dead: 0 })
   })
@@ -106,15 +107,15 @@ describe('a leased message', () => {
 
   it('that is acked is gone, and a repeated ack is fine', async () => {
     const { w, item } = await leased()
-    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1' epoch='r1.1'/>")
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
-    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1' epoch='r1.1'/>")
   })
 
   it('may be acked by another resource of its worker, and by nobody else', async () => {
     const { w, item } = await leased()
     expect(await w.settleWith(B, ack(item))).toContain("code='not-found'")
-    expect(await w.settleWith('a@localhost/2', ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith('a@localhost/2', ack(item))).toContain("<settled xmlns='xmq:queue:1' epoch='r1.1'/>")
   })
 
   it('may be acked with the answer to its delivery', async () => {
@@ -251,14 +252,16 @@ describe('a leased message', () => {
     const { w, item } = await leased()
     await w.wait(30_000)
     expect(w.counts().delayed).toBe(1)
-    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, ack(item))).toContain("<settled xmlns='xmq:queue:1' epoch='r1.1'/>")
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
   })
 
   it('that was nacked by its end is leased again by a late extend, and the failure taken back', async () => {
     const { w, item } = await leased()
     await w.wait(30_000)
-    expect(await w.settleWith(A, `<extend lease='${item.lease}'/>`)).toContain("<settled xmlns='xmq:queue:1'/>")
+    expect(await w.settleWith(A, `<extend lease='${item.lease}'/>`)).toContain(
+      "<settled xmlns='xmq:queue:1' epoch='r1.1'/>",
+    )
     expect(w.counts()).toMatchObject({ delayed: 0, leased: 1 })
     await w.settleWith(A, nack(item))
     await w.wait(1000)
@@ -296,5 +299,52 @@ describe('a dead letter', () => {
     expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 1 }])
     await order('ops@localhost/1', 'set', "<dead-letters xmlns='xmq:queue:1' action='purge' all='true'/>")
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 1, dead: 0 })
+  })
+})
+
+describe('the question whether a broker is alive', () => {
+  const question = "<iq type='get' id='l' from='shop@localhost/1' to='any.localhost'><alive xmlns='xmq:queue:1'/></iq>"
+  const ask = async (w: StoreWorld): Promise<string> => {
+    await w.receive(question)
+    return (
+      (/epoch='([^']+)'/.exec(
+        w
+          .take('shop@localhost/1')
+          .map((s) => writeElement(s))
+          .join(''),
+      ) ?? [])[1] ?? ''
+    )
+  }
+
+  it('is answered before a publish that came earlier, while the store is slow', async () => {
+    const w = await start()
+    w.isLagging = true
+    expect(await w.publish(ITEM)).toBe('')
+    expect(await ask(w)).toBe('r1.1')
+    await w.catchUp()
+    expect(w.take().map((stanza) => stanza.attrs.get('id'))).toEqual(['pub'])
+  })
+
+  it('tells another stream, and another life', async () => {
+    const w = await start()
+    const first = await ask(w)
+    await w.input({ type: 'link-down', domain: 'any.localhost' })
+    await w.input({ type: 'link-up', domain: 'any.localhost' })
+    const second = await ask(w)
+    await w.restart()
+    const third = await ask(w)
+    expect([isSameLife(first, second), isSameLife(second, third)]).toEqual([true, false])
+    expect(new Set([first, second, third]).size).toBe(3)
+  })
+
+  it('is no order', async () => {
+    const w = await start()
+    await w.receive(question.replace("'get'", "'set'"))
+    expect(
+      w
+        .take()
+        .map((stanza) => writeElement(stanza))
+        .join(''),
+    ).toContain("code='bad-request'")
   })
 })

@@ -107,9 +107,9 @@ export function decodeRenew(renew: XmlElement): Renew {
   }
 }
 
-/** Writes `<renewed/>`. @param subscriptions how many the session has */
-export function encodeRenewed(subscriptions: number): XmlElement {
-  return element('renewed', NS_QUEUE, { subscriptions: String(subscriptions) })
+/** Writes `<renewed/>`. @param subscriptions how many the session has; `epoch` who answers: `epochOf` reads it */
+export function encodeRenewed(subscriptions: number, epoch?: string): XmlElement {
+  return element('renewed', NS_QUEUE, { subscriptions: String(subscriptions), epoch })
 }
 
 /** How many subscriptions the broker knows. @throws XmqError `bad-request` */
@@ -118,9 +118,12 @@ export function decodeRenewed(renewed: XmlElement): { readonly subscriptions: nu
   return { subscriptions: requiredInteger(renewed, 'subscriptions', 0, Number.MAX_SAFE_INTEGER) }
 }
 
-/** Writes `<resubscribe/>`: the broker has started anew; subscribe again, and say with `extend` what you hold. */
-export function encodeResubscribe(): XmlElement {
-  return element('resubscribe', NS_QUEUE)
+/**
+ * Writes `<resubscribe/>`: the broker has started anew; subscribe again, and say with `extend` what you hold.
+ * @param epoch who calls: `epochOf` reads it
+ */
+export function encodeResubscribe(epoch?: string): XmlElement {
+  return element('resubscribe', NS_QUEUE, { epoch })
 }
 
 /** Whether an IQ set is the broker's `<resubscribe/>`. */

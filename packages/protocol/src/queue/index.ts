@@ -1,5 +1,6 @@
 /** `xmq:queue:1`, the reliable layer: docs/protocol-reliable.md. Classes that hold text are exported as types only. */
 export * from './admin.ts'
+export { decodeAlive, encodeAlive, epochOf, isSameLife } from './alive.ts'
 export * from './call.ts'
 export * from './consumer.ts'
 export {

@@ -40,6 +40,8 @@ export type PublishedItem =
 /** A confirm: an item for each that was published, in the same order. */
 export interface Published {
   readonly durability: ConfirmDurability
+  /** Who answers: `epochOf` reads it. */
+  readonly epoch?: string | undefined
   readonly items: readonly PublishedItem[]
 }
 
@@ -92,7 +94,7 @@ export function encodePublished(published: Published): XmlElement {
     inner += `${start}${rest}/>`
     bytes += rest.length
   }
-  const head = element('published', NS_QUEUE, { durability: published.durability })
+  const head = element('published', NS_QUEUE, { durability: published.durability, epoch: published.epoch })
   return new WrittenElement(head, inner, bytes, readWritten)
 }
 
@@ -102,7 +104,7 @@ export function encodePublished(published: Published): XmlElement {
  * A durability that is not known here counts as `memory`.
  * @throws XmqError `bad-request` when it is something else
  */
-export function decodePublished(root: XmlElement): Omit<Published, 'items'> & {
+export function decodePublished(root: XmlElement): Pick<Published, 'durability'> & {
   readonly items: readonly (PublishedItem | undefined)[]
 } {
   assertQueueElement(root, 'published')

@@ -132,10 +132,13 @@ export interface FailedSettlement {
   readonly error: XmqError
 }
 
-/** Writes `<settled/>`: an item for each settlement that failed; none when all are done. */
-export function encodeSettled(failed: readonly FailedSettlement[]): XmlElement {
+/**
+ * Writes `<settled/>`: an item for each settlement that failed; none when all are done.
+ * @param epoch who answers: `epochOf` reads it
+ */
+export function encodeSettled(failed: readonly FailedSettlement[], epoch?: string): XmlElement {
   const items = failed.map(({ lease, error }) => element('item', NS_QUEUE, { lease }, [encodeError(error)]))
-  return element('settled', NS_QUEUE, undefined, items)
+  return element('settled', NS_QUEUE, { epoch }, items)
 }
 
 /** Reads `<settled/>`. @throws XmqError `bad-request` when it is something else */

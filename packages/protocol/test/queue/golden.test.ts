@@ -58,6 +58,7 @@ const CODECS: Readonly<Record<string, Codec>> = {
   renew: fixed(xmq.decodeRenew, xmq.encodeRenew),
   renewed: fixed(xmq.decodeRenewed, (value: { subscriptions: number }) => xmq.encodeRenewed(value.subscriptions)),
   resubscribe: { decode: xmq.isResubscribe, encode: () => [xmq.encodeResubscribe()] },
+  alive: fixed(xmq.decodeAlive, (value: { epoch?: string }) => xmq.encodeAlive(value.epoch)),
   forget: fixed(xmq.decodeForget, (value: { name: string }) => xmq.encodeForget(value.name)),
   call: {
     decode: (stanza) => xmq.decodeCall(xmq.findChild(stanza, 'xmq', NS_TOPIC) as xmq.XmlElement),
