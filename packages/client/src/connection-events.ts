@@ -16,6 +16,11 @@ export interface ConnectionEvents {
   mode: { readonly mode: Mode }
   /** Online, but the queue does not answer as one: `reason` says what to do. Asked again at `retryAt`. */
   waiting: { readonly reason: XmqError; readonly retryAt: number }
+  /**
+   * Another broker serves the queue than before: it was restarted. What the old one had not answered is sent again, the
+   * worker subscribes again, open requests have failed with `worker-gone`.
+   */
+  'broker-changed': Record<never, never>
   /** Something that the operator should know. */
   warning: { readonly message: string }
   /** Something arrived that does not count: a forged answer, a delivery from elsewhere. */
@@ -31,6 +36,7 @@ export const CONNECTION_EVENTS: Readonly<Record<keyof ConnectionEvents, true>> =
   offline: true,
   mode: true,
   waiting: true,
+  'broker-changed': true,
   warning: true,
   ignored: true,
   closed: true,
@@ -57,6 +63,9 @@ export function emitConnectionEvent(emitter: ConnectionEmitter, event: SessionEv
       return true
     case 'waiting':
       emitter.emit('waiting', { reason: event.reason, retryAt: wallTime(event.retryAt) })
+      return true
+    case 'broker-changed':
+      emitter.emit('broker-changed', {})
       return true
     case 'warning':
       emitter.emit('warning', { message: event.message })

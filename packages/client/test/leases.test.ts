@@ -140,9 +140,9 @@ describe('consuming', () => {
     bench.pass(10)
     const effects = bench.fromQueue('set', 'b1', encodeResubscribe())
     const kinds = stanzas(effects).map((root) =>
-      root.attrs.get('type') === 'result' ? 'result' : (words(root)[0] ?? 'sub'),
+      root.attrs.get('type') === 'result' ? 'result' : (words(root)[0] ?? (root.name === 'iq' ? 'sub' : root.name)),
     )
-    expect(kinds).toEqual(['result', 'extend 1.a', 'sub', 'sub'])
+    expect(kinds).toEqual(['result', 'extend 1.a', 'presence', 'sub', 'sub'])
     const stranger = bench.fromQueue('set', 'b2', encodeResubscribe(), 'mallory@localhost/x')
     expect(subs(stranger)).toEqual([])
     expect(stanzas(stranger)[0]?.attrs.get('type')).toBe('error')

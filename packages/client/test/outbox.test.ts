@@ -43,6 +43,15 @@ class OutboxBench extends SessionBench {
     return this.answer(batch, [encodePublished({ durability: 'disk', items })])
   }
 
+  /** Time passes until a batch leaves. */
+  nextBatch(): XmlElement {
+    for (let ticks = 0; ticks < 1000; ticks++) {
+      const [batch] = batches(this.pass(Math.max(0, (this.session.deadline ?? this.now) - this.now)))
+      if (batch !== undefined) return batch
+    }
+    throw new Error('No batch leaves.')
+  }
+
   /** The broker refuses a whole batch. */
   deny(batch: XmlElement, error: XmqError): Effect[] {
     const head = { type: 'error', id: batch.attrs.get('id'), from: QUEUE, to: OWN }
@@ -217,12 +226,12 @@ describe('retries', () => {
     bench.unit = 1
     bench.reliable()
     bench.put('a')
-    let [batch] = batches(bench.turn())
+    let batch = batches(bench.turn())[0]!
     const pauses: number[] = []
     for (let count = 0; count < 9; count++) {
       const before = bench.now
-      bench.deny(batch!, new XmqError('overloaded', 'busy'))
-      ;[batch] = batches(bench.pass(bench.session.deadline! - bench.now))
+      bench.deny(batch, new XmqError('overloaded', 'busy'))
+      batch = bench.nextBatch()
       pauses.push(bench.now - before)
     }
     expect(pauses).toEqual([250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000])
@@ -230,7 +239,8 @@ describe('retries', () => {
     bench.put('b')
     const before = bench.now
     bench.deny(batches(bench.turn())[0]!, new XmqError('overloaded', 'busy'))
-    expect(bench.session.deadline! - before).toBe(250)
+    bench.nextBatch()
+    expect(bench.now - before).toBe(250)
   })
 
   it('come after a confirm that is missing, empty, or does not name the message', () => {
@@ -279,14 +289,14 @@ describe('a broker that is away', () => {
     bench.unit = 1
     bench.reliable()
     bench.put('a')
-    let [batch] = batches(bench.turn())
+    let batch = batches(bench.turn())[0]!
     for (let count = 0; count < 5; count++) {
       const before = bench.now
-      bench.refuse(batch!, 'service-unavailable')
-      ;[batch] = batches(bench.pass(bench.session.deadline! - bench.now))
+      bench.refuse(batch, 'service-unavailable')
+      batch = bench.nextBatch()
       expect(bench.now - before).toBeLessThanOrEqual(2000)
     }
-    bench.refuse(batch!, 'service-unavailable')
+    bench.refuse(batch, 'service-unavailable')
     const head = { type: 'set', id: 'b1', from: QUEUE, to: OWN }
     bench.input({ type: 'stanza', stanza: stanza('iq', head, [encodeResubscribe()]) })
     expect(idsOf(bench.turn())).toEqual([['a']])
@@ -303,8 +313,10 @@ describe('bounds', () => {
     bench.put('waiting')
     const effects = bench.pass(60_000)
     const failed = effects.flatMap((effect) => (effect.type === 'failed' ? [effect.error] : []))
-    expect(failed.map(({ code }) => code)).toEqual(['unconfirmed', 'connection-lost'])
-    expect(failed[0]?.message).toMatch(/'sent' to 't' was sent, but not confirmed within 57000 ms/)
+    expect(failed.map(({ code }) => code).toSorted()).toEqual(['connection-lost', 'unconfirmed'])
+    expect(failed.find(({ code }) => code === 'unconfirmed')?.message).toMatch(
+      /'sent' to 't' was sent, but not confirmed within 57000 ms/,
+    )
   })
 
   it('ends a publish at its own timeout, never later than the window', () => {

@@ -4,7 +4,8 @@
  *     publish   waiting --ready--> writing --written--> settled
  *               waiting --the queue is reliable--> the outbox's
  *     request   waiting --ready--> open --answer--> settled
- *               any --deadline, cancel, close--> failed;  writing, open --connection lost--> failed
+ *               any --deadline, cancel, close--> failed;  writing, open --connection lost--> failed;
+ *               open --the broker is another one--> failed
  *
  * Invariants:
  * 1. At most `pendingMax` are pending, with at most `pendingBytesMax` bytes: more is refused at once.
@@ -14,6 +15,7 @@
  */
 import { decodeError, findChild, NS_QUEUE, NS_TOPIC, withChildren, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Effect, Input, Mode, OutgoingMessage, SessionRules } from './port.ts'
+import type { Pulse } from './pulse.ts'
 import type { Timers } from './timers.ts'
 
 interface CallParts {
@@ -38,6 +40,8 @@ interface RequestCall extends CallParts {
   readonly stanza: XmlElement
   readonly call: XmlElement | undefined
   phase: 'waiting' | 'open'
+  /** Of an open one: its place among all that was asked (pulse.ts). */
+  number: number
 }
 
 type Call = PublishCall | RequestCall
@@ -54,15 +58,19 @@ const RECENT_MAX = 4096
 export class Calls {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
+  readonly #pulse: Pulse
   readonly #calls = new Map<number, Call>()
   readonly #waiting = new Set<Call>()
   readonly #openById = new Map<string, RequestCall>()
+  /** Those that were written, in that order. */
+  readonly #open = new Set<RequestCall>()
   readonly #recent = new Map<string, string>()
   #bytes = 0
 
-  constructor(rules: SessionRules, timers: Timers<string | number>) {
+  constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
     this.#timers = timers
+    this.#pulse = pulse
   }
 
   /** Takes a publish on; writes it at once when the mode is known. */
@@ -93,7 +101,12 @@ export class Calls {
       out.push({ type: 'failed', ref, error })
       return
     }
-    this.#add({ kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting' }, mode, now, out)
+    this.#add(
+      { kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting', number: 0 },
+      mode,
+      now,
+      out,
+    )
   }
 
   #add(call: Call, mode: Mode | undefined, now: number, out: Effect[]): void {
@@ -137,6 +150,8 @@ export class Calls {
       if (call.kind === 'request') {
         const stanza = requestStanza(call, mode)
         call.phase = 'open'
+        call.number = this.#pulse.next()
+        this.#open.add(call)
         out.push({ type: 'send', stanza })
         return
       }
@@ -221,6 +236,22 @@ export class Calls {
     }
   }
 
+  /** The least number above `above` of a request that is open. */
+  oldest(above: number): number | undefined {
+    for (const { number } of this.#open) if (number > above) return number
+    return undefined
+  }
+
+  /** The broker is another one: it knows nothing of the requests that were numbered below. */
+  brokerLost(before: number, out: Effect[]): void {
+    for (const call of this.#open) {
+      if (call.number >= before) return
+      this.#remove(call)
+      const text = `The broker ended before the request to '${call.topic}' was answered; whether it was handled is unknown.`
+      out.push({ type: 'failed', ref: call.ref, error: new XmqError('worker-gone', text) })
+    }
+  }
+
   /** Everything fails. */
   close(error: XmqError, out: Effect[]): void {
     for (const call of this.#calls.values()) {
@@ -234,7 +265,9 @@ export class Calls {
     this.#waiting.delete(call)
     this.#bytes -= call.bytes
     this.#timers.delete(call.ref)
-    if (call.kind === 'request') this.#openById.delete(call.id)
+    if (call.kind !== 'request') return
+    this.#openById.delete(call.id)
+    this.#open.delete(call)
   }
 }
 

@@ -17,10 +17,12 @@ import {
   decodeError,
   element,
   findChild,
+  NS_DATA_FORM,
   NS_DISCO_INFO,
   NS_QUEUE,
   NS_TOPIC,
   stanza,
+  textOf,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
@@ -41,6 +43,7 @@ export class Detection {
   #askId = ''
   #failures = 0
   #hindrance: XmqError | undefined
+  #epoch: string | undefined
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
     this.#rules = rules
@@ -50,6 +53,11 @@ export class Detection {
 
   get mode(): Mode | undefined {
     return this.#mode
+  }
+
+  /** The broker's epoch, as its description told it. */
+  get epoch(): string | undefined {
+    return this.#epoch
   }
 
   /** Why no mode is known yet. */
@@ -122,6 +130,7 @@ export class Detection {
     const query = findChild(iq, 'query', NS_DISCO_INFO)
     const features = query === undefined ? [] : childElements(query).filter((child) => child.name === 'feature')
     const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
+    this.#epoch = query === undefined ? undefined : epochIn(query)
     if (has(NS_QUEUE)) return 'reliable'
     if (has(NS_TOPIC)) return 'plain'
     return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)
@@ -143,4 +152,12 @@ export class Detection {
     this.#timers.set(DETECTION_TIMER, retryAt)
     out.push({ type: 'event', event: { name: 'waiting', reason, retryAt } })
   }
+}
+
+function epochIn(query: XmlElement): string | undefined {
+  const form = findChild(query, 'x', NS_DATA_FORM)
+  const field = form && childElements(form).find((child) => child.attrs.get('var') === 'epoch')
+  const value = field && findChild(field, 'value', NS_DATA_FORM)
+  const text = value && textOf(value)
+  return text === '' ? undefined : text
 }

@@ -29,6 +29,7 @@ import {
   XmqError,
 } from '@xmq/protocol'
 import type { Delivery, Effect, Entropy, Outcome, SessionRules } from './port.ts'
+import type { Pulse } from './pulse.ts'
 import { SETTLE_PAUSE_TIMER, type Settled, Settlements, settleTimer } from './settlements.ts'
 import type { Timers } from './timers.ts'
 
@@ -80,9 +81,9 @@ export class Leases {
   /** When the timer of the extensions is set to. */
   #extendAt = Number.POSITIVE_INFINITY
 
-  constructor(rules: SessionRules, timers: Timers<string | number>) {
+  constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#timers = timers
-    this.#settlements = new Settlements(rules, timers)
+    this.#settlements = new Settlements(rules, timers, pulse)
   }
 
   /** Settlements that the queue has not answered. */
@@ -294,6 +295,21 @@ export class Leases {
 
   isBatch(id: string): boolean {
     return this.#settlements.isBatch(id)
+  }
+
+  /** The number of a settle that is not answered. */
+  numberOf(id: string): number | undefined {
+    return this.#settlements.numberOf(id)
+  }
+
+  /** The least number above `above` of a settle that is not answered. */
+  oldest(above: number): number | undefined {
+    return this.#settlements.oldest(above)
+  }
+
+  /** What was numbered below and is not answered is to be said again; `ready` says it, and what is held. */
+  lost(before: number): void {
+    this.#settlements.lost(before)
   }
 
   /** The queue's answer to a settle. */

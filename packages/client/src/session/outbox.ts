@@ -2,8 +2,8 @@
  * Publishes to a reliable queue, until each is confirmed. Owner: one session.
  *
  *     blocked --the one before it of its key is over--> ready --in a batch--> sent --stored--> confirmed
- *                                                         ^                     | refused `wait`, no answer,
- *                                                         +---------------------+ connection lost
+ *                                                         ^                     | refused `wait`, no answer, connection
+ *                                                         +---------------------+ lost, broker lost (pulse.ts)
  *     any --refused otherwise, deadline, cancel, close--> failed
  *
  * Batches: what was published within one turn of the event loop leaves together, at once when nothing is unconfirmed. The
@@ -37,6 +37,7 @@ import { type Lined, Lineup } from './lineup.ts'
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
 import { isHopeless, Pauses } from './pauses.ts'
 import type { Effect, Entropy, OutgoingMessage, SessionRules } from './port.ts'
+import type { Pulse } from './pulse.ts'
 import type { Timers } from './timers.ts'
 
 interface Publish {
@@ -48,6 +49,12 @@ interface Publish {
 }
 
 type Entry = Lined<Publish>
+
+interface Batch {
+  readonly entries: readonly Entry[]
+  /** Its place among all that was asked (pulse.ts). */
+  readonly number: number
+}
 
 /** Most batches that are unconfirmed at a time. */
 const BATCHES_MAX = 4
@@ -77,20 +84,24 @@ function fullError(count: number, bytes: number): XmqError {
 export class Outbox {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
+  readonly #pulse: Pulse
   readonly #entries = new Map<number, Entry>()
   readonly #lineup = new Lineup<Publish>()
-  readonly #batches = new Map<string, readonly Entry[]>()
-  /** Batches of this connection whose answer is overdue: it counts when it comes, or a slow queue would never confirm. */
+  readonly #batches = new Map<string, Batch>()
+  /** Batches of this connection that were sent again: their answer counts when it comes, or a slow queue would never confirm. */
   readonly #overdue = new Map<string, readonly Entry[]>()
   readonly #pauses: Pauses
   #bytes = 0
   #isUp = false
   #turnAsked = false
+  /** What was lost leaves without waiting for company. */
+  #isUrgent = false
   #lastRefusal: XmqError | undefined
 
-  constructor(rules: SessionRules, timers: Timers<string | number>) {
+  constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
     this.#timers = timers
+    this.#pulse = pulse
     this.#pauses = new Pauses({ baseMs: 250, maxMs: 30_000 })
   }
 
@@ -150,7 +161,7 @@ export class Outbox {
   down(): void {
     this.#isUp = false
     this.#turnAsked = false
-    for (const [id, entries] of this.#batches) {
+    for (const [id, { entries }] of this.#batches) {
       this.#timers.delete(batchTimer(id))
       this.#lineup.giveBack(entries)
     }
@@ -165,7 +176,8 @@ export class Outbox {
     if (!this.#isUp || this.#pauses.isPaused(now)) return
     const batchesMax = this.#pauses.isDoubtful ? 1 : BATCHES_MAX
     while (this.#lineup.readyCount > 0 && this.#batches.size < batchesMax) {
-      if (this.#lineup.readyCount < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+      if (!this.#isUrgent && this.#lineup.readyCount < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+      this.#isUrgent = false
       this.#writeBatch(now, entropy, out)
     }
   }
@@ -182,7 +194,7 @@ export class Outbox {
       bytes += entry.item.bytes
     }
     const id = entropy.id()
-    this.#batches.set(id, entries)
+    this.#batches.set(id, { entries, number: this.#pulse.next() })
     this.#timers.set(batchTimer(id), now + this.#rules.answerTimeoutMs)
     const publish = encodePublish(entries.map(({ item }) => item))
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [publish]) })
@@ -232,7 +244,7 @@ export class Outbox {
   }
 
   #take(id: string): readonly Entry[] | undefined {
-    const entries = this.#batches.get(id)
+    const entries = this.#batches.get(id)?.entries
     this.#batches.delete(id)
     this.#timers.delete(batchTimer(id))
     return entries
@@ -304,11 +316,38 @@ export class Outbox {
   overdue(id: string, now: number, entropy: Entropy, out: Effect[]): void {
     const entries = this.#take(id)
     if (entries === undefined) return
+    this.#keepOverdue(id, entries)
+    const text = `${this.#rules.queue} did not confirm within ${this.#rules.answerTimeoutMs} ms.`
+    this.#retry(entries, new XmqError('timeout', text), now, entropy, out)
+  }
+
+  #keepOverdue(id: string, entries: readonly Entry[]): void {
     this.#overdue.set(id, entries)
     const oldest = this.#overdue.keys().next()
     if (this.#overdue.size > OVERDUE_MAX && !oldest.done) this.#overdue.delete(oldest.value)
-    const text = `${this.#rules.queue} did not confirm within ${this.#rules.answerTimeoutMs} ms.`
-    this.#retry(entries, new XmqError('timeout', text), now, entropy, out)
+  }
+
+  /** The number of a batch that is not answered. */
+  numberOf(id: string): number | undefined {
+    return this.#batches.get(id)?.number
+  }
+
+  /** The least number above `above` of a batch that is not answered. */
+  oldest(above: number): number | undefined {
+    for (const { number } of this.#batches.values()) if (number > above) return number
+    return undefined
+  }
+
+  /** What was numbered below and has no answer is lost with its broker, or is there already: it leaves again. */
+  lost(before: number, out: Effect[]): void {
+    for (const [id, { number }] of this.#batches) {
+      if (number >= before) break
+      const entries = this.#take(id) ?? []
+      this.#keepOverdue(id, entries)
+      this.#lineup.giveBack(entries)
+      this.#isUrgent = true
+    }
+    if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
 
   /** The caller gives up. */

@@ -221,6 +221,8 @@ export type SessionEvent =
   | { readonly name: 'answer-lost'; readonly topic: string; readonly id: string }
   | { readonly name: 'warning'; readonly message: string }
   | { readonly name: 'left' }
+  /** Another broker serves the queue than before: what the old one had not answered was sent again, requests have failed. */
+  | { readonly name: 'broker-changed' }
   /** A reliable queue asked to wait with publishes: they go on at `retryAt` (session time). */
   | { readonly name: 'publish-paused'; readonly reason: XmqError; readonly retryAt: number }
   /** A redelivery of what is done or running already: it is not run again. */

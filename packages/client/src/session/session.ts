@@ -16,6 +16,7 @@
 import {
   decodeError,
   encodeError,
+  epochOf,
   errorTo,
   formatBareJid,
   findChild,
@@ -35,7 +36,9 @@ import { Calls } from './calls.ts'
 import { Detection, DETECTION_TIMER } from './detection.ts'
 import { type Addresses, explainAbsence, isAddressedDelivery, readMessage, readRequest } from './incoming.ts'
 import { Liveness, PONG_TIMER, SILENCE_TIMER } from './liveness.ts'
+import { NOBODY_THERE } from './pauses.ts'
 import type { ConnectionStatus, Effect, Entropy, Input, Mode, Session, SessionEvent, SessionRules } from './port.ts'
+import { least, PULSE_TIMER, type Shown } from './pulse.ts'
 import { Reliable } from './reliable.ts'
 import { RENEW_TIMER, subscriptionTimer, Subscriptions } from './subscriptions.ts'
 import { Timers } from './timers.ts'
@@ -82,11 +85,11 @@ class ClientSession implements Session {
 
   constructor(rules: SessionRules) {
     this.#rules = rules
-    this.#calls = new Calls(rules, this.#timers)
-    this.#subscriptions = new Subscriptions(rules, this.#timers)
+    this.#reliable = new Reliable(rules, this.#timers)
+    this.#calls = new Calls(rules, this.#timers, this.#reliable.pulse)
+    this.#subscriptions = new Subscriptions(rules, this.#timers, this.#reliable.pulse)
     this.#detection = new Detection(rules, this.#timers)
     this.#liveness = new Liveness(rules, this.#timers)
-    this.#reliable = new Reliable(rules, this.#timers)
     this.#explain = (error) => (this.#ready === 'mod_xmq' ? error : explainAbsence(error, rules.queue))
   }
 
@@ -107,7 +110,15 @@ class ClientSession implements Session {
     this.#entropy = entropy
     this.#out = []
     this.#input(input)
+    const { pulse } = this.#reliable
+    if (this.#ready === 'reliable' && !pulse.isWatching && this.#oldest(0) !== undefined) pulse.watch(now)
     return this.#out
+  }
+
+  /** The least number above `above` of what was asked and is not answered. */
+  #oldest(above: number): number | undefined {
+    const others = least(this.#subscriptions.oldest(above), this.#calls.oldest(above))
+    return least(this.#reliable.oldest(above), others)
   }
 
   get #random(): Entropy {
@@ -219,6 +230,8 @@ class ClientSession implements Session {
     if (mode === 'mod_xmq') this.#event({ name: 'warning', message: MOD_XMQ_WARNING })
     const { outbox, leases } = this.#reliable
     if (mode === 'reliable') {
+      this.#reliable.pulse.learn(this.#detection.epoch)
+      this.#reliable.pulse.up()
       leases.ready(this.#now, this.#random, this.#out)
       for (const publish of this.#calls.takePublishes()) outbox.add(publish, this.#out)
     }
@@ -311,6 +324,8 @@ class ClientSession implements Session {
     else if (name === PONG_TIMER) this.#pong()
     else if (name === TIMER_LOAD) this.#subscriptions.loadDue(this.#now, this.#random, this.#out)
     else if (name === TIMER_LEAVE) this.#left()
+    else if (name === PULSE_TIMER)
+      this.#reliable.pulse.timer((above) => this.#oldest(above), this.#now, this.#random, this.#out)
     else if (name === RENEW_TIMER) this.#subscriptions.renewDue(this.#now, this.#random, this.#out)
     else if (this.#reliable.timer(name, this.#now, this.#random, this.#out)) return
     else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
@@ -377,6 +392,7 @@ class ClientSession implements Session {
     const from = iq.attrs.get('from')
     if (this.#liveness.isPing(id)) return
     const fromQueue = sameJid(from ?? '', this.#rules.queue)
+    if (fromQueue && this.#ready === 'reliable' && this.#noteBroker(id, iq)) return
     if (this.#calls.isOpen(id)) {
       if (fromQueue || this.#ready === 'mod_xmq') this.#calls.answered(id, iq, this.#explain, this.#out)
       else this.#ignored(iq, 'an answer from an address that was not asked')
@@ -399,6 +415,37 @@ class ClientSession implements Session {
     const outcome = this.#subscriptions.answered(id, iq, this.#explain, this.#now, this.#random, this.#out)
     if (outcome?.modeDoubted === true) this.#doubt()
     if (outcome !== undefined && this.#leaving && this.#subscriptions.allLeft) this.#left()
+  }
+
+  /** What an answer of the queue shows of its broker. @returns whether it answers just that */
+  #noteBroker(id: string, iq: XmlElement): boolean {
+    const { pulse } = this.#reliable
+    const isAbsence = isAbsenceOf(iq)
+    const epoch = epochOf(iq)
+    if (pulse.isQuestion(id)) {
+      this.#shown(pulse.answered(id, epoch, isAbsence, this.#now, this.#random))
+      return true
+    }
+    if (isAbsence) pulse.absent(this.#now)
+    const number = epoch === undefined ? undefined : this.#numberOf(id)
+    if (epoch !== undefined && number !== undefined) this.#shown(pulse.heard(epoch, number))
+    return false
+  }
+
+  #numberOf(id: string): number | undefined {
+    return this.#reliable.numberOf(id) ?? this.#subscriptions.numberOf(id)
+  }
+
+  /** Sends again what was lost with a broker, and tells the new one of this session. */
+  #shown({ lostBefore, isNewLife, isBack }: Shown): void {
+    const { leases, outbox } = this.#reliable
+    if (lostBefore !== undefined) this.#reliable.lost(lostBefore, this.#out)
+    if (!isBack) return
+    if (lostBefore !== undefined && isNewLife) this.#calls.brokerLost(lostBefore, this.#out)
+    leases.ready(this.#now, this.#random, this.#out)
+    this.#subscriptions.again(this.#now, this.#random, this.#out, isNewLife)
+    outbox.ready(this.#out)
+    if (isNewLife) this.#event({ name: 'broker-changed' })
   }
 
   #doubt(): void {
@@ -441,9 +488,9 @@ class ClientSession implements Session {
       this.#ignored(iq, 'a delivery that is not from the queue')
     } else if (deliver === undefined) {
       this.#send(resultTo(iq))
-      this.#reliable.leases.ready(this.#now, this.#random, this.#out)
-      this.#subscriptions.again(this.#now, this.#random, this.#out)
-      this.#reliable.outbox.ready(this.#out)
+      const epoch = epochOf(iq)
+      const shown = epoch === undefined ? undefined : this.#reliable.pulse.heard(epoch)
+      this.#shown({ lostBefore: shown?.lostBefore, isNewLife: shown?.isNewLife ?? true, isBack: true })
     } else {
       const { connection } = addresses
       const wants = (topic: string): boolean => !this.#leaves && this.#subscriptions.has(topic)
@@ -473,6 +520,13 @@ class ClientSession implements Session {
   #ignored(root: XmlElement, what: string): void {
     this.#event({ name: 'ignored', from: root.attrs.get('from') ?? '', what })
   }
+}
+
+/** Whether a server answered in the queue's place: nobody serves it. */
+function isAbsenceOf(iq: XmlElement): boolean {
+  if (iq.attrs.get('type') !== 'error') return false
+  const { fromBroker, condition } = decodeError(iq)
+  return !fromBroker && NOBODY_THERE.has(condition)
 }
 
 function refusalOf(iq: XmlElement): XmlElement {

@@ -2,8 +2,9 @@
  * What a worker says of its leases, until the queue has heard it. Owner: one session's leases.
  *
  *     unsent --turn: in a <settle/>--> sent --<settled/>--> over | failed
- *       |                               | no answer, refused `wait`, connection lost --> unsent
- *       +--with a received--> over          (nobody answers that: what got lost comes again, and is known by its seq)
+ *       |                               | no answer, refused `wait`, connection or broker lost --> unsent
+ *       +--with a received--> over          (nobody answers that: what got lost comes again, and is known by its seq;
+ *                                            when the broker was lost, the last acks are said again)
  *
  * Invariants:
  * 1. Of one lease the last word counts: an `extend` that is unsent gives way to anything else.
@@ -29,6 +30,7 @@ import {
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
 import { isHopeless, Pauses } from './pauses.ts'
 import type { Effect, Entropy, SessionRules } from './port.ts'
+import type { Pulse } from './pulse.ts'
 import type { Timers } from './timers.ts'
 
 /** A settlement, written once. */
@@ -38,6 +40,14 @@ export interface Settled {
   readonly key: string
   readonly settlement: Settlement
   readonly written: WrittenItem
+  /** It was sent before: that it is not taken now may mean that it was taken then. */
+  wasSent: boolean
+}
+
+interface Batch {
+  readonly settled: readonly Settled[]
+  /** Its place among all that was asked (pulse.ts). */
+  readonly number: number
 }
 
 /** One that the queue did not take. */
@@ -50,6 +60,8 @@ const BATCHES_MAX = 4
 /** How many have to wait for a batch beside so many unanswered ones. */
 const LEAST_WAITING = [1, 4, 16, 64] as const
 const UNSETTLED_MAX = 20_000
+/** So many acks that went with a received are said again when the broker was lost: the keys of their messages are blocked else. */
+const RIDDEN_MAX = 1000
 
 /** The timer of a batch whose answer is overdue. */
 export function settleTimer(id: string): string {
@@ -62,19 +74,23 @@ export const SETTLE_PAUSE_TIMER = 'settle-pause'
 export class Settlements {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
+  readonly #pulse: Pulse
   readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
   #unsent = new Map<string, Settled>()
-  readonly #batches = new Map<string, readonly Settled[]>()
+  readonly #batches = new Map<string, Batch>()
+  /** Acks that went with a received, the latest last. */
+  #ridden: Settled[] = []
 
-  constructor(rules: SessionRules, timers: Timers<string | number>) {
+  constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
     this.#timers = timers
+    this.#pulse = pulse
   }
 
   /** Those that wait or are not answered. */
   get size(): number {
     let size = this.#unsent.size
-    for (const batch of this.#batches.values()) size += batch.length
+    for (const { settled } of this.#batches.values()) size += settled.length
     return size
   }
 
@@ -88,7 +104,7 @@ export class Settlements {
     const earlier = this.#unsent.get(lease)
     if (earlier !== undefined && kind === 'extend') return
     this.#unsent.delete(lease)
-    this.#unsent.set(lease, { seq, key, settlement, written: writeSettlement(settlement) })
+    this.#unsent.set(lease, { seq, key, settlement, written: writeSettlement(settlement), wasSent: false })
     if (this.#unsent.size <= UNSETTLED_MAX) return
     const oldest = this.#unsent.keys().next()
     if (!oldest.done) this.#unsent.delete(oldest.value)
@@ -104,13 +120,16 @@ export class Settlements {
   takeForReceived(): WrittenItem[] {
     const taken: WrittenItem[] = []
     let bytes = 0
-    for (const [lease, { settlement, written }] of this.#unsent) {
+    for (const [lease, settled] of this.#unsent) {
+      const { settlement, written } = settled
       if (settlement.kind === 'extend') continue
       if (taken.length === BATCH_ITEMS_MAX || bytes + written.bytes > ITEMS_BYTES_MAX) break
       taken.push(written)
       bytes += written.bytes
       this.#unsent.delete(lease)
+      if (settlement.kind === 'ack') this.#ridden.push(settled)
     }
+    if (this.#ridden.length > RIDDEN_MAX * 2) this.#ridden = this.#ridden.slice(-RIDDEN_MAX)
     return taken
   }
 
@@ -136,7 +155,7 @@ export class Settlements {
     }
     if (batch.length === 0) return
     const id = entropy.id()
-    this.#batches.set(id, batch)
+    this.#batches.set(id, { settled: batch, number: this.#pulse.next() })
     this.#timers.set(settleTimer(id), now + this.#rules.answerTimeoutMs)
     const settle = encodeSettle(batch.map(({ written }) => written))
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [settle]) })
@@ -167,8 +186,10 @@ export class Settlements {
     for (const settled of batch) {
       const error = byLease.get(settled.settlement.lease)
       if (error === undefined) continue
-      if (error.type !== 'wait') failed.push({ settled, error })
-      else {
+      if (error.type !== 'wait') {
+        // An ack that was said before was taken then, or its message comes again and is known.
+        if (!settled.wasSent || settled.settlement.kind !== 'ack') failed.push({ settled, error })
+      } else {
         again.push(settled)
         reason = error
       }
@@ -185,10 +206,34 @@ export class Settlements {
   }
 
   #take(id: string): readonly Settled[] {
-    const batch = this.#batches.get(id) ?? []
+    const batch = this.#batches.get(id)?.settled ?? []
     this.#batches.delete(id)
     this.#timers.delete(settleTimer(id))
     return batch
+  }
+
+  /** The number of a batch that is not answered. */
+  numberOf(id: string): number | undefined {
+    return this.#batches.get(id)?.number
+  }
+
+  /** The least number above `above` of a batch that is not answered. */
+  oldest(above: number): number | undefined {
+    for (const { number } of this.#batches.values()) if (number > above) return number
+    return undefined
+  }
+
+  /** What was numbered below and has no answer is lost with its broker, or done: it is said again, but for extends. */
+  lost(before: number): void {
+    const lost = [...this.#batches].filter(([, { number }]) => number < before)
+    for (const [id] of lost.reverse()) this.#giveBack(this.#take(id))
+    this.#giveBack(this.#ridden.slice(-RIDDEN_MAX))
+    this.#ridden = []
+    this.#forgetExtends()
+  }
+
+  #forgetExtends(): void {
+    for (const [lease, { settlement }] of this.#unsent) if (settlement.kind === 'extend') this.#unsent.delete(lease)
   }
 
   #retry(batch: readonly Settled[], reason: XmqError, now: number, entropy: Entropy): void {
@@ -198,7 +243,10 @@ export class Settlements {
 
   #giveBack(batch: readonly Settled[]): void {
     const unsent = new Map<string, Settled>()
-    for (const settled of batch) unsent.set(settled.settlement.lease, settled)
+    for (const settled of batch) {
+      settled.wasSent = true
+      unsent.set(settled.settlement.lease, settled)
+    }
     // A later word about the same lease takes its place.
     for (const [lease, settled] of this.#unsent) {
       const earlier = unsent.get(lease)
@@ -209,12 +257,13 @@ export class Settlements {
 
   /** The connection ended: everything is unsent again, but for extends, which are declared anew. */
   down(): void {
-    for (const [id, batch] of [...this.#batches].reverse()) {
+    for (const [id, { settled }] of [...this.#batches].reverse()) {
       this.#timers.delete(settleTimer(id))
-      this.#giveBack(batch)
+      this.#giveBack(settled)
     }
     this.#batches.clear()
-    for (const [lease, { settlement }] of this.#unsent) if (settlement.kind === 'extend') this.#unsent.delete(lease)
+    this.#ridden = []
+    this.#forgetExtends()
     this.#pauses.over()
     this.#timers.delete(SETTLE_PAUSE_TIMER)
   }

@@ -32,6 +32,7 @@ import {
 } from '@xmq/protocol'
 import { LoadReports } from './load.ts'
 import type { Effect, Entropy, Mode, SessionRules } from './port.ts'
+import { least, type Pulse } from './pulse.ts'
 import type { Timers } from './timers.ts'
 
 interface Subscription {
@@ -40,8 +41,9 @@ interface Subscription {
   /** Of a durable subscription. */
   readonly name: string | undefined
   phase: 'wanted' | 'asked' | 'held' | 'leaving' | 'left'
-  /** The id of the `sub` or `del` whose answer counts. */
+  /** The id of the `sub` or `del` whose answer counts, and its place among all that was asked (pulse.ts). */
   askId: string
+  askNumber: number
   failures: number
   wasHeld: boolean
 }
@@ -61,6 +63,7 @@ export const RENEW_TIMER = 'renew'
 export class Subscriptions {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
+  readonly #pulse: Pulse
   readonly #byTopic = new Map<string, Subscription>()
   readonly #byAsk = new Map<string, Subscription>()
   readonly #reports = new LoadReports()
@@ -68,11 +71,13 @@ export class Subscriptions {
   #presenceSent = false
   #leaving = false
   #renewId = ''
+  #renewNumber = 0
   #renewFailures = 0
 
-  constructor(rules: SessionRules, timers: Timers<string | number>) {
+  constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
     this.#timers = timers
+    this.#pulse = pulse
   }
 
   get size(): number {
@@ -93,7 +98,15 @@ export class Subscriptions {
 
   want(topic: string, name: string | undefined, now: number, entropy: Entropy, out: Effect[]): void {
     if (this.#byTopic.has(topic) || this.#leaving) return
-    const subscription: Subscription = { topic, name, phase: 'wanted', askId: '', failures: 0, wasHeld: false }
+    const subscription: Subscription = {
+      topic,
+      name,
+      phase: 'wanted',
+      askId: '',
+      askNumber: 0,
+      failures: 0,
+      wasHeld: false,
+    }
     this.#byTopic.set(topic, subscription)
     if (this.#mode === undefined) return
     this.#greet(out)
@@ -128,11 +141,27 @@ export class Subscriptions {
     this.#timers.delete(RENEW_TIMER)
   }
 
-  /** The broker asks for all subscriptions anew, or does not know them. */
-  again(now: number, entropy: Entropy, out: Effect[]): void {
+  /** The number of the renewal that is not answered. */
+  numberOf(id: string): number | undefined {
+    return this.isRenewal(id) ? this.#renewNumber : undefined
+  }
+
+  /** The least number above `above` of a `sub` or renewal that is not answered. */
+  oldest(above: number): number | undefined {
+    const renewal = this.#renewId !== '' && this.#renewNumber > above ? this.#renewNumber : undefined
+    for (const { askNumber } of this.#byAsk.values()) if (askNumber > above) return least(askNumber, renewal)
+    return renewal
+  }
+
+  /**
+   * The broker asks for all subscriptions anew, or does not know them.
+   * @param isNewBroker whether it knows nothing of this session's presence either
+   */
+  again(now: number, entropy: Entropy, out: Effect[], isNewBroker = false): void {
     const mode = this.#mode
-    if (mode === undefined || this.#leaving) return
+    if (mode === undefined || this.#leaving || this.#byTopic.size === 0) return
     this.#endRenewal()
+    if (isNewBroker) this.#presenceSent = false
     this.#greet(out)
     for (const subscription of this.#byTopic.values()) this.#ask(subscription, mode, now, entropy, out)
     this.#reports.reported(now)
@@ -178,6 +207,7 @@ export class Subscriptions {
   ): void {
     this.#byAsk.delete(subscription.askId)
     subscription.askId = entropy.id()
+    subscription.askNumber = this.#pulse.next()
     this.#byAsk.set(subscription.askId, subscription)
     const { topic, name } = subscription
     const { credit, workerInfo } = this.#rules
@@ -192,6 +222,7 @@ export class Subscriptions {
   #renew(now: number, entropy: Entropy, out: Effect[], load: number = this.#reports.load): void {
     const { ttlSeconds, credit, answerTimeoutMs } = this.#rules
     this.#renewId = entropy.id()
+    this.#renewNumber = this.#pulse.next()
     this.#timers.set(RENEW_TIMER, now + answerTimeoutMs)
     out.push({ type: 'send', stanza: this.#iq(this.#renewId, encodeRenew({ ttlSeconds, load, credit })) })
   }
