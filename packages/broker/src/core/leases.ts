@@ -143,9 +143,9 @@ export class Leases {
   applied(step: Step, ops: readonly StoreOp[], results: readonly StoreResult[]): void {
     for (const [at, op] of ops.entries()) {
       if (results[at]?.status !== 'ok') continue
-      if (op.type === 'nack') {
-        if (op.at > step.now) this.#options.time.soon(op.at)
-      } else if (op.type === 'dead') this.#died(step, op, op.reason)
+      // Also where that is past by now: the store, which was asked earlier, has it delayed.
+      if (op.type === 'nack') this.#options.time.soon(op.at)
+      else if (op.type === 'dead') this.#died(step, op, op.reason)
       else if (op.type === 'expire') this.#died(step, op, 'expired')
     }
   }

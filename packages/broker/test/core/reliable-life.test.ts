@@ -468,6 +468,19 @@ describe('an answer of the store that is late', () => {
     expect(await w.work(A)).toHaveLength(2)
   })
 
+  it('delivers again what was nacked for less time than the store took to say so', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    w.isLagging = true
+    await w.settleWith(A, nack(item as { lease: string }, 1))
+    w.now += 2000
+    await w.catchUp()
+    await w.wait(1000)
+    expect(w.delivered(A)).toHaveLength(1)
+  })
+
   it('does not end a lease that was extended meanwhile', async () => {
     const w = await StoreWorld.start()
     await w.sub(A, 't', { credit: 9 })
