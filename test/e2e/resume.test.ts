@@ -80,8 +80,8 @@ async function workerOf(
 
 /** Resolves when a worker has handled so many different payloads. */
 function tally(): {
-  handle: (payload: unknown) => void
-  reached(count: number): Promise<void>
+  readonly handle: (payload: unknown) => void
+  readonly reached: (count: number) => Promise<void>
   readonly seen: Set<unknown>
 } {
   const seen = new Set<unknown>()

@@ -18,9 +18,9 @@ export interface ConnectionEvents {
   waiting: { readonly reason: XmqError; readonly retryAt: number }
   /**
    * Another broker serves the queue than before: it was restarted. What the old one had not answered is sent again, the
-   * worker subscribes again, open requests have failed with `worker-gone`.
+   * worker subscribes again, open requests have failed with `worker-gone`. `epoch` names the new broker and its stream.
    */
-  'broker-changed': Record<never, never>
+  'broker-changed': { readonly epoch: string }
   /** Something that the operator should know. */
   warning: { readonly message: string }
   /** Something arrived that does not count: a forged answer, a delivery from elsewhere. */
@@ -65,7 +65,7 @@ export function emitConnectionEvent(emitter: ConnectionEmitter, event: SessionEv
       emitter.emit('waiting', { reason: event.reason, retryAt: wallTime(event.retryAt) })
       return true
     case 'broker-changed':
-      emitter.emit('broker-changed', {})
+      emitter.emit('broker-changed', { epoch: event.epoch })
       return true
     case 'warning':
       emitter.emit('warning', { message: event.message })

@@ -235,7 +235,7 @@ describe('retries', () => {
       pauses.push(bench.now - before)
     }
     expect(pauses).toEqual([250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000])
-    bench.confirm(batch!)
+    bench.confirm(batch)
     bench.put('b')
     const before = bench.now
     bench.deny(batches(bench.turn())[0]!, new XmqError('overloaded', 'busy'))

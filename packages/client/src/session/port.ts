@@ -222,7 +222,7 @@ export type SessionEvent =
   | { readonly name: 'warning'; readonly message: string }
   | { readonly name: 'left' }
   /** Another broker serves the queue than before: what the old one had not answered was sent again, requests have failed. */
-  | { readonly name: 'broker-changed' }
+  | { readonly name: 'broker-changed'; readonly epoch: string }
   /** A reliable queue asked to wait with publishes: they go on at `retryAt` (session time). */
   | { readonly name: 'publish-paused'; readonly reason: XmqError; readonly retryAt: number }
   /** A redelivery of what is done or running already: it is not run again. */

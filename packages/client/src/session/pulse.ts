@@ -77,6 +77,11 @@ export class Pulse {
     this.#timers = timers
   }
 
+  /** Who answered last, if that is known. */
+  get epoch(): string | undefined {
+    return this.#epoch
+  }
+
   /** Whether the timer is set. */
   get isWatching(): boolean {
     return this.#isWatching

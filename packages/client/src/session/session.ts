@@ -445,7 +445,7 @@ class ClientSession implements Session {
     leases.ready(this.#now, this.#random, this.#out)
     this.#subscriptions.again(this.#now, this.#random, this.#out, isNewLife)
     outbox.ready(this.#out)
-    if (isNewLife) this.#event({ name: 'broker-changed' })
+    if (isNewLife) this.#event({ name: 'broker-changed', epoch: this.#reliable.pulse.epoch ?? '' })
   }
 
   #doubt(): void {
