@@ -13,7 +13,6 @@
  * 5. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
  */
 import { matchesPattern, type XmlElement, XmqError } from '@xmq/protocol'
-import PQueue from 'p-queue'
 import { abortError } from './abort-error.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import type { Emitter } from './events.ts'
@@ -21,6 +20,7 @@ import { decodePayload, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
 import { monotonicNow } from './runtime.ts'
 import type { Delivery, Outcome } from './session/index.ts'
+import { Slots } from './slots.ts'
 import type { Topic } from './topic.ts'
 import { outcomeOfFailure } from './verdict.ts'
 import type { DeliveryEvent, WorkerEvents } from './worker-events.ts'
@@ -51,12 +51,33 @@ export interface DeliveryPorts {
 }
 
 /** A delivery that waits or runs. */
-interface Work {
+class Work {
   readonly delivery: Delivery
-  readonly abort: AbortController
-  state: 'waiting' | 'running' | 'over'
+  readonly bytes: number
+  state: 'waiting' | 'running' | 'over' = 'waiting'
   /** Its lease is lost. */
-  isLost: boolean
+  isLost = false
+  #abort: AbortController | undefined
+  #reason: XmqError | undefined
+
+  constructor(delivery: Delivery, bytes: number) {
+    this.delivery = delivery
+    this.bytes = bytes
+  }
+
+  /** Made when a handler first looks at it: few do, and it costs as much as all else about a short job. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.#reason !== undefined) this.#abort.abort(this.#reason)
+    }
+    return this.#abort.signal
+  }
+
+  abort(reason: XmqError): void {
+    this.#reason ??= reason
+    this.#abort?.abort(reason)
+  }
 }
 
 const BUFFER_BYTES_MAX = 64 * 1024 * 1024
@@ -66,7 +87,7 @@ export class Deliveries {
   readonly #limits: DeliveryLimits
   readonly #ports: DeliveryPorts
   readonly #emitter: Emitter<WorkerEvents>
-  readonly #queue: PQueue
+  readonly #slots: Slots<Work>
   readonly #aborted = new AbortController()
   readonly routes: Map<string, Route> = new Map()
   readonly middleware: Middleware[] = []
@@ -80,45 +101,47 @@ export class Deliveries {
     this.#limits = limits
     this.#emitter = emitter
     this.#ports = ports
-    this.#queue = new PQueue({ concurrency: limits.concurrency })
+    this.#slots = new Slots(limits.concurrency, (work) => this.#handle(work))
   }
 
   get running(): number {
-    return this.#queue.pending
+    return this.#slots.running
   }
 
   get waiting(): number {
-    return this.#queue.size
+    return this.#slots.waiting
   }
 
   /** Resolves when nothing runs and nothing waits. */
   whenIdle(): Promise<void> {
-    return this.#queue.onIdle()
+    return this.#slots.whenIdle()
   }
 
   /** Tells every handler to give up; what waits fails without having begun. */
   abort(reason: XmqError): void {
     this.#aborted.abort(reason)
-    for (const work of this.#running) work.abort.abort(reason)
+    for (const work of this.#running) work.abort(reason)
   }
 
   add(delivery: Delivery): void {
     const bytes = sizeOf(delivery.payload)
     const { bufferMax, capacity } = this.#limits
-    const work: Work = { delivery, abort: new AbortController(), state: 'waiting', isLost: false }
+    const work = new Work(delivery, bytes)
     const room = delivery.kind === 'request' ? Math.min(bufferMax, capacity * 10) : bufferMax
-    if (this.#queue.size >= room || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
-      const text = `The worker is full: ${this.#queue.size} deliveries wait already.`
+    if (this.waiting >= room || this.#waitingBytes + bytes > BUFFER_BYTES_MAX) {
+      const text = `The worker is full: ${this.waiting} deliveries wait already.`
       this.#failed(work, new XmqError('overloaded', text, { retryAfterSeconds: 1 }), true)
       return
     }
     this.#waitingBytes += bytes
     if (delivery.lease !== undefined) this.#leased.set(delivery.lease.key, work)
-    void this.#queue.add(async () => {
-      this.#waitingBytes -= bytes
-      await this.#process(work)
-      this.#ports.onChange()
-    })
+    this.#slots.add(work)
+    this.#ports.onChange()
+  }
+
+  async #handle(work: Work): Promise<void> {
+    this.#waitingBytes -= work.bytes
+    await this.#process(work)
     this.#ports.onChange()
   }
 
@@ -127,7 +150,7 @@ export class Deliveries {
     const work = this.#leased.get(key)
     if (work === undefined) return
     work.isLost = true
-    work.abort.abort(error)
+    work.abort(error)
   }
 
   /** Gives back the leased messages whose handlers have not begun. */
@@ -176,11 +199,16 @@ export class Deliveries {
     const startedAt = monotonicNow()
     try {
       if (stop.aborted) throw abortError(stop)
-      this.#emitter.emit('started', eventOf(delivery))
-      const answer = await composeMiddleware(this.middleware, context, () => handlePayload(route, delivery, context))
+      if (this.#emitter.has('started')) this.#emitter.emit('started', eventOf(delivery))
+      const handle = (): Promise<unknown> => handlePayload(route, delivery, context)
+      const answer = await (this.middleware.length === 0
+        ? handle()
+        : composeMiddleware(this.middleware, context, handle))
       if (delivery.kind === 'request') this.#ports.answer(delivery, await answerStanza(route.topic, delivery, answer))
       this.#settle(work, { kind: 'ack' })
-      this.#emitter.emit('completed', { ...eventOf(delivery), elapsedMs: monotonicNow() - startedAt })
+      if (this.#emitter.has('completed')) {
+        this.#emitter.emit('completed', { ...eventOf(delivery), elapsedMs: monotonicNow() - startedAt })
+      }
     } catch (error) {
       this.#failed(work, asFailure(error), stop.aborted || work.isLost)
     } finally {
@@ -207,8 +235,8 @@ function eventOf({ topic, id, kind, from, lease }: Delivery): DeliveryEvent {
   return { topic, id, kind, from, seq: lease?.seq, attempt: lease?.attempt ?? 1 }
 }
 
-function contextOf({ delivery, abort }: Work): HandlerContext {
-  const { topic, kind, id, from, lease, headers, payload } = delivery
+function contextOf(work: Work): HandlerContext {
+  const { topic, kind, id, from, lease, headers, payload } = work.delivery
   return {
     topic,
     kind,
@@ -218,14 +246,17 @@ function contextOf({ delivery, abort }: Work): HandlerContext {
     attempt: lease?.attempt ?? 1,
     seq: lease?.seq,
     at: lease === undefined ? undefined : new Date(lease.at),
-    signal: abort.signal,
+    get signal() {
+      return work.signal
+    },
     raw: payload,
   }
 }
 
 async function handlePayload(route: Route, delivery: Delivery, context: HandlerContext): Promise<unknown> {
   const value = decodePayload(route.topic, delivery.payload, 'payload')
-  const accepted = await validate(route.topic.input, value, `The payload of '${route.topic.name}'`)
+  const checked = validate(route.topic.input, value, `The payload of '${route.topic.name}'`)
+  const accepted = checked instanceof Promise ? await checked : checked
   try {
     return await route.handler(accepted.value, context)
   } catch (error) {

@@ -323,6 +323,30 @@ describe('stop', () => {
     expect(calls).toBe(1)
   })
 
+  it('shows a handler that it is over also where it looks at its signal only then', async () => {
+    const setting = await startSetting()
+    const bothRun = deferred()
+    const over = deferred()
+    const seen: unknown[] = []
+    let running = 0
+    const worker = setting.worker({ concurrency: 2, stopTimeout: 0 }).handle(note, async (name, context) => {
+      if (++running === 2) bothRun.resolve()
+      if (name === 'looks') context.signal.addEventListener('abort', () => over.resolve())
+      await over.promise
+      const { signal } = { ...context }
+      seen.push(signal.aborted, signal === context.signal, signal.reason)
+      return ''
+    })
+    await worker.start()
+    const mq = await setting.connect()
+    const answers = ['looks', 'looks late'].map((name) => mq.request(note, name).catch(() => undefined))
+    await bothRun.promise
+    await worker.stop()
+    await Promise.all(answers)
+    const aborted = [true, true, expect.objectContaining({ code: 'aborted' })]
+    expect(seen).toEqual([...aborted, ...aborted])
+  })
+
   it('works before, during and after a start, any number of times', async () => {
     const setting = await startSetting()
     const idle = setting.worker().handle(note, () => 'a')
