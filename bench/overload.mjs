@@ -39,6 +39,7 @@ const { values } = parseArgs({
     bytes: { type: 'string', default: '200' },
     credit: { type: 'string', default: '1000' },
     'no-setup': { type: 'boolean', default: false },
+    profile: { type: 'string' },
     json: { type: 'string' },
   },
 })
@@ -81,13 +82,11 @@ async function openField(kind) {
     stops.push(() => rmSync(folder, { recursive: true, force: true }))
     const store = plan.store === 'memory' ? 'memory:' : `sqlite:${join(folder, 'xmq.db')}`
     const child = async (file, options) => {
-      const started = await startChild(`../overload/${file}`, {
-        server,
-        password: PASSWORD,
-        queue: QUEUE,
-        topic: TOPIC,
-        ...options,
-      })
+      const started = await startChild(
+        `../overload/${file}`,
+        { server, password: PASSWORD, queue: QUEUE, topic: TOPIC, ...options },
+        file === 'broker.mjs' && values.profile !== undefined ? ['--cpu-prof', `--cpu-prof-dir=${values.profile}`] : [],
+      )
       stops.push(started.stop)
       return started
     }
@@ -119,10 +118,12 @@ function between(before, after) {
   return {
     seconds,
     offered: rate(({ producers }) => producers.offered),
+    stored: rate(({ broker }) => broker.stored),
+    settled: rate(({ broker }) => broker.acked),
     confirmed: rate(({ producers }) => producers.confirmed),
     refused: rate(({ producers }) => producers.refused),
     acked: rate(({ workers }) => workers.acked),
-    stanzasIn: rate(({ broker }) => broker.stanzasIn),
+    reached: rate(({ broker }) => broker.stored + broker.refused * plan.items),
     brokerCpu: rate(({ broker }) => broker.cpuMs) / 1000,
     rssMax: Math.max(...rss),
     rss,
@@ -183,24 +184,51 @@ async function run(kind) {
 }
 
 function print(kind, { peak, flood, faults, codes, end }) {
-  const ratio = flood.confirmed / peak.confirmed
-  const lines = [
-    `peak         ${count(peak.confirmed)} confirmed/s, ${count(peak.acked)} acked/s, refusing ${(peak.refusingShare * 100).toFixed(0)} % of the time, RSS ${mib(peak.rssMax)}, CPU ${peak.brokerCpu.toFixed(2)}`,
-    `             settle p50 ${peak.settleP50?.toFixed(0)} ms, p99 ${peak.settleP99?.toFixed(0)} ms; loads ${JSON.stringify(peak.loads)}`,
-    `flood        ${count(flood.offered)} offered/s (${(flood.offered / peak.confirmed).toFixed(1)} x), ${count(flood.stanzasIn * plan.items)} reached the broker/s at most`,
-    `goodput      ${count(flood.confirmed)} confirmed/s = ${ratio.toFixed(2)} of peak; ${count(flood.acked)} acked/s = ${(flood.acked / peak.acked).toFixed(2)}; CPU ${flood.brokerCpu.toFixed(2)}`,
-    `refused      ${count(flood.refused)}/s, refusing ${(flood.refusingShare * 100).toFixed(0)} % of the time; ${JSON.stringify(codes)}; loads ${JSON.stringify(flood.loads)}`,
-    `settles      p50 ${flood.settleP50?.toFixed(0)} ms, p99 ${flood.settleP99?.toFixed(0)} ms of ${count(flood.settles)}`,
-    `memory       RSS at most ${mib(flood.rssMax)}; each 5 s: ${flood.rss
-      .filter((_, index) => index % 20 === 19)
-      .map((bytes) => Math.round(bytes / MIB))
-      .join(' ')}; storing at most ${mib(flood.storingMax)}, outbound ${mib(flood.outboundMax)}`,
-    `in the end   offered ${count(end.producers.offered)} = confirmed ${count(end.producers.confirmed)} + refused ${count(end.producers.refused)}; acked ${count(end.workers.acked)}, again ${count(end.workers.again)}`,
-    faults.length === 0 ? 'nothing was lost, nothing was silent' : `FAULTS: ${faults.join('; ')}`,
+  const of = (part, whole) => `${(part / whole).toFixed(2)} of peak`
+  const percent = (share) => `${Math.round(share * 100)} % of the time`
+  const settles = ({ settleP50, settleP99 }) => `p50 ${settleP50?.toFixed(0)} ms, p99 ${settleP99?.toFixed(0)} ms`
+  const loads = ({ loads: seconds }) =>
+    `delays at most ${Object.entries(seconds)
+      .map(([name, value]) => `${name} ${value.toFixed(1)} s`)
+      .join(', ')}`
+  const rss = flood.rss.filter((_, index) => index % 20 === 19).map((bytes) => Math.round(bytes / MIB))
+  const rows = [
+    [
+      'peak',
+      `${count(peak.stored)} stored/s, ${count(peak.settled)} acked/s at the broker; ${count(peak.confirmed)} confirmed/s`,
+    ],
+    [
+      '',
+      `settles ${settles(peak)}; refusing ${percent(peak.refusingShare)}; ${loads(peak)}; CPU ${peak.brokerCpu.toFixed(2)}`,
+    ],
+    [
+      'flood',
+      `${count(flood.offered)} offered/s (${(flood.offered / peak.stored).toFixed(1)} x), ${count(flood.reached)} reached the broker/s`,
+    ],
+    [
+      'goodput',
+      `${count(flood.stored)} stored/s (${of(flood.stored, peak.stored)}), ${count(flood.settled)} acked/s (${of(flood.settled, peak.settled)}) at the broker`,
+    ],
+    [
+      '',
+      `${count(flood.confirmed)} confirmed/s (${of(flood.confirmed, peak.confirmed)}), ${count(flood.acked)} acked/s (${of(flood.acked, peak.acked)}) at the clients`,
+    ],
+    [
+      '',
+      `settles ${settles(flood)}; refusing ${percent(flood.refusingShare)}; ${loads(flood)}; CPU ${flood.brokerCpu.toFixed(2)}`,
+    ],
+    [
+      'memory',
+      `RSS at most ${mib(flood.rssMax)}, each 5 s ${rss.join(' ')}; storing at most ${mib(flood.storingMax)}, outbound ${mib(flood.outboundMax)}`,
+    ],
+    [
+      'answers',
+      `${count(end.producers.offered)} offered = ${count(end.producers.confirmed)} confirmed + ${count(end.producers.refused)} refused ${JSON.stringify(codes)}; ${count(end.workers.acked)} acked, ${count(end.workers.again)} delivered again`,
+    ],
+    ['', faults.length === 0 ? 'nothing was lost, nothing was silent' : `FAULTS: ${faults.join('; ')}`],
   ]
-  console.log(
-    `\n${kind}, ${plan.store}, ${plan.items} items of ${plan.bodyBytes} bytes a stanza\n  ${lines.join('\n  ')}`,
-  )
+  console.log(`\n${kind}, ${plan.store}, ${plan.items} items of ${plan.bodyBytes} bytes a stanza`)
+  for (const [name, text] of rows) console.log(`  ${name.padEnd(9)}${text}`)
 }
 
 async function main() {

@@ -16,11 +16,13 @@ serve(async ({ server, domain, store }) => {
   let storingMax = 0
   let refusing = 0
   let looks = 0
+  let last = ''
   let loads = { loop: 0, input: 0, commit: 0 }
   const look = async () => {
     rss.push(process.memoryUsage.rss())
     storingMax = Math.max(storingMax, broker.stats().storingBytes)
     const text = await broker.metrics()
+    last = text
     const read = (name) => Number(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'm').exec(text)?.[1] ?? 0)
     outboundMax = Math.max(outboundMax, read('xmq_link_outbound_bytes'))
     looks++
@@ -45,11 +47,11 @@ serve(async ({ server, domain, store }) => {
         storingMax,
         loads,
         refusingShare: refusing / looks,
-        stanzasIn: read('xmq_link_stanzas_in_total'),
-        bytesIn: read('xmq_link_bytes_in_total'),
+        refused: Number(/^xmq_refused_total\{[^}]*code="overloaded"\} (\S+)$/m.exec(last)?.[1] ?? 0),
         faults: read('xmq_faults_total'),
         reconnects: read('xmq_link_reconnects_total'),
-        stored: read('xmq_store_messages'),
+        stored: read('xmq_messages_stored_total'),
+        acked: Number(/^xmq_settled_total\{[^}]*outcome="acked"\} (\S+)$/m.exec(last)?.[1] ?? 0),
       }
       outboundMax = storingMax = refusing = looks = 0
       loads = { loop: 0, input: 0, commit: 0 }

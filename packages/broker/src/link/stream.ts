@@ -7,7 +7,8 @@
  *
  * Invariants:
  * 1. `onEnd` is called exactly once, and nothing after it; `onUp` at most once, before any stanza.
- * 2. The socket is never paused: what arrives is read at once (design section 5, "Overload").
+ * 2. The socket is read for ever, but no more than {@link TURN_BYTES_MAX} in one turn of the event loop: the next bytes come in the
+ *    next turn, when the store's answers and the timers of this one have had theirs.
  * 3. One input chunk causes one write, however many stanzas its handling sends (one for each 256 KiB of them): a chunk is
  *    handled in one turn, and `Outbound` writes at the turn's end or when told to.
  * 4. A handler's fault does not disturb the reader: the chunk is finished first, then the fault is thrown.
@@ -32,6 +33,11 @@ import {
 
 /** Where a stream is. */
 type StreamPhase = 'connecting' | 'opening' | 'authenticating' | 'up' | 'closing' | 'ended'
+
+/** Without this, libuv would read 32 buffers of 64 KiB from a socket before anything else had its turn. */
+const TURN_BYTES_MAX = 256 * 1024
+/** Node's buffer for one read: after a full one more is there. */
+const CHUNK_BYTES_FULL = 64 * 1024
 
 /** What a stream reports. */
 export interface ComponentStreamHandlers {
@@ -61,6 +67,9 @@ export class ComponentStream {
   #socketError: Error | undefined
   #faults: unknown[] = []
   #closed: (() => void) | undefined
+  /** Bytes that were read in this turn, once a chunk was so large that more may be there. */
+  #turnBytes = 0
+  #turn: NodeJS.Immediate | undefined
 
   constructor(rules: LinkRules, handlers: ComponentStreamHandlers) {
     this.#rules = rules
@@ -152,6 +161,7 @@ export class ComponentStream {
 
   #data(chunk: Buffer): void {
     if (this.#phase === 'ended') return
+    this.#breathe(chunk.length)
     this.#handlers.onBytes(chunk.length)
     const text = this.#decoder.write(chunk)
     if (text === '') return
@@ -163,6 +173,18 @@ export class ComponentStream {
     if (this.#phase === 'up') this.#guard(() => this.#handlers.onChunkEnd(chunk.length))
     this.#outbound.flush()
     if (this.#faults.length > 0) throw this.#faults.splice(0)[0]
+  }
+
+  /** Lets everything else have its turn when much has been read in this one. */
+  #breathe(bytes: number): void {
+    if (this.#turn === undefined && bytes < CHUNK_BYTES_FULL) return
+    this.#turnBytes += bytes
+    this.#turn ??= setImmediate(() => {
+      this.#turn = undefined
+      this.#turnBytes = 0
+      this.#socket.resume()
+    })
+    if (this.#turnBytes >= TURN_BYTES_MAX) this.#socket.pause()
   }
 
   /** Runs what the reader calls: nothing after the end, and no throw into the reader. */
@@ -250,6 +272,7 @@ export class ComponentStream {
     )
     this.#phase = 'ended'
     this.#cancelTimer()
+    clearImmediate(this.#turn)
     this.#closed?.()
   }
 }

@@ -225,6 +225,29 @@ describe('writing', () => {
     expect(probe.link.congested).toBe(false)
   })
 
+  test('a flood is read a little at a time: everything else has its turn in between', async () => {
+    const server = await bench.server()
+    let inTurn = 0
+    let most = 0
+    const probe = await bench.upLink(
+      server,
+      {},
+      {
+        onInputEnd: (bytes) => {
+          if (inTurn === 0) setImmediate(() => (inTurn = 0))
+          inTurn += bytes
+          most = Math.max(most, inTurn)
+        },
+      },
+    )
+    await bench.settled()
+    const peer = await server.peer(0)
+    const text = inbound('a', 'x'.repeat(1000))
+    for (let count = 0; count < 8_000; count++) peer.socket.write(text)
+    await probe.until(() => probe.stanzas.length === 8_000)
+    expect(most).toBeLessThanOrEqual(2 * 256 * 1024)
+  })
+
   test('a stanza that is refused at its head is skipped, and the stream goes on', async () => {
     const server = await bench.server()
     const busy = new XmqError('overloaded', 'busy')
