@@ -16,6 +16,7 @@
 import { decodeError, findChild, NS_QUEUE, NS_TOPIC, withChildren, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Effect, Input, Mode, OutgoingMessage, SessionRules } from './port.ts'
 import type { Pulse } from './pulse.ts'
+import { Recent } from './recent.ts'
 import type { Timers } from './timers.ts'
 
 interface CallParts {
@@ -51,8 +52,8 @@ export type WaitingPublish = Pick<PublishCall, 'ref' | 'message' | 'calledAt'> &
   readonly timeoutMs: number | undefined
 }
 
-/** Published ids that a bounce may still name. */
-const RECENT_MAX = 4096
+/** Published ids that a bounce may still name, or more. */
+const RECENT_MIN = 4096
 
 /** The publishes and requests that are pending. */
 export class Calls {
@@ -64,7 +65,7 @@ export class Calls {
   readonly #openById = new Map<string, RequestCall>()
   /** Those that were written, in that order. */
   readonly #open = new Set<RequestCall>()
-  readonly #recent = new Map<string, string>()
+  readonly #recent = new Recent<string>(RECENT_MIN)
   #bytes = 0
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
@@ -157,20 +158,12 @@ export class Calls {
       }
       const stanza = call.message.stanza()
       call.phase = 'writing'
-      this.#note(call)
+      this.#recent.set(call.id, call.topic)
       out.push({ type: 'send', stanza, ref: call.ref })
     } catch (error) {
       this.#remove(call)
       out.push({ type: 'failed', ref: call.ref, error: XmqError.from(error) })
     }
-  }
-
-  #note({ id, topic }: PublishCall): void {
-    this.#recent.delete(id)
-    this.#recent.set(id, topic)
-    if (this.#recent.size <= RECENT_MAX) return
-    const oldest = this.#recent.keys().next()
-    if (!oldest.done) this.#recent.delete(oldest.value)
   }
 
   /** The socket took a publish over, or failed. */

@@ -11,7 +11,7 @@
  *     deliver stanza --all of it is settled, or RECEIVE_MS passed--> answered "received", with what is settled by then
  *
  * Invariants:
- * 1. Of each message at most one job is handed out at a time, and none after it was acked, as far as FINISHED_MAX reaches. A
+ * 1. Of each message at most one job is handed out at a time, and none after it was acked, as far as FINISHED_MIN reaches. A
  *    message is known by its seq and when it was published: a queue that keeps nothing counts anew when its broker restarts.
  * 2. A deliver stanza is answered within RECEIVE_MS, whatever handlers do.
  * 3. Each job ends in one `settle`, which says the same of each of its leases; what is said is kept until the queue has heard it.
@@ -25,11 +25,13 @@ import {
   payloadOf,
   resultTo,
   type Settlement,
+  withChildren,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
 import type { Delivery, Effect, Entropy, Outcome, SessionRules } from './port.ts'
 import type { Pulse } from './pulse.ts'
+import { Recent } from './recent.ts'
 import { SETTLE_PAUSE_TIMER, type Settled, Settlements, settleTimer } from './settlements.ts'
 import type { Timers } from './timers.ts'
 
@@ -42,21 +44,24 @@ interface Lease {
 interface Job {
   readonly seq: number
   readonly key: string
-  /** By token; several when it was delivered again, or through several durable subscriptions; none when it is lost. */
-  readonly leases: Map<string, Lease>
+  /** Several when it was delivered again, or through several durable subscriptions; none when it is lost. */
+  leases: readonly Lease[]
+  /** What it came with. */
+  readonly unreceived: Unreceived
 }
 
 interface Unreceived {
+  /** The stanza, without what is in it. */
   readonly iq: XmlElement
-  /** Jobs that are not settled, by key. */
-  readonly open: Set<string>
+  /** How many of its jobs are not settled. */
+  open: number
   readonly answerAt: number
 }
 
 /** How long the answer to a deliver stanza may wait for fast handlers. */
 const RECEIVE_MS = 3
-/** How many acked messages are known again. */
-const FINISHED_MAX = 10_000
+/** How many acked messages are known again, or more. */
+const FINISHED_MIN = 10_000
 /** More leases of one message are not kept: the oldest are over. */
 const LEASES_MAX = 4
 
@@ -71,8 +76,8 @@ export class Leases {
   readonly #timers: Timers<string | number>
   readonly #settlements: Settlements
   readonly #jobs = new Map<string, Job>()
-  /** Acked, by key, the latest last. */
-  readonly #finished = new Set<string>()
+  /** Acked, by key. */
+  readonly #finished = new Recent<true>(FINISHED_MIN)
   readonly #unreceived = new Set<Unreceived>()
   #isUp = false
   #turnAsked = false
@@ -140,19 +145,25 @@ export class Leases {
       out.push({ type: 'send', stanza: errorTo(iq, XmqError.from(error, 'bad-request')) })
       return
     }
-    const unreceived: Unreceived = { iq, open: new Set(), answerAt: now + RECEIVE_MS }
+    // All of a batch would be kept as long as one message of it is.
+    const head = withChildren(iq, [])
+    const unreceived: Unreceived = { iq: head, open: 0, answerAt: now + RECEIVE_MS }
     this.#unreceived.add(unreceived)
+    const { leaseMs } = deliver
     for (const result of deliver.items) {
       if (!result.ok) {
         if (result.lease !== undefined) this.#rejectBroken(result.lease, result.error)
         continue
       }
-      if (this.#take(result.item, deliver.leaseMs, wants, now, out)) {
-        unreceived.open.add(keyOf(result.item))
-        out.push({ type: 'deliver', delivery: deliveryOf(result.item, iq, connection) })
-      }
+      const { item } = result
+      const key = keyOf(item)
+      const lease: Lease = { token: item.lease, leaseMs, extendAt: now + (leaseMs * 2) / 3 }
+      if (!this.#take(item, key, lease, wants, out)) continue
+      this.#jobs.set(key, { seq: item.seq, key, leases: [lease], unreceived })
+      unreceived.open++
+      out.push({ type: 'deliver', delivery: deliveryOf(item, key, head, connection) })
     }
-    if (unreceived.open.size === 0) this.#askTurn(out)
+    if (unreceived.open === 0) this.#askTurn(out)
     this.#setReceiveTimer()
   }
 
@@ -161,58 +172,51 @@ export class Leases {
   }
 
   /** @returns whether it is to be handled */
-  #take(item: DeliveredItem, leaseMs: number, wants: (topic: string) => boolean, now: number, out: Effect[]): boolean {
-    const { seq, topic, lease: token } = item
-    const key = keyOf(item)
+  #take(
+    { seq, topic }: DeliveredItem,
+    key: string,
+    lease: Lease,
+    wants: (topic: string) => boolean,
+    out: Effect[],
+  ): boolean {
     if (this.#finished.has(key)) {
-      this.#settlements.add({ seq, key }, { kind: 'ack', lease: token })
+      this.#settlements.add({ seq, key }, { kind: 'ack', lease: lease.token })
       out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'done' } })
       return false
     }
-    const lease: Lease = { token, leaseMs, extendAt: now + (leaseMs * 2) / 3 }
     const held = this.#jobs.get(key)
     if (held !== undefined) {
       this.#extendNotAfter(lease.extendAt)
-      held.leases.set(token, lease)
-      const oldest = held.leases.keys().next()
-      if (held.leases.size > LEASES_MAX && !oldest.done) held.leases.delete(oldest.value)
+      const others = held.leases.filter(({ token }) => token !== lease.token)
+      held.leases = [...others, lease].slice(-LEASES_MAX)
       out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'running' } })
       return false
     }
     if (!wants(topic)) {
-      this.#settlements.add({ seq, key }, { kind: 'release', lease: token })
+      this.#settlements.add({ seq, key }, { kind: 'release', lease: lease.token })
       return false
     }
-    this.#jobs.set(key, { seq, key, leases: new Map([[token, lease]]) })
     this.#extendNotAfter(lease.extendAt)
     return true
   }
 
   /** A job's handler has ended. Of one that is lost there is nothing to say. */
   settle(key: string, outcome: Outcome, out: Effect[]): void {
-    if (outcome.kind === 'ack') this.#finish(key)
+    if (outcome.kind === 'ack') this.#finished.set(key, true)
     const job = this.#jobs.get(key)
     if (job === undefined) return
     this.#jobs.delete(key)
     this.#isQuiet = false
-    for (const token of job.leases.keys()) this.#settlements.add(job, { ...outcome, lease: token })
-    for (const unreceived of this.#unreceived) unreceived.open.delete(key)
+    for (const { token } of job.leases) this.#settlements.add(job, { ...outcome, lease: token })
+    job.unreceived.open--
     this.#askTurn(out)
-  }
-
-  #finish(key: string): void {
-    this.#finished.delete(key)
-    this.#finished.add(key)
-    if (this.#finished.size <= FINISHED_MAX) return
-    const oldest = this.#finished.values().next()
-    if (!oldest.done) this.#finished.delete(oldest.value)
   }
 
   /** The turn is over: answers what is received and settles what is done. */
   turn(now: number, entropy: Entropy, out: Effect[]): void {
     this.#turnAsked = false
     if (!this.#isUp) return
-    this.#answer((unreceived) => unreceived.open.size === 0, out)
+    this.#answer((unreceived) => unreceived.open === 0, out)
     // What is unsent goes with the next "received", which is due in a moment: two stanzas less.
     if (this.#unreceived.size === 0) {
       this.#settlements.turn((settled) => this.#isLive(settled), now, entropy, out)
@@ -256,7 +260,7 @@ export class Leases {
 
   #extendDue(now: number): void {
     for (const job of this.#jobs.values()) {
-      for (const lease of job.leases.values()) {
+      for (const lease of job.leases) {
         // Those that are due soon go along: one stanza for a batch that came in several.
         if (lease.extendAt > now + lease.leaseMs / 6) continue
         this.#extend(job, now)
@@ -267,7 +271,7 @@ export class Leases {
   }
 
   #extend(job: Job, now: number): void {
-    for (const lease of job.leases.values()) {
+    for (const lease of job.leases) {
       this.#settlements.add(job, { kind: 'extend', lease: lease.token })
       lease.extendAt = now + (lease.leaseMs * 2) / 3
     }
@@ -276,7 +280,7 @@ export class Leases {
   #setExtendTimer(): void {
     this.#extendAt = Number.POSITIVE_INFINITY
     for (const { leases } of this.#jobs.values()) {
-      for (const { extendAt } of leases.values()) this.#extendAt = Math.min(this.#extendAt, extendAt)
+      for (const { extendAt } of leases) this.#extendAt = Math.min(this.#extendAt, extendAt)
     }
     if (!this.#isUp || this.#extendAt === Number.POSITIVE_INFINITY) this.#timers.delete(EXTEND_TIMER)
     else this.#timers.set(EXTEND_TIMER, this.#extendAt)
@@ -290,7 +294,7 @@ export class Leases {
   }
 
   #isLive({ key, settlement }: Settled): boolean {
-    return this.#jobs.get(key)?.leases.has(settlement.lease) === true
+    return this.#jobs.get(key)?.leases.some(({ token }) => token === settlement.lease) === true
   }
 
   isBatch(id: string): boolean {
@@ -324,7 +328,11 @@ export class Leases {
 
   #lost({ seq, key, settlement }: Settled, error: XmqError, out: Effect[]): void {
     const job = this.#jobs.get(key)
-    if (job === undefined || !job.leases.delete(settlement.lease) || job.leases.size > 0) return
+    if (job === undefined) return
+    const left = job.leases.filter(({ token }) => token !== settlement.lease)
+    const wasThere = left.length < job.leases.length
+    job.leases = left
+    if (!wasThere || left.length > 0) return
     // It stays: until its handler has ended, a redelivery of it must not begin.
     out.push({ type: 'lease-lost', key, seq, error })
   }
@@ -345,7 +353,7 @@ function keyOf({ seq, at }: DeliveredItem): string {
   return `${seq}@${at}`
 }
 
-function deliveryOf(item: DeliveredItem, iq: XmlElement, connection: number): Delivery {
+function deliveryOf(item: DeliveredItem, key: string, stanza: XmlElement, connection: number): Delivery {
   const { seq, attempt, at, topic, id, from, content } = item
   return {
     kind: 'message',
@@ -354,9 +362,9 @@ function deliveryOf(item: DeliveredItem, iq: XmlElement, connection: number): De
     from,
     payload: payloadOf(content.payload),
     headers: content.headers,
-    lease: { key: keyOf(item), seq, attempt, at },
+    lease: { key, seq, attempt, at },
     form: 'nested',
-    stanza: iq,
+    stanza,
     connection,
   }
 }
