@@ -4,8 +4,9 @@ import { dirname } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import Database from 'libsql'
 import { describe, expect, it, vi } from 'vitest'
-import { closeDatabase, openDatabase, SCHEMA_VERSION } from '../src/store/sqlite/database.ts'
+import { closeDatabase, openDatabase } from '../src/store/sqlite/database.ts'
 import { LogSize } from '../src/store/sqlite/log-size.ts'
+import { SCHEMA_VERSION } from '../src/store/sqlite/schema.ts'
 import { SQL } from '../src/store/sqlite/statements.ts'
 import { claim, freshPath, HOLDER, NOW, one, openSqlite, publish, publishOp, QUEUE, seqsOf } from './store-harness.ts'
 
@@ -150,7 +151,7 @@ describe('a body that is damaged on the disk', () => {
     await store.close()
     const db = new Database(path)
     db.exec(
-      `UPDATE messages SET data = CAST(replace(CAST(data AS TEXT), 'first', 'f' || char(255) || 'rst') AS BLOB) WHERE seq = ${seq}`,
+      `UPDATE entries SET data = CAST(replace(CAST(data AS TEXT), 'first', 'f' || char(255) || 'rst') AS BLOB) WHERE id & 17592186044415 = ${seq}`,
     )
     db.close()
     const again = await openSqlite(path)
@@ -271,7 +272,10 @@ describe('the plan of each statement', () => {
     const plan = db.prepare(`EXPLAIN QUERY PLAN ${sql}`).raw().all() as unknown[][]
     const steps = plan.map((step) => String(step[3]))
     closeDatabase(db, path)
-    expect(steps.filter((step) => step.includes('SCAN') || step.includes('TEMP B-TREE'))).toEqual([])
+    // What was handed in, or a page of what was found by an index, is gone through, but never a table.
+    const isHarmless = (step: string) => /^SCAN (\d+ CONSTANT ROWS|json_each VIRTUAL TABLE|\(subquery)/.test(step)
+    const found = steps.filter((step) => step.includes('SCAN') || step.includes('TEMP B-TREE'))
+    expect(found.filter((step) => !isHarmless(step))).toEqual([])
     expect(steps.length > 0 || sql.startsWith('INSERT')).toBe(true)
   })
 
@@ -282,7 +286,10 @@ describe('the plan of each statement', () => {
     ['nextDue', 'entries_due'],
     ['listExpired', 'entries_ttl'],
     ['nextExpiry', 'entries_ttl'],
-    ['listDead', 'entries_death'],
+    ['listByDeath', 'entries_death'],
+    ['listDead', 'entries_dead'],
+    ['listDelayed', 'entries_delayed'],
+    ['nextOfChain', 'entries_chain'],
     ['listDroppable', 'entries_overflow'],
     ['firstEnding', 'dedupe_ending'],
   ] as const)('%s goes by %s', (name, index) => {

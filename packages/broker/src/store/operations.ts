@@ -157,12 +157,13 @@ export interface ExtendOp extends EntryRef {
 /**
  * | when | then | answer |
  * |---|---|---|
- * | LEASED with this token, received false | received = true, deadline = now + `leaseMs` | `ok` with the deadline |
- * | LEASED with this token, received true | nothing | `ok` with the deadline |
+ * | LEASED with this token and holder, received false | received = true, deadline = now + `leaseMs` | `ok` with the deadline |
+ * | LEASED with this token and holder, received true | nothing | `ok` with the deadline |
  */
 export interface ReceivedOp extends EntryRef {
   readonly type: 'received'
   readonly token: string
+  readonly holder?: string | undefined
   readonly leaseMs: number
 }
 

@@ -17,7 +17,7 @@
 import { XmqError } from '@xmq/protocol'
 import { Worker } from 'node:worker_threads'
 import type { SqliteFileOptions } from './database.ts'
-import { type BatchAnswer, Engine, type EngineFailure, type EngineRequest } from './engine.ts'
+import { type BatchAnswer, Engine, type EngineAnswer, type EngineFailure, type EngineRequest } from './engine.ts'
 
 export interface EngineChannel {
   /** Rejects with an XmqError as `Engine.open` throws it. */
@@ -32,6 +32,17 @@ export type ToWorker =
   | { readonly type: 'open'; readonly options: SqliteFileOptions; readonly now: number; readonly isAgain: boolean }
   | { readonly type: 'run'; readonly requests: readonly EngineRequest[] }
   | { readonly type: 'close' }
+
+/** What need not be copied. */
+export function buffersOf(message: EngineRequest | EngineAnswer): ArrayBuffer[] {
+  if ('ops' in message) return [message.ops.messages.buffer, message.ops.numbers.buffer]
+  if ('results' in message) return [message.results.numbers.buffer]
+  if (message.type === 'claim' && 'answer' in message) {
+    const { data, numbers } = message.answer.messages
+    return [data.buffer, numbers.buffer]
+  }
+  return []
+}
 
 /** What comes back, one for each. */
 export type FromWorker =
@@ -224,7 +235,7 @@ class ThreadHost implements EngineHost {
     this.#isEnding = message.type === 'close'
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
-      this.#worker.postMessage(message)
+      this.#worker.postMessage(message, message.type === 'run' ? message.requests.flatMap(buffersOf) : [])
     })
   }
 

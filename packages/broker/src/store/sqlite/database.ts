@@ -23,6 +23,7 @@ import {
 import { dirname } from 'node:path'
 import { XmqError } from '@xmq/protocol'
 import Database from 'libsql'
+import { MIGRATIONS, SCHEMA_VERSION } from './schema.ts'
 
 export type Connection = InstanceType<typeof Database>
 
@@ -42,71 +43,6 @@ export const CHECKPOINT_PAGES = 4000
 
 /** "XMQ1": what `file` and other tools may tell the file by. */
 const APPLICATION_ID = 0x584d5131
-
-/**
- * The steps that make each version out of the one before. Never change one that was released: add another.
- *
- * Ids of lines and topics are never given again: entries and caches may outlive what they name for a while.
- * entries.state: 1 READY and claimable, 2 READY behind its key, 3 DELAYED, 4 LEASED, 5 DEAD.
- * entries.ord: the order number, 0 before the first READY. entries.rank: (9 - priority) * 2^44 + ord, the order of claims.
- * entries.lane: what claims look through: the topic in the queue's own line, 0 in a subscription's.
- * entries.is_droppable: published with `dead-letter-oldest`; lines.undroppable: how many READY ones were not.
- * entries.lease_ms: the period of the lease, as claimed: what a lease found at a start gets again.
- * entries.at: dueAt of DELAYED, diedAt of DEAD.
- * messages.data: head (JSON), meta and body, one after the other; sum: its CRC-32.
- * dedupe.ending: 1 while `until` bounds the record, 0 once only the message's life does.
- */
-const MIGRATIONS: readonly string[] = [
-  `
-CREATE TABLE numbers (id INTEGER PRIMARY KEY CHECK (id = 1), reserved INTEGER NOT NULL);
-INSERT INTO numbers VALUES (1, 0);
-CREATE TABLE queues (id INTEGER PRIMARY KEY, address BLOB NOT NULL UNIQUE, endings INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE lines (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, subscription BLOB NOT NULL, meta BLOB NOT NULL,
-  created_at INTEGER NOT NULL, touched_at INTEGER NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0,
-  undroppable INTEGER NOT NULL DEFAULT 0,
-  ready INTEGER NOT NULL DEFAULT 0, claimable INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
-  leased INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, dead_bytes INTEGER NOT NULL DEFAULT 0
-);
-CREATE UNIQUE INDEX lines_name ON lines (queue, subscription) WHERE is_gone = 0;
-CREATE TABLE topics (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, line INTEGER NOT NULL, name BLOB NOT NULL,
-  ready INTEGER NOT NULL DEFAULT 0, claimable INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
-  leased INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0, dead_bytes INTEGER NOT NULL DEFAULT 0
-);
-CREATE UNIQUE INDEX topics_name ON topics (line, name);
-CREATE TABLE messages (
-  seq INTEGER PRIMARY KEY, head_bytes INTEGER NOT NULL, meta_bytes INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL
-);
-CREATE TABLE shares (seq INTEGER PRIMARY KEY, entries INTEGER NOT NULL);
-CREATE TABLE entries (
-  line INTEGER NOT NULL, seq INTEGER NOT NULL, topic INTEGER NOT NULL, lane INTEGER NOT NULL, state INTEGER NOT NULL,
-  ord INTEGER NOT NULL, rank INTEGER NOT NULL, at INTEGER NOT NULL, expires_at INTEGER,
-  failures INTEGER NOT NULL, deliveries INTEGER NOT NULL, token BLOB, holder BLOB, claimed_at INTEGER NOT NULL, lease_ms INTEGER NOT NULL,
-  is_counted INTEGER NOT NULL, history BLOB, bytes INTEGER NOT NULL, key BLOB, reason INTEGER NOT NULL,
-  is_shared INTEGER NOT NULL, dedupe_until INTEGER, is_droppable INTEGER NOT NULL,
-  PRIMARY KEY (line, seq)
-) WITHOUT ROWID;
-CREATE INDEX entries_claim ON entries (line, lane, rank) WHERE state = 1;
-CREATE INDEX entries_chain ON entries (line, topic, key, ord) WHERE key IS NOT NULL AND ord > 0 AND state < 5;
-CREATE INDEX entries_due ON entries (at) WHERE state = 3;
-CREATE INDEX entries_ttl ON entries (expires_at) WHERE expires_at IS NOT NULL AND state < 4;
-CREATE INDEX entries_rest ON entries (line, state, seq) WHERE state > 2;
-CREATE INDEX entries_death ON entries (line, at, seq) WHERE state = 5;
-CREATE INDEX entries_overflow ON entries (line, seq) WHERE is_droppable = 1 AND state < 3;
-CREATE TABLE dedupe (
-  queue INTEGER NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, until INTEGER NOT NULL,
-  ending INTEGER NOT NULL, PRIMARY KEY (queue, key)
-) WITHOUT ROWID;
-CREATE INDEX dedupe_ending ON dedupe (queue, until, seq) WHERE ending = 1;
-CREATE TABLE probe (data BLOB NOT NULL);
-`,
-]
-
-/** The version that this code writes. */
-export const SCHEMA_VERSION: number = MIGRATIONS.length
 
 /** What SQLite calls an error of the system. */
 const SQLITE_CODES: Readonly<Record<string, string>> = {
@@ -199,7 +135,7 @@ function prepareFile(db: Connection, options: SqliteFileOptions): void {
   db.exec('BEGIN IMMEDIATE')
   try {
     rewriteLog(path)
-    for (const step of MIGRATIONS.slice(version)) db.exec(step)
+    for (const step of MIGRATIONS.slice(version)) step(db)
     db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
     db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`)
     db.exec('DELETE FROM topics WHERE ready + delayed + leased + dead = 0')

@@ -1,19 +1,21 @@
 /** The deduplication records of the sqlite store; operations.ts "Deduplication" has the rules. */
 import { hash } from 'node:crypto'
-import type { PublishOp, StoreResult } from '../operations.ts'
-import type { MessageHead } from './row.ts'
+import type { StoreResult } from '../operations.ts'
+import { bodyOf, dedupeNameOf } from './message-data.ts'
+import type { Rows } from './rows.ts'
 import type { Statements } from './statements.ts'
 import type { QueueTally, Tallies } from './tallies.ts'
+import type { PackedPublish } from './wire.ts'
 
 /** Records that one publish looks at to forget what has ended. */
 const SWEEP_MAX = 8
 
 // 128 bits: one who makes two of his own ids collide deduplicates his own messages.
-const digest = (text: string) => hash('sha256', text, 'buffer').subarray(0, 16)
-const keyOf = ({ sender, id }: { readonly sender: string; readonly id?: string | undefined }) =>
-  digest(`${sender}\0${id}`)
+const digest = (text: Buffer) => hash('sha256', text, 'buffer').subarray(0, 16)
+const keyOf = (message: Buffer) => digest(dedupeNameOf(message))
 
-const payloadOf = (op: PublishOp) => digest(`${op.topic}\0${op.body}`)
+const payloadOf = ({ topic, message }: PackedPublish) =>
+  digest(Buffer.concat([Buffer.from(`${topic}\0`), bodyOf(message)]))
 
 /** What {@link Dedupe.find} found. */
 export interface Found {
@@ -27,31 +29,45 @@ export interface Found {
 export class Dedupe {
   readonly #statements: Statements
   readonly #tallies: Tallies
+  readonly #rows: Rows
 
-  constructor(statements: Statements, tallies: Tallies) {
+  constructor(statements: Statements, tallies: Tallies, rows: Rows) {
     this.#statements = statements
     this.#tallies = tallies
+    this.#rows = rows
   }
 
   /** Looks for an earlier publish with this id. */
-  find(queue: QueueTally, op: PublishOp, now: number): Found {
-    const key = keyOf(op)
+  find(queue: QueueTally, op: PackedPublish, now: number): Found {
+    const key = keyOf(op.message)
     const found = this.#statements.findDedupe.get([queue.id, key])
     if (found === undefined) return { key, endedSeq: undefined, answer: undefined }
-    const [seq, payload, until] = found as [number, Buffer, number]
-    if (until <= now && !this.#hasMessage(seq)) return { key, endedSeq: seq, answer: undefined }
+    const [seq, line, payload, until] = found as [number, number, Buffer, number]
+    if (until <= now && !this.#hasMessage(seq, line)) return { key, endedSeq: seq, answer: undefined }
     const isSame = payload.equals(payloadOf(op))
     return { key, endedSeq: undefined, answer: isSame ? { status: 'duplicate', seq } : { status: 'conflict' } }
   }
 
-  /** Remembers a publish that {@link find} found no answer for, in the same operation. */
-  add(queue: QueueTally, op: PublishOp, { key, endedSeq }: Found, seq: number, hasMessage: boolean, now: number): void {
+  /**
+   * Remembers a publish that {@link find} found no answer for, in the same operation.
+   *
+   * @param lines of the entries of the message
+   */
+  add(
+    queue: QueueTally,
+    op: PackedPublish,
+    { key, endedSeq }: Found,
+    seq: number,
+    lines: readonly number[],
+    now: number,
+  ): void {
     if (endedSeq !== undefined) this.#remove(queue, key, endedSeq)
     this.#sweep(queue, now)
     const until = now + op.dedupeMs
     const isEnding = until > now
-    if (isEnding || hasMessage) {
-      this.#statements.addDedupe.run([queue.id, key, seq, payloadOf(op), until, isEnding ? 1 : 0])
+    if (isEnding || lines.length > 0) {
+      const line = lines.length === 1 ? (lines[0] as number) : 0
+      this.#statements.addDedupe.run([queue.id, key, seq, line, payloadOf(op), until, isEnding ? 1 : 0])
     }
     if (isEnding) {
       this.#tallies.setEndings(queue, queue.endings + 1)
@@ -61,12 +77,12 @@ export class Dedupe {
   }
 
   /** The message of this publish is gone, and its window was over before. */
-  release(queue: QueueTally, head: MessageHead, seq: number): void {
-    this.#remove(queue, keyOf(head), seq)
+  release(queue: QueueTally, message: Buffer, seq: number): void {
+    this.#remove(queue, keyOf(message), seq)
   }
 
-  #hasMessage(seq: number): boolean {
-    return this.#statements.hasMessage.get([seq]) !== undefined
+  #hasMessage(seq: number, line: number): boolean {
+    return line === 0 ? this.#statements.hasBody.get([seq]) !== undefined : this.#rows.has(line, seq)
   }
 
   #remove(queue: QueueTally, key: Buffer, seq: number): void {
@@ -82,11 +98,11 @@ export class Dedupe {
   /** Ends the record that ends first: if its time has come, or in any case. False: it did not, or there is none. */
   #endFirst(queue: QueueTally, now: number, isForced: boolean): boolean {
     const first = this.#statements.firstEnding.get([queue.id])
-    queue.firstEndingAt = first === undefined ? Number.POSITIVE_INFINITY : Number(first[2])
+    queue.firstEndingAt = first === undefined ? Number.POSITIVE_INFINITY : Number(first[3])
     if (first === undefined) return false
-    const [key, seq, until] = first as [Buffer, number, number]
+    const [key, seq, line, until] = first as [Buffer, number, number, number]
     if (until > now && !isForced) return false
-    if (until <= now && this.#hasMessage(seq)) this.#statements.keepDedupe.run([queue.id, key])
+    if (until <= now && this.#hasMessage(seq, line)) this.#statements.keepDedupe.run([queue.id, key])
     else this.#statements.removeDedupe.run([queue.id, key])
     this.#tallies.setEndings(queue, queue.endings - 1)
     return true

@@ -24,13 +24,11 @@
  * 3. While the file cannot be written, every batch tries again: nobody has to mend the store itself.
  */
 import { XmqError, type XmqErrorCode } from '@xmq/protocol'
-import type { StoreOp, StoreResult } from '../operations.ts'
+import type { StoreResult } from '../operations.ts'
 import type {
   BrowseAnswer,
   BrowseRequest,
   ClaimableTopic,
-  ClaimAnswer,
-  ClaimRequest,
   DueAnswer,
   LineStats,
   SubscriptionsAnswer,
@@ -52,14 +50,23 @@ import { Leases } from './leases.ts'
 import { LogSize } from './log-size.ts'
 import { Operations } from './operations.ts'
 import { Queries } from './queries.ts'
+import { Rows } from './rows.ts'
 import { prepareStatements, type Statements } from './statements.ts'
 import { type LineTally, Tallies } from './tallies.ts'
 import { Transitions } from './transitions.ts'
+import {
+  type EngineClaimAnswer,
+  type PackedClaim,
+  type PackedOps,
+  type PackedResults,
+  packResults,
+  unpackOps,
+} from './wire.ts'
 
 /** One call of the port. */
 export type EngineRequest =
-  | { readonly type: 'apply'; readonly ops: readonly StoreOp[]; readonly now: number }
-  | { readonly type: 'claim'; readonly request: ClaimRequest }
+  | { readonly type: 'apply'; readonly ops: PackedOps; readonly isGrowing: boolean; readonly now: number }
+  | { readonly type: 'claim'; readonly request: PackedClaim }
   | { readonly type: 'due'; readonly now: number; readonly max: number }
   | { readonly type: 'browse'; readonly request: BrowseRequest }
   | { readonly type: 'topics'; readonly request: TopicsRequest }
@@ -76,8 +83,8 @@ export interface EngineFailure {
 }
 
 export type EngineAnswer =
-  | { readonly type: 'apply'; readonly results: readonly StoreResult[] }
-  | { readonly type: 'claim'; readonly answer: ClaimAnswer }
+  | { readonly type: 'apply'; readonly results: PackedResults }
+  | { readonly type: 'claim'; readonly answer: EngineClaimAnswer }
   | { readonly type: 'due'; readonly answer: DueAnswer }
   | { readonly type: 'browse'; readonly answer: BrowseAnswer }
   | { readonly type: 'topics'; readonly answer: TopicsAnswer }
@@ -112,14 +119,14 @@ const CLAIMABLE_TOLD_MAX = 100_001
 
 interface OpenFile extends ClaimParts {
   readonly db: Connection
+  readonly leases: Leases
   readonly statements: Statements
   readonly log: LogSize
 }
 
 /** Requests that need new space in the file. */
 function isGrowing(request: EngineRequest): boolean {
-  if (request.type !== 'apply') return request.type === 'probe'
-  return request.ops.some((op) => op.type === 'publish' || op.type === 'create-subscription')
+  return request.type === 'apply' ? request.isGrowing : request.type === 'probe'
 }
 
 /** Gives back the space that a probe took. Where that fails, the next one does it. */
@@ -170,7 +177,6 @@ function failureOf(error: unknown, path: string): EngineFailure {
 /** See the top of this file. */
 export class Engine {
   readonly #options: SqliteFileOptions
-  readonly #leases = new Leases()
   readonly #acks = new RecentAcks()
   #file: OpenFile | undefined
   #failure: EngineFailure | undefined
@@ -297,7 +303,7 @@ export class Engine {
     file: OpenFile,
     requests: readonly EngineRequest[],
   ): { readonly answers: EngineAnswer[]; readonly lines: readonly LineTally[] } {
-    const { db, transitions, tallies } = file
+    const { db, transitions, tallies, rows, leases, statements } = file
     const earlier = new Map(transitions.claimable)
     const lostBefore = this.#lostLines.length
     try {
@@ -306,17 +312,19 @@ export class Engine {
       db.exec('BEGIN')
       const hasMore = this.#hasMore && file.operations.removeLost(this.#now)
       const answers = requests.map((request) => this.#answer(file, request))
+      rows.flush()
+      leases.flush(statements)
       tallies.flush()
       db.exec('COMMIT')
       const lines = tallies.takeChanged()
-      transitions.undo = []
+      leases.keep()
       tallies.trim()
       this.#hasMore = hasMore || this.#lostLines.length > lostBefore
       return { answers, lines }
     } catch (error) {
       this.#rollback(db)
-      for (const undo of transitions.undo.reverse()) undo()
-      transitions.undo = []
+      rows.reset()
+      leases.takeBack()
       transitions.claimable = earlier
       this.#lostLines.length = lostBefore
       this.#isStale = true
@@ -336,13 +344,14 @@ export class Engine {
     switch (request.type) {
       case 'apply': {
         this.#now = request.now
-        const results = request.ops.map((op) => {
+        const results: StoreResult[] = []
+        unpackOps(request.ops, (op) => {
           const result = file.operations.apply(op, request.now)
           if (op.type === 'delete-subscription' && result.status === 'ok')
             this.#lostLines.push({ queue: op.queue, subscription: op.subscription })
-          return result
+          results.push(result)
         })
-        return { type: 'apply', results }
+        return { type: 'apply', results: packResults(results) }
       }
       case 'claim':
         this.#now = request.request.now
@@ -378,19 +387,16 @@ export class Engine {
   #read(db: Connection): OpenFile {
     const statements = prepareStatements(db)
     const tallies = new Tallies(statements)
-    const dedupe = new Dedupe(statements, tallies)
-    const transitions = new Transitions(statements, tallies, this.#leases, dedupe)
-    const parts = { statements, tallies, transitions, leases: this.#leases, dedupe, acks: this.#acks }
-    const file = {
-      ...parts,
-      db,
-      log: new LogSize(db, this.#options.path, this.#options.checkpointPages ?? CHECKPOINT_PAGES),
-      operations: new Operations(parts),
-      queries: new Queries(statements, tallies, this.#leases),
-    }
-    for (const line of tallies.lines) this.#findLeases(line, statements)
-    this.#file = file
-    return file
+    const leases = new Leases()
+    const rows = new Rows(statements, leases)
+    const dedupe = new Dedupe(statements, tallies, rows)
+    const transitions = new Transitions({ statements, tallies, rows, leases, dedupe })
+    const operations = new Operations({ statements, tallies, rows, transitions, leases, dedupe, acks: this.#acks })
+    const queries = new Queries(statements, tallies, rows, leases)
+    leases.load(statements, this.#now, (line, seq) => rows.read(line, seq))
+    const log = new LogSize(db, this.#options.path, this.#options.checkpointPages ?? CHECKPOINT_PAGES)
+    this.#file = { db, statements, tallies, leases, rows, transitions, operations, queries, log }
+    return this.#file
   }
 
   /** Tells of everything that can be claimed. */
@@ -398,12 +404,6 @@ export class Engine {
     for (const [id] of statements.listWaiting.all([CLAIMABLE_TOLD_MAX])) {
       const topic = Number(id)
       if (!tallies.topicById(topic).line.isGone) transitions.offer({ topic })
-    }
-  }
-
-  #findLeases(line: LineTally, statements: Statements): void {
-    for (const [seq, leaseMs] of statements.listLeased.all([line.id])) {
-      this.#leases.set(line.id, Number(seq), this.#now + Number(leaseMs), false, [])
     }
   }
 }

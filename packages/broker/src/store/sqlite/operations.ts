@@ -1,6 +1,5 @@
 /** The operations of the port on the tables of the sqlite store: ../operations.ts, row by row. Each runs inside a transaction. */
 import type { DroppedEntry, EntryRef } from '../entry.ts'
-import { bytesOf } from '../limits.ts'
 import type {
   AckOp,
   CreateSubscriptionOp,
@@ -8,13 +7,11 @@ import type {
   EntryOp,
   ExtendOp,
   NackOp,
-  PublishOp,
   PublishTarget,
   PurgeOp,
   ReceivedOp,
   ReleaseOp,
   ReplayOp,
-  StoreOp,
   StoreResult,
   TrimDeadOp,
 } from '../operations.ts'
@@ -22,36 +19,38 @@ import { OVERFLOW_DROPS_MAX } from '../operations.ts'
 import type { RecentAcks } from '../recent-acks.ts'
 import type { Dedupe } from './dedupe.ts'
 import type { Leases } from './leases.ts'
+import { dataBytesOf, hasId, headOfData, priorityOf, sealMessage } from './message-data.ts'
 import {
-  allValues,
   BLOCKED,
   CLAIMABLE,
   DEAD,
-  decodeHead,
   DELAYED,
-  encodeMessage,
   LEASED,
   rankOf,
-  readRow,
+  rankWith,
   reasonOf,
   type Row,
+  rowOf,
   stateOf,
-  textOf,
 } from './row.ts'
+import type { Rows } from './rows.ts'
 import type { Statements } from './statements.ts'
 import type { LineTally, Tallies } from './tallies.ts'
 import { isHeldBy, type Transitions } from './transitions.ts'
+import type { EngineOp, PackedPublish } from './wire.ts'
 
 const NOT_FOUND: StoreResult = Object.freeze({ status: 'not-found' })
 
 /** Entries that one purge looks at, and that one transaction removes of a deleted subscription. */
 const PURGE_READS_MAX = 10_000
+const PURGE_PAGE = 500
 const REMOVALS_MAX = 1000
 
 /** What the operations work on. */
 export interface Parts {
   readonly statements: Statements
   readonly tallies: Tallies
+  readonly rows: Rows
   readonly transitions: Transitions
   readonly leases: Leases
   readonly dedupe: Dedupe
@@ -62,6 +61,7 @@ export interface Parts {
 export class Operations {
   readonly #statements: Statements
   readonly #tallies: Tallies
+  readonly #rows: Rows
   readonly #transitions: Transitions
   readonly #leases: Leases
   readonly #dedupe: Dedupe
@@ -71,13 +71,14 @@ export class Operations {
   constructor(parts: Parts) {
     this.#statements = parts.statements
     this.#tallies = parts.tallies
+    this.#rows = parts.rows
     this.#transitions = parts.transitions
     this.#leases = parts.leases
     this.#dedupe = parts.dedupe
     this.#acks = parts.acks
   }
 
-  apply(op: StoreOp, now: number): StoreResult {
+  apply(op: EngineOp, now: number): StoreResult {
     this.#now = now
     this.#transitions.now = now
     switch (op.type) {
@@ -109,10 +110,10 @@ export class Operations {
     this.#transitions.now = now
     for (const line of this.#tallies.lines) {
       if (!line.isGone) continue
-      const rows = this.#statements.listEntries.all([line.id, 0, REMOVALS_MAX])
-      for (const values of rows) {
+      const rows = this.#rows.list('listEntries', [line.id, 0, REMOVALS_MAX])
+      for (const { seq } of rows) {
         // What it was first of goes as well: read anew, since the one before may have offered it.
-        const row = this.#transitions.read(line, Number(values[1]))
+        const row = this.#rows.get(line.id, seq)
         if (row !== undefined) this.#transitions.move(row, 'gone')
       }
       if (rows.length === REMOVALS_MAX) return true
@@ -122,7 +123,8 @@ export class Operations {
   }
 
   #row(ref: EntryRef): Row | undefined {
-    return this.#transitions.read(this.#tallies.line(ref.queue, ref.subscription), ref.seq)
+    const line = this.#tallies.line(ref.queue, ref.subscription)
+    return line === undefined ? undefined : this.#rows.get(line.id, ref.seq)
   }
 
   #applyToEntry(op: Exclude<EntryOp, AckOp>): StoreResult {
@@ -136,7 +138,7 @@ export class Operations {
       case 'dead':
         if (row.state !== LEASED || !isHeldBy(row, op)) return NOT_FOUND
         row.failures = op.failures ?? row.failures
-        transitions.kill(row, op.reason, textOf(row.holder) ?? '', op.why)
+        transitions.kill(row, op.reason, row.holder ?? '', op.why)
         break
       case 'extend':
         return this.#extend(row, op)
@@ -160,12 +162,12 @@ export class Operations {
     return { status: 'ok', type: op.type }
   }
 
-  #publish(op: PublishOp): StoreResult {
+  #publish(op: PackedPublish): StoreResult {
     const now = this.#now
     const queue = this.#tallies.queueToWrite(op.queue, now)
-    const earlier = op.id === undefined ? undefined : this.#dedupe.find(queue, op, now)
+    const earlier = hasId(op.message) ? this.#dedupe.find(queue, op, now) : undefined
     if (earlier?.answer !== undefined) return earlier.answer
-    const bytes = bytesOf(op)
+    const bytes = dataBytesOf(op.message)
     const places: { readonly line: LineTally; readonly isDroppable: boolean }[] = []
     const drops: Row[] = []
     for (const target of op.targets) {
@@ -178,57 +180,46 @@ export class Operations {
     }
     const seq = this.#tallies.nextNumber()
     const dropped = drops.map((row) => this.#drop(row))
-    if (places.length > 0) this.#statements.addMessage.run([seq, ...encodeMessage(op, now)])
-    if (places.length > 1) this.#statements.addShare.run([seq, places.length])
-    for (const { line, isDroppable } of places) {
-      this.#addEntry(op, { seq, line, bytes, isDroppable, isShared: places.length > 1 })
+    this.#addEntries(op, seq, places)
+    if (earlier !== undefined) {
+      const lines = places.map(({ line }) => line.id)
+      this.#dedupe.add(queue, op, earlier, seq, lines, now)
     }
-    if (earlier !== undefined) this.#dedupe.add(queue, op, earlier, seq, places.length > 0, now)
     return { status: 'ok', type: 'publish', seq, entries: places.length, dropped }
   }
 
-  #addEntry(
-    op: PublishOp,
-    place: {
-      readonly seq: number
-      readonly line: LineTally
-      readonly bytes: number
-      readonly isDroppable: boolean
-      readonly isShared: boolean
-    },
+  #addEntries(
+    op: PackedPublish,
+    seq: number,
+    places: readonly { readonly line: LineTally; readonly isDroppable: boolean }[],
   ): void {
-    const { seq, line, bytes } = place
+    if (places.length === 0) return
+    const dedupeUntil = hasId(op.message) ? this.#now + op.dedupeMs : undefined
+    const { data, apart } = sealMessage(op.message, this.#now, dedupeUntil, places.length > 1)
+    if (apart !== undefined) this.#statements.addBody.run([seq, apart])
+    if (places.length > 1) this.#statements.addShare.run([seq, places.length])
+    for (const { line, isDroppable } of places) this.#addEntry(op, seq, line, isDroppable, data)
+  }
+
+  #addEntry(op: PackedPublish, seq: number, line: LineTally, isDroppable: boolean, data: Buffer): void {
     const dueAt = op.delayUntil !== undefined && op.delayUntil > this.#now ? op.delayUntil : undefined
     const isDelayed = dueAt !== undefined
-    const topic = this.#tallies.topicToWrite(line, op.topic)
-    const key = op.key === undefined ? null : Buffer.from(op.key)
-    const ord = isDelayed ? 0 : seq
-    const row: Row = {
+    const topic = this.#tallies.topicToWrite(line, op.topic).id
+    const row = rowOf({
       line: line.id,
       seq,
-      topic: topic.id,
-      lane: line.subscription === '' ? topic.id : 0,
-      state: isDelayed ? DELAYED : this.#transitions.stateOfNew(line.id, topic.id, key),
-      ord,
-      rank: rankOf(op.priority, ord),
+      topic,
+      lane: line.subscription === '' ? topic : -line.id,
+      state: isDelayed ? DELAYED : this.#transitions.stateOfNew(topic, op.key),
+      rank: rankOf(priorityOf(data), isDelayed ? 0 : seq),
       at: dueAt ?? 0,
       expiresAt: op.expiresAt ?? null,
-      failures: 0,
-      deliveries: 0,
-      token: null,
-      holder: null,
-      claimedAt: 0,
-      leaseMs: 0,
-      isCounted: 0,
-      history: null,
-      bytes,
-      key,
-      reason: 0,
-      isShared: place.isShared ? 1 : 0,
-      dedupeUntil: op.id === undefined ? null : this.#now + op.dedupeMs,
-      isDroppable: place.isDroppable ? 1 : 0,
-    }
-    this.#statements.addEntry.run(allValues(row))
+      isDroppable,
+      key: op.key,
+      rest: null,
+      data,
+    })
+    this.#rows.add(row)
     this.#tallies.count(row, 1)
     if (row.state === CLAIMABLE) this.#transitions.offer(row)
   }
@@ -256,16 +247,16 @@ export class Operations {
 
   /** The READY entries with the lowest seqs. Those from before `dead-letter-oldest` was chosen have no index, but come first. */
   #oldestReady(line: LineTally): Row[] {
-    const { listDroppable, listUndroppable } = this.#statements
+    const { undroppable } = line
     const others =
-      line.undroppable === 0 ? [] : listUndroppable.all([line.id, Math.min(line.undroppable, OVERFLOW_DROPS_MAX)])
-    const rows = [...listDroppable.all([line.id, OVERFLOW_DROPS_MAX]), ...others].map(readRow)
-    return rows.sort((left, right) => left.seq - right.seq).slice(0, OVERFLOW_DROPS_MAX)
+      undroppable === 0 ? [] : this.#rows.list('listUndroppable', [line.id, Math.min(undroppable, OVERFLOW_DROPS_MAX)])
+    const droppable = this.#rows.list('listDroppable', [line.id, OVERFLOW_DROPS_MAX])
+    return [...droppable, ...others].sort((left, right) => left.seq - right.seq).slice(0, OVERFLOW_DROPS_MAX)
   }
 
   /** @param listed as it was listed: one that was dropped before it may have made it claimable */
   #drop(listed: Row): DroppedEntry {
-    const row = readRow(this.#statements.readEntry.get([listed.line, listed.seq]) ?? [])
+    const row = this.#rows.get(listed.line, listed.seq) ?? listed
     const dropped = { ...this.droppedOf(row), reason: 'overflow' as const }
     this.#transitions.kill(row, 'overflow', '', 'overflow')
     return dropped
@@ -274,8 +265,7 @@ export class Operations {
   /** An entry as an event shows it. */
   droppedOf(row: Row): DroppedEntry {
     const { line, name } = this.#tallies.topicById(row.topic)
-    const head = this.#statements.readHead.get([row.seq])?.[0]
-    const { id, sender } = decodeHead(head instanceof Buffer ? head : Buffer.alloc(0))
+    const { id, sender } = headOfData(this.#rows.dataOf(row))
     return {
       queue: line.queue.address,
       subscription: line.subscription,
@@ -290,8 +280,8 @@ export class Operations {
   #ack(op: AckOp): StoreResult {
     const row = this.#row(op)
     if (row !== undefined && isHeldBy(row, op)) {
-      this.#acks.add(op, op.token, textOf(row.holder) ?? '', this.#now)
-      this.#transitions.undo.push(() => this.#acks.remove(op))
+      this.#acks.add(op, op.token, row.holder ?? '', this.#now)
+      this.#leases.undo.push(() => this.#acks.remove(op))
       this.#transitions.move(row, 'gone')
     } else if (row !== undefined || !this.#acks.has(op, op.token, op.holder, this.#now)) {
       return NOT_FOUND
@@ -301,10 +291,10 @@ export class Operations {
 
   #giveBack(row: Row, op: NackOp | ReleaseOp): StoreResult {
     if (row.state !== LEASED || !isHeldBy(row, op)) return NOT_FOUND
-    row.isCounted = op.type === 'nack' ? 1 : 0
+    row.isCounted = op.type === 'nack'
     if (op.type === 'nack') {
       row.failures = op.failures
-      this.#transitions.addHistory(row, textOf(row.holder) ?? '', op.why)
+      this.#transitions.addHistory(row, row.holder ?? '', op.why)
     }
     const isLater = op.at !== undefined && op.at > this.#now
     this.#transitions.move(row, isLater ? 'delayed' : 'ready', isLater ? op.at : 0)
@@ -317,17 +307,16 @@ export class Operations {
       const lease = this.#leases.get(row.line, row.seq)
       const wanted = Math.min(this.#now + op.leaseMs, row.claimedAt + op.maxLeaseMs)
       const deadline = Math.max(wanted, lease?.deadline ?? 0)
-      this.#leases.set(row.line, row.seq, deadline, true, this.#transitions.undo)
+      if (lease !== undefined) this.#leases.prolong(lease, deadline)
       return { status: 'ok', type: 'extend', deadline, relocked: false }
     }
-    if (row.isCounted === 1) {
+    if (row.isCounted) {
       row.failures -= 1
-      this.#transitions.dropLastHistory(row)
+      row.history = row.history.slice(0, -1)
     }
-    row.isCounted = 0
-    row.claimedAt = this.#now
-    const deadline = this.#now + Math.min(op.leaseMs, op.maxLeaseMs)
-    this.#transitions.move(row, 'leased', deadline, true)
+    const leaseMs = Math.min(op.leaseMs, op.maxLeaseMs)
+    const deadline = this.#now + leaseMs
+    this.#transitions.lease([row], this.#now, leaseMs, deadline, true)
     return { status: 'ok', type: 'extend', deadline, relocked: true }
   }
 
@@ -336,7 +325,7 @@ export class Operations {
     if (row.state !== LEASED || lease === undefined || !isHeldBy(row, op)) return NOT_FOUND
     if (lease.received) return { status: 'ok', type: 'received', deadline: lease.deadline }
     const deadline = this.#now + op.leaseMs
-    this.#leases.set(row.line, row.seq, deadline, true, this.#transitions.undo)
+    this.#leases.prolong(lease, deadline)
     return { status: 'ok', type: 'received', deadline }
   }
 
@@ -344,7 +333,15 @@ export class Operations {
     if (row.state !== DEAD) return NOT_FOUND
     const room = this.#roomIn(this.#tallies.lineById(row.line), { ...op, whenFull: 'refuse' }, row.bytes)
     if ('what' in room) return { status: 'full', what: room.what, subscription: op.subscription }
-    Object.assign(row, { failures: 0, deliveries: 0, expiresAt: null, isCounted: 0, ord: 0, token: null, holder: null })
+    Object.assign(row, {
+      failures: 0,
+      deliveries: 0,
+      expiresAt: null,
+      isCounted: false,
+      token: undefined,
+      holder: undefined,
+    })
+    row.rank = rankWith(row.rank, 0)
     this.#transitions.move(row, 'ready')
     return { status: 'ok', type: 'replay' }
   }
@@ -355,32 +352,32 @@ export class Operations {
     const topic = op.topic === undefined ? undefined : this.#tallies.topic(line, op.topic)
     if (op.topic !== undefined && topic === undefined) return { status: 'ok', type: 'purge', count: 0, next: undefined }
     const state = { ready: CLAIMABLE, delayed: DELAYED, dead: DEAD }[op.state]
-    const { listEntries, listOfState } = this.#statements
-    const listed =
-      state === CLAIMABLE
-        ? listEntries.all([line.id, op.after, PURGE_READS_MAX])
-        : listOfState.all([line.id, state, op.after, PURGE_READS_MAX])
+    const name = ({ ready: 'listEntries', delayed: 'listDelayed', dead: 'listDead' } as const)[op.state]
     let count = 0
     let last = op.after
-    for (const values of listed) {
-      const row = this.#transitions.read(line, Number(values[1]))
-      const isWanted = row !== undefined && (row.state === state || (state === CLAIMABLE && row.state === BLOCKED))
-      if (isWanted && (topic === undefined || row.topic === topic.id)) {
-        if (count === op.max) return { status: 'ok', type: 'purge', count, next: last }
-        this.#transitions.move(row, 'gone')
-        count += 1
+    for (let read = 0; read < PURGE_READS_MAX; read += PURGE_PAGE) {
+      const listed = this.#rows.list(name, [line.id, last, PURGE_PAGE])
+      for (const { seq } of listed) {
+        // Read anew, since the one before may have offered it.
+        const row = this.#rows.get(line.id, seq)
+        const isWanted = row !== undefined && (row.state === state || (state === CLAIMABLE && row.state === BLOCKED))
+        if (row !== undefined && isWanted && (topic === undefined || row.topic === topic.id)) {
+          if (count === op.max) return { status: 'ok', type: 'purge', count, next: last }
+          this.#transitions.move(row, 'gone')
+          count += 1
+        }
+        last = seq
       }
-      last = Number(values[1])
+      if (listed.length < PURGE_PAGE) return { status: 'ok', type: 'purge', count, next: undefined }
     }
-    return { status: 'ok', type: 'purge', count, next: listed.length === PURGE_READS_MAX ? last : undefined }
+    return { status: 'ok', type: 'purge', count, next: last }
   }
 
   #trimDead(op: TrimDeadOp): StoreResult {
     const line = this.#tallies.line(op.queue, op.subscription)
     const dropped: DroppedEntry[] = []
     if (line === undefined) return { status: 'ok', type: 'trim-dead', dropped }
-    for (const values of this.#statements.listDead.all([line.id, op.max])) {
-      const row = readRow(values)
+    for (const row of this.#rows.list('listByDeath', [line.id, op.max])) {
       const { dead, deadBytes } = line.counts
       if (dead <= op.maxCount && deadBytes <= op.maxBytes && row.at >= op.diedBefore) break
       dropped.push(this.droppedOf(row))

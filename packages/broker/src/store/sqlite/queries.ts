@@ -13,47 +13,32 @@ import type {
   TopicsRequest,
 } from '../port.ts'
 import type { Leases } from './leases.ts'
-import {
-  DEAD,
-  decodeHead,
-  decodeMessage,
-  DELAYED,
-  historyOf,
-  LEASED,
-  readRow,
-  reasonOf,
-  type Row,
-  stateOf,
-  textOf,
-} from './row.ts'
+import { headOfData, isWhole, textsOf } from './message-data.ts'
+import { DEAD, DELAYED, LEASED, reasonOf, type Row, stateOf } from './row.ts'
+import type { Rows } from './rows.ts'
 import type { Statements, Value } from './statements.ts'
 import type { Tallies } from './tallies.ts'
 
 /** Entries that one page looks at. */
 const BROWSE_READS_MAX = 10_000
 
-const NUMBER_OF: Readonly<Record<Exclude<EntryState, 'ready'>, number>> = {
-  delayed: DELAYED,
-  leased: LEASED,
-  dead: DEAD,
-}
-
 /** See the top of this file. Counts in the file must be flushed before `topics`. */
 export class Queries {
   readonly #statements: Statements
   readonly #tallies: Tallies
+  readonly #rows: Rows
   readonly #leases: Leases
 
-  constructor(statements: Statements, tallies: Tallies, leases: Leases) {
+  constructor(statements: Statements, tallies: Tallies, rows: Rows, leases: Leases) {
     this.#statements = statements
     this.#tallies = tallies
+    this.#rows = rows
     this.#leases = leases
   }
 
   headOf(row: Row): EntryHead {
     const { line, name } = this.#tallies.topicById(row.topic)
-    const stored = this.#statements.readHead.get([row.seq])?.[0]
-    const head = decodeHead(stored instanceof Buffer ? stored : Buffer.alloc(0))
+    const head = headOfData(this.#rows.dataOf(row))
     const lease = row.state === LEASED ? this.#leases.get(row.line, row.seq) : undefined
     return {
       queue: line.queue.address,
@@ -63,7 +48,7 @@ export class Queries {
       topic: name,
       id: head.id,
       sender: head.sender,
-      key: textOf(row.key),
+      key: row.key,
       priority: head.priority,
       bytes: row.bytes,
       publishedAt: head.publishedAt,
@@ -73,8 +58,8 @@ export class Queries {
       reason: row.state === DEAD ? reasonOf(row) : undefined,
       failures: row.failures,
       deliveries: row.deliveries,
-      token: textOf(row.token),
-      holder: textOf(row.holder),
+      token: row.token,
+      holder: row.holder,
       claimedAt: row.state === LEASED ? row.claimedAt : undefined,
       received: lease?.received ?? false,
       deadline: lease?.deadline,
@@ -89,20 +74,14 @@ export class Queries {
       if (row === undefined) nextAt = Math.min(nextAt, at)
       else items.push({ what, at, entry: this.headOf(row) })
     }
-    for (const { line, seq, deadline } of this.#leases.listOver(now, max)) {
-      take('lease', deadline, () => readRow(this.#statements.readEntry.get([line, seq]) ?? []))
-    }
-    const { listDue, nextDue, listExpired, nextExpiry } = this.#statements
-    const takeRows = (
-      what: 'delay' | 'ttl',
-      rows: readonly (readonly Value[])[],
-      next: readonly Value[] | undefined,
-    ) => {
-      for (const row of rows.map(readRow)) take(what, Number(what === 'delay' ? row.at : row.expiresAt), () => row)
+    for (const { row, deadline } of this.#leases.listOver(now, max)) take('lease', deadline, () => row)
+    const { nextDue, nextExpiry } = this.#statements
+    const takeRows = (what: 'delay' | 'ttl', rows: readonly Row[], next: readonly Value[] | undefined) => {
+      for (const row of rows) take(what, Number(what === 'delay' ? row.at : row.expiresAt), () => row)
       if (next !== undefined) take(what, Number(next[0]), () => undefined)
     }
-    takeRows('delay', listDue.all([now, max - items.length + 1]), nextDue.get([now]))
-    takeRows('ttl', listExpired.all([now, max - items.length + 1]), nextExpiry.get([now]))
+    takeRows('delay', this.#rows.list('listDue', [now, max - items.length + 1]), nextDue.get([now]))
+    takeRows('ttl', this.#rows.list('listExpired', [now, max - items.length + 1]), nextExpiry.get([now]))
     return { status: 'ok', items, nextAt: nextAt === Number.POSITIVE_INFINITY ? undefined : nextAt }
   }
 
@@ -155,16 +134,18 @@ export class Queries {
   }
 
   #page(line: number, state: EntryState | undefined, after: number, max: number): Row[] {
-    const { listEntries, listOfState } = this.#statements
-    if (state === undefined || state === 'ready') return listEntries.all([line, after, max]).map(readRow)
-    return listOfState.all([line, NUMBER_OF[state], after, max]).map(readRow)
+    if (state === 'leased') return this.#leases.list(line, after, max).map(({ row }) => row)
+    const name = ({ ready: 'listEntries', delayed: 'listDelayed', dead: 'listDead' } as const)[state ?? 'ready']
+    return this.#rows.list(name, [line, after, max])
   }
 
   #storedOf(row: Row, bodies: boolean): StoredEntry {
-    const message = bodies ? decodeMessage(this.#statements.readMessage.get([row.seq])) : undefined
+    const data = this.#rows.dataOf(row)
+    const apart = bodies && row.isApart ? (this.#statements.readBody.get([row.seq])?.[0] as Buffer) : undefined
+    const message = bodies && isWhole(data, apart) ? textsOf(data, apart) : undefined
     return {
       ...this.headOf(row),
-      history: historyOf(row),
+      history: row.history,
       body: message?.body,
       meta: message?.meta,
       corrupt: bodies && message === undefined,

@@ -1,15 +1,14 @@
-/** How rows and messages look in memory and in the file. */
-import { crc32 } from 'node:zlib'
+/** How entries look in memory and in the file. message-data.ts has how their messages do. */
 import { DEAD_REASONS, type DeadReason, type EntryState, type HistoryEntry } from '../entry.ts'
-import type { PublishOp } from '../operations.ts'
+import { dataBytesOf, dedupeUntilOf, isApartData, isSharedData } from './message-data.ts'
 import type { Value } from './statements.ts'
 
-/** entries.state. */
-export const CLAIMABLE = 1
-export const BLOCKED = 2
-export const DELAYED = 3
-export const LEASED = 4
-export const DEAD = 5
+/** entries.state. All are numbers that SQLite stores in one byte, so that a change of it never moves a row. */
+export const CLAIMABLE = 2
+export const BLOCKED = 3
+export const DELAYED = 4
+export const LEASED = 5
+export const DEAD = 6
 /** Of a row that is not in the file (any more). */
 export const GONE = 0
 
@@ -19,163 +18,166 @@ const RANK = 2 ** 44
 export const rankOf = (priority: number, ord: number): number => (9 - priority) * RANK + ord
 /** The rank with another order number. */
 export const rankWith = (rank: number, ord: number): number => Math.floor(rank / RANK) * RANK + ord
+/** The order number; 0 before the first READY. */
+export const ordOf = (rank: number): number => rank % RANK
 
-const STATES: readonly EntryState[] = ['ready', 'ready', 'ready', 'delayed', 'leased', 'dead']
+const STATES: Readonly<Record<number, EntryState>> = { 2: 'ready', 3: 'ready', 4: 'delayed', 5: 'leased', 6: 'dead' }
 export const stateOf = (row: Row): EntryState => STATES[row.state] as EntryState
 
-/** A row of `entries`. */
+/** An entry. What only a lease has (claimedAt, leaseMs) is 0 in other states. */
 export interface Row {
   readonly line: number
   readonly seq: number
   readonly topic: number
   readonly lane: number
+  readonly key: string | undefined
+  /** Published with `dead-letter-oldest`. */
+  readonly isDroppable: boolean
+  /** UTF-8 bytes of body and meta. */
+  readonly bytes: number
+  /** Its body is shared with other entries. */
+  readonly isShared: boolean
+  /** Its body is in `bodies`. */
+  readonly isApart: boolean
+  /** When the window of its deduplication record is over; undefined without one. */
+  readonly dedupeUntil: number | undefined
+  /** The message, see message-data.ts; undefined where it was not read: a lease keeps none. */
+  readonly data: Buffer | undefined
   state: number
-  ord: number
   rank: number
+  /** dueAt of DELAYED, diedAt of DEAD. */
   at: number
   expiresAt: number | null
   failures: number
   deliveries: number
-  token: Buffer | null
-  holder: Buffer | null
+  token: string | undefined
+  holder: string | undefined
   claimedAt: number
-  readonly leaseMs: number
-  isCounted: number
-  history: Buffer | null
-  readonly bytes: number
-  readonly key: Buffer | null
+  leaseMs: number
+  isCounted: boolean
+  history: readonly HistoryEntry[]
   reason: number
-  readonly isShared: number
-  readonly dedupeUntil: number | null
-  readonly isDroppable: number
 }
 
+/** entries.rest: what most entries never have. */
+type Rest = [
+  failures: number,
+  deliveries: number,
+  token: string | null,
+  holder: string | null,
+  isCounted: 0 | 1,
+  reason: number,
+  history: readonly HistoryEntry[],
+]
+
+const NO_HISTORY: readonly HistoryEntry[] = Object.freeze([])
+
+/** What a row is made of, as it is read. */
+export interface RowColumns {
+  readonly line: number
+  readonly seq: number
+  readonly topic: number
+  readonly lane: number
+  readonly state: number
+  readonly rank: number
+  readonly at: number
+  readonly expiresAt: number | null
+  readonly isDroppable: boolean
+  readonly key: string | undefined
+  readonly rest: Buffer | null
+  readonly data: Buffer
+}
+
+/** A row of the columns that `ENTRY` in statements.ts names. */
 export function readRow(values: readonly Value[]): Row {
-  const n = values as readonly number[]
-  const b = values as readonly (Buffer | null)[]
-  return {
-    line: n[0] as number,
-    seq: n[1] as number,
-    topic: n[2] as number,
-    lane: n[3] as number,
-    state: n[4] as number,
-    ord: n[5] as number,
-    rank: n[6] as number,
-    at: n[7] as number,
-    expiresAt: values[8] as number | null,
-    failures: n[9] as number,
-    deliveries: n[10] as number,
-    token: b[11] as Buffer | null,
-    holder: b[12] as Buffer | null,
-    claimedAt: n[13] as number,
-    leaseMs: n[14] as number,
-    isCounted: n[15] as number,
-    history: b[16] as Buffer | null,
-    bytes: n[17] as number,
-    key: b[18] as Buffer | null,
-    reason: n[19] as number,
-    isShared: n[20] as number,
-    dedupeUntil: values[21] as number | null,
-    isDroppable: n[22] as number,
-  }
+  const [line, seq, topic, lane, state, rank, at, expiresAt, isDroppable, key, rest, data] = values as [
+    ...[number, number, number, number, number, number, number],
+    number | null,
+    number,
+    Buffer | null,
+    Buffer | null,
+    Buffer,
+  ]
+  return rowOf({
+    line,
+    seq,
+    topic,
+    lane,
+    state,
+    rank,
+    at,
+    expiresAt,
+    rest,
+    data,
+    isDroppable: isDroppable === 1,
+    key: key === null ? undefined : key.toString(),
+  })
 }
 
-/** The values of `addEntry`. */
-export function allValues(row: Row): Value[] {
-  return [
-    row.line,
-    row.seq,
-    row.topic,
-    row.lane,
-    row.state,
-    row.ord,
-    row.rank,
-    row.at,
-    row.expiresAt,
-    row.failures,
+export function rowOf(columns: RowColumns): Row {
+  const { data, rest } = columns
+  const row: Row = {
+    line: columns.line,
+    seq: columns.seq,
+    topic: columns.topic,
+    lane: columns.lane,
+    key: columns.key,
+    isDroppable: columns.isDroppable,
+    bytes: dataBytesOf(data),
+    isShared: isSharedData(data),
+    isApart: isApartData(data),
+    dedupeUntil: dedupeUntilOf(data),
+    data,
+    state: columns.state,
+    rank: columns.rank,
+    at: columns.at,
+    expiresAt: columns.expiresAt,
+    failures: 0,
+    deliveries: 0,
+    token: undefined,
+    holder: undefined,
+    claimedAt: 0,
+    leaseMs: 0,
+    isCounted: false,
+    history: NO_HISTORY,
+    reason: 0,
+  }
+  if (rest !== null) readRest(row, rest)
+  return row
+}
 
-    row.deliveries,
-    row.token,
-    row.holder,
-    row.claimedAt,
-    row.leaseMs,
-    row.isCounted,
-    row.history,
-    row.bytes,
-    row.key,
-    row.reason,
-    row.isShared,
-    row.dedupeUntil,
-    row.isDroppable,
-  ]
+function readRest(row: Row, rest: Buffer): void {
+  const [failures, deliveries, token, holder, isCounted, reason, history] = JSON.parse(rest.toString()) as Rest
+  row.failures = failures
+  row.deliveries = deliveries
+  row.token = token ?? undefined
+  row.holder = holder ?? undefined
+  row.isCounted = isCounted === 1
+  row.reason = reason
+  row.history = history
+}
+
+/** entries.rest of a row that is not leased. */
+export function restOf(row: Row): Buffer | null {
+  const { failures, deliveries, token, holder, isCounted, reason, history } = row
+  if (failures === 0 && deliveries === 0 && token === undefined && reason === 0 && history.length === 0) return null
+  const rest: Rest = [failures, deliveries, token ?? null, holder ?? null, isCounted ? 1 : 0, reason, history]
+  return Buffer.from(JSON.stringify(rest))
+}
+
+/** entries.ord: what the chain of a key goes by, of those that are in one. */
+const chainOrdOf = (row: Row) => (row.key === undefined || ordOf(row.rank) === 0 ? null : ordOf(row.rank))
+
+/** Adds the values of one row of `addEntry` to a list. */
+export function pushValues(values: Value[], row: Row): void {
+  const { line, seq, topic, lane, state, rank, at, expiresAt, key, isDroppable } = row
+  values.push(line, seq, line, topic, lane, state, rank, at, expiresAt, chainOrdOf(row), isDroppable ? 1 : 0)
+  values.push(key === undefined ? null : Buffer.from(key), restOf(row), row.data as Buffer)
 }
 
 /** The values of `saveEntry`. */
 export function changedValues(row: Row): Value[] {
-  return [
-    row.state,
-    row.ord,
-    row.rank,
-    row.at,
-    row.expiresAt,
-    row.failures,
-    row.deliveries,
-    row.token,
-    row.holder,
-    row.claimedAt,
-    row.isCounted,
-    row.history,
-    row.reason,
-    row.line,
-    row.seq,
-  ]
+  return [row.state, row.rank, row.at, row.expiresAt, chainOrdOf(row), restOf(row), row.line, row.seq]
 }
 
 export const reasonOf = (row: Row): DeadReason => DEAD_REASONS[row.reason] as DeadReason
-export const textOf = (value: Buffer | null): string | undefined => value?.toString()
-export const historyOf = (row: Row): HistoryEntry[] =>
-  row.history === null ? [] : (JSON.parse(row.history.toString()) as HistoryEntry[])
-
-/** The part of a message that its entries show. */
-export interface MessageHead {
-  readonly topic: string
-  readonly id?: string
-  readonly sender: string
-  readonly key?: string
-  readonly priority: number
-  readonly publishedAt: number
-}
-
-/** The values of `addMessage` but the seq. */
-export function encodeMessage(op: PublishOp, now: number): Value[] {
-  const { topic, id, sender, key, priority } = op
-  const head = JSON.stringify({ topic, id, sender, key, priority, publishedAt: now } satisfies Record<
-    keyof MessageHead,
-    unknown
-  >)
-  const data = Buffer.from(head + op.meta + op.body)
-  return [Buffer.byteLength(head), Buffer.byteLength(op.meta), crc32(data), data]
-}
-
-/** A head that cannot be read, since the file is damaged, becomes an empty one: its entry can still be listed and ended. */
-export function decodeHead(head: Buffer): MessageHead {
-  try {
-    return JSON.parse(head.toString()) as MessageHead
-  } catch {
-    return { topic: '', sender: '', priority: 0, publishedAt: 0 }
-  }
-}
-
-/** A row of `readMessage`; undefined when it fails its checksum. */
-export function decodeMessage(
-  values: readonly Value[] | undefined,
-): { readonly head: MessageHead; readonly meta: string; readonly body: string } | undefined {
-  if (values === undefined) return undefined
-  const [headBytes, metaBytes, sum, data] = values as [number, number, number, Buffer]
-  if (crc32(data) !== sum) return undefined
-  return {
-    head: decodeHead(data.subarray(0, headBytes)),
-    meta: data.toString('utf8', headBytes, headBytes + metaBytes),
-    body: data.toString('utf8', headBytes + metaBytes),
-  }
-}

@@ -7,16 +7,29 @@ import type { Connection } from './database.ts'
 /** A value of a column. Text is BLOB (see database.ts). */
 export type Value = number | Buffer | null
 
+/** A value of a parameter: a text is the JSON of a list, which no column takes. */
+export type Parameter = Value | string
+
 /** A prepared statement: rows are arrays of columns. */
 export interface Statement {
-  run(values: readonly Value[]): { readonly changes: number }
-  get(values: readonly Value[]): readonly Value[] | undefined
-  all(values: readonly Value[]): (readonly Value[])[]
+  run(values: readonly Parameter[]): { readonly changes: number }
+  get(values: readonly Parameter[]): readonly Value[] | undefined
+  all(values: readonly Parameter[]): (readonly Value[])[]
 }
 
+/** seq and line are one number in the file: entries.id. */
+const ID = '((? << 44) | ?)'
+const SEQ = '(id & 17592186044415)'
 /** The columns of an entry, in the order of `readRow`. */
-const ENTRY =
-  'line, seq, topic, lane, state, ord, rank, at, expires_at, failures, deliveries, token, holder, claimed_at, lease_ms, is_counted, history, bytes, key, reason, is_shared, dedupe_until, is_droppable'
+const ENTRY = `line, ${SEQ} AS seq, topic, lane, state, rank, at, expires_at, is_droppable, key, rest, data`
+/** One row of `addEntry`. */
+const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+/** Rows that one statement adds, the most first. */
+export const ADDED_AT_ONCE = [64, 8, 1] as const
+const addEntries = (count: number) =>
+  `INSERT INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
+/** The ids of a line that a JSON list of seqs names. */
+const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
 const SET_COUNTS = 'ready = ?, claimable = ?, delayed = ?, leased = ?, dead = ?, bytes = ?, dead_bytes = ?'
 const IS_LIVE = 'ready + delayed + leased + dead > 0'
@@ -40,23 +53,29 @@ export type StatementName =
   | 'addTopic'
   | 'saveTopic'
   | 'removeTopic'
+  | 'removeTopics'
   | 'listTopics'
   | 'listWaiting'
-  | 'addMessage'
-  | 'readMessage'
-  | 'readHead'
-  | 'hasMessage'
-  | 'removeMessage'
+  | 'addBody'
+  | 'readBody'
+  | 'hasBody'
+  | 'removeBody'
   | 'addShare'
   | 'dropShare'
   | 'removeShare'
-  | 'addEntry'
+  | 'addEntries64'
+  | 'addEntries8'
+  | 'addEntries1'
+  | 'hasEntry'
   | 'readEntry'
   | 'saveEntry'
-  | 'leaseEntry'
-  | 'removeEntry'
+  | 'leaseEntries'
+  | 'removeEntries'
+  | 'addClaim'
+  | 'listClaims'
+  | 'removeClaims'
   | 'firstOfChain'
-  | 'offerEntry'
+  | 'nextOfChain'
   | 'listClaimable'
   | 'listDroppable'
   | 'listUndroppable'
@@ -64,10 +83,10 @@ export type StatementName =
   | 'nextDue'
   | 'listExpired'
   | 'nextExpiry'
-  | 'listDead'
-  | 'listLeased'
+  | 'listByDeath'
   | 'listEntries'
-  | 'listOfState'
+  | 'listDelayed'
+  | 'listDead'
   | 'findDedupe'
   | 'addDedupe'
   | 'firstEnding'
@@ -87,7 +106,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   saveQueue: 'UPDATE queues SET endings = ? WHERE id = ?',
 
   listLines: `SELECT l.id, q.address, l.subscription, l.is_gone, l.undroppable, l.${COUNTS.replaceAll(', ', ', l.')} FROM lines l JOIN queues q ON q.id = l.queue`,
-  addLine: 'INSERT INTO lines (queue, subscription, meta, created_at, touched_at) VALUES (?, ?, ?, ?, ?) RETURNING id',
+  addLine: 'INSERT INTO lines (id, queue, subscription, meta, created_at, touched_at) VALUES (?, ?, ?, ?, ?, ?)',
   saveLine: `UPDATE lines SET undroppable = ?, ${SET_COUNTS} WHERE id = ?`,
   loseLine: 'UPDATE lines SET is_gone = 1 WHERE id = ?',
   touchLine: 'UPDATE lines SET touched_at = ? WHERE id = ?',
@@ -99,43 +118,48 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   addTopic: 'INSERT INTO topics (line, name) VALUES (?, ?) RETURNING id',
   saveTopic: `UPDATE topics SET ${SET_COUNTS} WHERE id = ?`,
   removeTopic: 'DELETE FROM topics WHERE id = ?',
+  removeTopics: 'DELETE FROM topics WHERE line = ?',
   listTopics: `SELECT name, ${COUNTS} FROM topics WHERE line = ? AND name > ? AND ${IS_LIVE} ORDER BY name LIMIT ?`,
   listWaiting: 'SELECT id FROM topics WHERE claimable > 0 LIMIT ?',
 
-  addMessage: 'INSERT INTO messages (seq, head_bytes, meta_bytes, sum, data) VALUES (?, ?, ?, ?, ?)',
-  readMessage: 'SELECT head_bytes, meta_bytes, sum, data FROM messages WHERE seq = ?',
-  readHead: 'SELECT substr(data, 1, head_bytes) FROM messages WHERE seq = ?',
-  hasMessage: 'SELECT 1 FROM messages WHERE seq = ?',
-  removeMessage: 'DELETE FROM messages WHERE seq = ?',
+  addBody: 'INSERT INTO bodies (seq, data) VALUES (?, ?)',
+  readBody: 'SELECT data FROM bodies WHERE seq = ?',
+  hasBody: 'SELECT 1 FROM bodies WHERE seq = ?',
+  removeBody: 'DELETE FROM bodies WHERE seq = ?',
   addShare: 'INSERT INTO shares (seq, entries) VALUES (?, ?)',
   dropShare: 'UPDATE shares SET entries = entries - 1 WHERE seq = ? RETURNING entries',
   removeShare: 'DELETE FROM shares WHERE seq = ?',
 
-  addEntry: `INSERT INTO entries (${ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  readEntry: `SELECT ${ENTRY} FROM entries WHERE line = ? AND seq = ?`,
-  saveEntry:
-    'UPDATE entries SET state = ?, ord = ?, rank = ?, at = ?, expires_at = ?, failures = ?, deliveries = ?, token = ?, holder = ?, claimed_at = ?, is_counted = ?, history = ?, reason = ? WHERE line = ? AND seq = ?',
-  leaseEntry:
-    'UPDATE entries SET state = 4, token = ?, holder = ?, claimed_at = ?, lease_ms = ?, deliveries = ?, is_counted = 0 WHERE line = ? AND seq = ?',
-  removeEntry: 'DELETE FROM entries WHERE line = ? AND seq = ?',
-  firstOfChain: `SELECT ${ENTRY} FROM entries WHERE line = ? AND topic = ? AND key = ? AND ord > 0 AND state < 5 ORDER BY ord LIMIT 1`,
-  offerEntry: 'UPDATE entries SET state = 1 WHERE line = ? AND seq = ?',
-  listClaimable: `SELECT ${ENTRY} FROM entries WHERE line = ? AND lane = ? AND rank > ? AND state = 1 ORDER BY rank LIMIT ?`,
-  listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 3 ORDER BY seq LIMIT ?`,
-  listUndroppable: `SELECT ${ENTRY} FROM entries WHERE line = ? AND is_droppable = 0 AND state < 3 ORDER BY seq LIMIT ?`,
-  listDue: `SELECT ${ENTRY} FROM entries WHERE state = 3 AND at <= ? ORDER BY at LIMIT ?`,
-  nextDue: 'SELECT at FROM entries WHERE state = 3 AND at > ? ORDER BY at LIMIT 1',
-  listExpired: `SELECT ${ENTRY} FROM entries WHERE state < 4 AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?`,
+  addEntries64: addEntries(64),
+  addEntries8: addEntries(8),
+  addEntries1: addEntries(1),
+  hasEntry: `SELECT 1 FROM entries WHERE id = ${ID}`,
+  readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
+  saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,
+  leaseEntries: `UPDATE entries SET state = 5 WHERE id IN ${LISTED_IDS}`,
+  removeEntries: `DELETE FROM entries WHERE id IN ${LISTED_IDS}`,
+  addClaim: 'INSERT INTO claims (id, line, data) VALUES (?, ?, ?)',
+  listClaims: 'SELECT id, line, data FROM claims WHERE id > ? ORDER BY id LIMIT 100',
+  removeClaims: 'DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))',
+  firstOfChain: 'SELECT 1 FROM entries WHERE topic = ? AND key = ? AND ord IS NOT NULL AND state < 6 LIMIT 1',
+  nextOfChain: `SELECT line, ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL AND state < 6 ORDER BY ord LIMIT 1`,
+  // Values as few as can be: each that goes over to JavaScript costs as much as finding its row.
+  listClaimable: `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(length(rest), 0) || ',' || length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?)`,
+  listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?`,
+  listUndroppable: `SELECT ${ENTRY} FROM entries WHERE id > (?1 << 44) AND id < ((?1 + 1) << 44) AND is_droppable = 0 AND state < 4 ORDER BY id LIMIT ?2`,
+  listDue: `SELECT ${ENTRY} FROM entries WHERE state = 4 AND at <= ? ORDER BY at LIMIT ?`,
+  nextDue: 'SELECT at FROM entries WHERE state = 4 AND at > ? ORDER BY at LIMIT 1',
+  listExpired: `SELECT ${ENTRY} FROM entries WHERE state < 5 AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?`,
   nextExpiry:
-    'SELECT expires_at FROM entries WHERE state < 4 AND expires_at IS NOT NULL AND expires_at > ? ORDER BY expires_at LIMIT 1',
-  listDead: `SELECT ${ENTRY} FROM entries WHERE line = ? AND state = 5 ORDER BY at, seq LIMIT ?`,
-  listLeased: 'SELECT seq, lease_ms FROM entries INDEXED BY entries_rest WHERE line = ? AND state = 4 AND state > 2',
-  listEntries: `SELECT ${ENTRY} FROM entries WHERE line = ? AND seq > ? ORDER BY seq LIMIT ?`,
-  listOfState: `SELECT ${ENTRY} FROM entries INDEXED BY entries_rest WHERE line = ? AND state = ? AND state > 2 AND seq > ? ORDER BY seq LIMIT ?`,
+    'SELECT expires_at FROM entries WHERE state < 5 AND expires_at IS NOT NULL AND expires_at > ? ORDER BY expires_at LIMIT 1',
+  listByDeath: `SELECT ${ENTRY} FROM entries INDEXED BY entries_death WHERE line = ? AND state = 6 ORDER BY at, id LIMIT ?`,
+  listEntries: `SELECT ${ENTRY} FROM entries WHERE id > ((?1 << 44) | ?2) AND id < ((?1 + 1) << 44) ORDER BY id LIMIT ?3`,
+  listDelayed: `SELECT ${ENTRY} FROM entries INDEXED BY entries_delayed WHERE line = ?1 AND id > ((?1 << 44) | ?2) AND state = 4 ORDER BY id LIMIT ?3`,
+  listDead: `SELECT ${ENTRY} FROM entries INDEXED BY entries_dead WHERE line = ?1 AND id > ((?1 << 44) | ?2) AND state = 6 ORDER BY id LIMIT ?3`,
 
-  findDedupe: 'SELECT seq, hash, until FROM dedupe WHERE queue = ? AND key = ?',
-  addDedupe: 'INSERT INTO dedupe (queue, key, seq, hash, until, ending) VALUES (?, ?, ?, ?, ?, ?)',
-  firstEnding: 'SELECT key, seq, until FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1',
+  findDedupe: 'SELECT seq, line, hash, until FROM dedupe WHERE queue = ? AND key = ?',
+  addDedupe: 'INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES (?, ?, ?, ?, ?, ?, ?)',
+  firstEnding: 'SELECT key, seq, line, until FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1',
   keepDedupe: 'UPDATE dedupe SET ending = 0 WHERE queue = ? AND key = ?',
   removeDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ?',
   releaseDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ? AND seq = ? RETURNING ending',

@@ -37,6 +37,7 @@ import {
 } from '../port.ts'
 import { type ChannelOptions, createInlineChannel, createWorkerChannel, type EngineChannel } from './channel.ts'
 import type { BatchAnswer, EngineAnswer, EngineFailure, EngineRequest } from './engine.ts'
+import { packClaim, packOps, unpackMessages, unpackResults } from './wire.ts'
 
 /** Options of {@link createSqliteStore}. */
 export interface SqliteStoreOptions extends ChannelOptions {
@@ -130,8 +131,9 @@ class SqliteStoreFront implements SqliteStore {
       })
       return ops.map(() => ({ status: 'unavailable', error }))
     }
-    const answer = await this.#ask({ type: 'apply', ops, now }, bytes, ops.length)
-    if (answer.type === 'apply') return answer.results
+    const isGrowing = ops.some(({ type }) => type === 'publish' || type === 'create-subscription')
+    const answer = await this.#ask({ type: 'apply', ops: packOps(ops), isGrowing, now }, bytes, ops.length)
+    if (answer.type === 'apply') return unpackResults(answer.results)
     const refusal = unavailable(answer)
     return ops.map(() => refusal)
   }
@@ -139,8 +141,9 @@ class SqliteStoreFront implements SqliteStore {
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if ((request.topics?.length ?? 0) > CLAIM_TOPICS_MAX)
       throw new RangeError(`More than ${CLAIM_TOPICS_MAX} topics in a claim`)
-    const answer = await this.#ask({ type: 'claim', request }, 0, request.grants.length)
-    return answer.type === 'claim' ? answer.answer : unavailable(answer)
+    const answer = await this.#ask({ type: 'claim', request: packClaim(request) }, 0, request.grants.length)
+    if (answer.type !== 'claim') return unavailable(answer)
+    return { ...answer.answer, messages: unpackMessages(request, answer.answer.messages) }
   }
 
   async due(now: number, max: number): Promise<DueAnswer> {

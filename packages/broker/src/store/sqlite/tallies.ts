@@ -50,6 +50,8 @@ export interface QueueTally {
 const TOPICS_CACHED_MAX = 100_000
 /** Topics without entries that stay in the file, since they tend to come back. */
 const IDLE_TOPICS_MAX = 1024
+/** Ids of lines: what is left of an entry's id beside its seq. */
+const LINES_MAX = 2 ** 19 - 2
 /** Numbers that one write reserves. */
 const NUMBERS_RESERVED = 10_000
 
@@ -79,6 +81,7 @@ export class Tallies {
   #dirtyQueues: QueueTally[] = []
   #changedLines = new Set<LineTally>()
   #lastNumber = 0
+  #lastLine = 0
   #reserved = 0
 
   constructor(statements: Statements) {
@@ -152,14 +155,22 @@ export class Tallies {
   }
 
   addLine(queue: QueueTally, subscription: string, meta: string, now: number): LineTally {
-    const values = [queue.id, bytesOfText(subscription), bytesOfText(meta), now, now]
-    const id = Number(this.#statements.addLine.get(values)?.[0])
+    const id = this.#freeLine()
+    this.#statements.addLine.run([id, queue.id, bytesOfText(subscription), bytesOfText(meta), now, now])
     return this.#keepLine(queue, id, subscription, false, countsOf([0, 0, 0, 0, 0, 0, 0], 0))
+  }
+
+  /** An id that no line has: one that none ever had, as long as there are such. */
+  #freeLine(): number {
+    do this.#lastLine = (this.#lastLine % LINES_MAX) + 1
+    while (this.#linesById.has(this.#lastLine))
+    return this.#lastLine
   }
 
   #keepLine(queue: QueueTally, id: number, subscription: string, isGone: boolean, counts: Counts): LineTally {
     const line: LineTally = { id, queue, subscription, isGone, counts, undroppable: 0, isDirty: false }
     this.#linesById.set(id, line)
+    this.#lastLine = Math.max(this.#lastLine, id)
     if (!isGone) queue.lines.set(subscription, line)
     return line
   }
@@ -173,6 +184,8 @@ export class Tallies {
 
   /** Removes a lost line that has no entries left. */
   removeLine(line: LineTally): void {
+    for (const topic of this.#topicsById.values()) if (topic.line === line) this.#forgetTopic(topic)
+    this.#statements.removeTopics.run([line.id])
     this.#linesById.delete(line.id)
     this.#statements.removeLine.run([line.id])
   }
@@ -210,7 +223,7 @@ export class Tallies {
   count(row: Row, sign: 1 | -1): void {
     if (row.state === GONE) return
     const topic = this.topicById(row.topic)
-    if (row.isDroppable === 0 && row.state <= BLOCKED) topic.line.undroppable += sign
+    if (!row.isDroppable && row.state <= BLOCKED) topic.line.undroppable += sign
     for (const tally of [topic, topic.line]) {
       const { counts } = tally
       if (row.state === CLAIMABLE || row.state === BLOCKED) counts.ready += sign
@@ -267,9 +280,14 @@ export class Tallies {
   #removeIdleTopics(): void {
     for (const topic of this.#idleTopics) {
       this.#statements.removeTopic.run([topic.id])
-      this.#topicsById.delete(topic.id)
-      this.#topicsByName.delete(`${topic.line.id} ${topic.name}`)
+      this.#forgetTopic(topic)
     }
     this.#idleTopics.clear()
+  }
+
+  #forgetTopic(topic: TopicTally): void {
+    this.#topicsById.delete(topic.id)
+    this.#topicsByName.delete(`${topic.line.id} ${topic.name}`)
+    this.#idleTopics.delete(topic)
   }
 }

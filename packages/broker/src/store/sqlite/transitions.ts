@@ -5,89 +5,106 @@
  * {@link Transitions.move} is the only way into, between and out of states. It runs inside a transaction.
  *
  * Invariants (those of memory-line.ts, in SQL):
- * 1. entries.state is 1 exactly for a READY entry that is the first of its chain or has no key.
- * 2. A chain is what the index entries_chain holds of one (line, topic, key); all but its first are in state 2.
- * 3. There is a lease in memory exactly for each entry in state 4.
- * 4. A message exists exactly while an entry of it does.
+ * 1. entries.state is 2 exactly for a READY entry that is the first of its chain or has no key.
+ * 2. A chain is what the index entries_chain holds of one (line, topic, key); all but its first are in state 3.
+ * 3. There is a lease in memory exactly for each entry in state 5.
+ * 4. A body apart exists exactly while an entry of its message does.
  */
+import { DEAD_REASONS } from '../entry.ts'
 import { withHistory } from '../limits.ts'
 import type { ClaimableTopic, DeadReason } from '../port.ts'
-import { DEAD_REASONS } from '../entry.ts'
 import type { Dedupe } from './dedupe.ts'
-import type { Leases, UndoLog } from './leases.ts'
-import {
-  BLOCKED,
-  changedValues,
-  CLAIMABLE,
-  DEAD,
-  decodeHead,
-  GONE,
-  historyOf,
-  LEASED,
-  rankWith,
-  readRow,
-  type Row,
-  textOf,
-} from './row.ts'
+import type { Lease, Leases } from './leases.ts'
+import { BLOCKED, CLAIMABLE, DEAD, DELAYED, GONE, LEASED, ordOf, rankWith, type Row } from './row.ts'
+import type { Rows } from './rows.ts'
 import type { Statements } from './statements.ts'
-import type { LineTally, Tallies } from './tallies.ts'
+import type { Tallies } from './tallies.ts'
 
-/** Where `move` goes: `ready` becomes 1 or 2 by the key. */
-export type Target = 'ready' | 'delayed' | 'leased' | 'dead' | 'gone'
+/** Where `move` goes: `ready` becomes 2 or 3 by the key. */
+export type Target = 'ready' | 'delayed' | 'dead' | 'gone'
 
-const NUMBER_OF: Readonly<Record<Exclude<Target, 'ready'>, number>> = { delayed: 3, leased: 4, dead: 5, gone: 0 }
+const NUMBER_OF: Readonly<Record<Exclude<Target, 'ready'>, number>> = { delayed: DELAYED, dead: DEAD, gone: GONE }
+
+/** What transitions work on. */
+export interface TransitionParts {
+  readonly statements: Statements
+  readonly tallies: Tallies
+  readonly rows: Rows
+  readonly leases: Leases
+  readonly dedupe: Dedupe
+}
 
 export class Transitions {
   readonly #statements: Statements
   readonly #tallies: Tallies
+  readonly #rows: Rows
   readonly #leases: Leases
   readonly #dedupe: Dedupe
-  /** Topics that became claimable in this transaction, by line and topic. */
-  claimable: Map<string, ClaimableTopic> = new Map()
-  undo: UndoLog = []
+  /** Topics that became claimable in this transaction, by topic. */
+  claimable: Map<number, ClaimableTopic> = new Map()
   now = 0
 
-  constructor(statements: Statements, tallies: Tallies, leases: Leases, dedupe: Dedupe) {
-    this.#statements = statements
-    this.#tallies = tallies
-    this.#leases = leases
-    this.#dedupe = dedupe
+  constructor(parts: TransitionParts) {
+    this.#statements = parts.statements
+    this.#tallies = parts.tallies
+    this.#rows = parts.rows
+    this.#leases = parts.leases
+    this.#dedupe = parts.dedupe
   }
 
-  read(line: LineTally | undefined, seq: number): Row | undefined {
-    const values = line === undefined ? undefined : this.#statements.readEntry.get([line.id, seq])
-    return values === undefined ? undefined : readRow(values)
-  }
-
-  /** The state that a READY entry is in that was in no chain until now. */
-  stateOfNew(line: number, topic: number, key: Buffer | null): number {
-    if (key === null) return CLAIMABLE
-    return this.#statements.firstOfChain.get([line, topic, key]) === undefined ? CLAIMABLE : BLOCKED
+  /** The state that a READY entry is in that was in no chain until now, and is added to it next. */
+  stateOfNew(topic: number, key: string | undefined): number {
+    return key !== undefined && this.#rows.joinChain(topic, key) ? BLOCKED : CLAIMABLE
   }
 
   /** A READY entry of a topic has become claimable. */
   offer({ topic }: Pick<Row, 'topic'>): void {
+    if (this.claimable.has(topic)) return
     const { line, name } = this.#tallies.topicById(topic)
-    const key = `${line.id} ${name}`
-    if (this.claimable.has(key)) return
-    this.claimable.set(key, { queue: line.queue.address, subscription: line.subscription, topic: name })
+    this.claimable.set(topic, { queue: line.queue.address, subscription: line.subscription, topic: name })
   }
 
-  /** Moves an entry; `at` is its dueAt, deadline or diedAt. What else of the row changed is the caller's. */
-  move(row: Row, target: Target, at = 0, received = false): void {
+  /** Moves an entry that is not being leased; `at` is its dueAt or diedAt. What else of the row changed is the caller's. */
+  move(row: Row, target: Target, at = 0): void {
     const before = row.state
+    const wasFirst = row.key !== undefined && ordOf(row.rank) > 0 && before !== DEAD && before !== BLOCKED
+    const isLeaving = target === 'dead' || target === 'gone'
+    const next = wasFirst && isLeaving ? this.#rows.nextOfChain(row) : undefined
     this.#tallies.count(row, -1)
-    if (before === LEASED && target !== 'leased') this.#leases.delete(row.line, row.seq, this.undo)
+    if (before === LEASED) this.#leases.end(this.#leases.get(row.line, row.seq) as Lease)
     row.state = target === 'ready' ? this.#readyState(row) : NUMBER_OF[target]
     row.at = target === 'delayed' || target === 'dead' ? at : 0
-    if (target === 'leased') this.#leases.set(row.line, row.seq, at, received, this.undo)
-    if (row.state === GONE) this.#statements.removeEntry.run([row.line, row.seq])
-    else this.#statements.saveEntry.run(changedValues(row))
+    if (row.state === GONE) this.#remove(row)
+    else this.#rows.save(row)
     this.#tallies.count(row, 1)
     if (row.state === CLAIMABLE) this.offer(row)
-    if (row.state === GONE) this.#forget(row)
-    const wasFirst = row.key !== null && row.ord > 0 && before !== DEAD && before !== BLOCKED
-    if (wasFirst && (row.state === DEAD || row.state === GONE)) this.#offerNext(row)
+    if (next?.state === BLOCKED) this.#offerNext(next)
+  }
+
+  /** Leases READY or DELAYED entries of one line, all of them with the token, holder and deliveries that they have by now. */
+  lease(rows: readonly Row[], claimedAt: number, leaseMs: number, deadline: number, received: boolean): void {
+    const [first] = rows
+    if (first === undefined) return
+    const leases = rows.map(({ seq, token, holder, deliveries }) => ({
+      seq,
+      deliveries,
+      token: String(token),
+      holder: String(holder),
+    }))
+    const claim = this.#leases.addClaim(this.#statements, first.line, claimedAt, leaseMs, leases)
+    for (const row of rows) {
+      this.#tallies.count(row, -1)
+      const isDelayed = row.state === DELAYED
+      row.state = LEASED
+      row.at = 0
+      row.isCounted = false
+      row.claimedAt = claimedAt
+      row.leaseMs = leaseMs
+      this.#tallies.count(row, 1)
+      if (isDelayed || received) this.#rows.save(row)
+      else this.#rows.lease(row)
+      this.#leases.begin(row, deadline, received, claim)
+    }
   }
 
   /** Gives an entry up. */
@@ -98,52 +115,43 @@ export class Transitions {
   }
 
   addHistory(row: Row, holder: string, why: string): void {
-    row.history = Buffer.from(JSON.stringify(withHistory(historyOf(row), this.now, holder, why)))
+    row.history = withHistory(row.history, this.now, holder, why)
   }
 
-  dropLastHistory(row: Row): void {
-    const history = historyOf(row).slice(0, -1)
-    row.history = history.length === 0 ? null : Buffer.from(JSON.stringify(history))
-  }
-
-  /** 1 or 2; draws an order number for an entry without one. */
+  /** 2 or 3; draws an order number for an entry without one. */
   #readyState(row: Row): number {
     // It had its place: only the first of a chain was ever out of READY.
-    if (row.ord !== 0) return row.state === BLOCKED ? BLOCKED : CLAIMABLE
-    const state = this.stateOfNew(row.line, row.topic, row.key)
-    row.ord = this.#tallies.nextNumber()
-    row.rank = rankWith(row.rank, row.ord)
+    if (ordOf(row.rank) !== 0) return row.state === BLOCKED ? BLOCKED : CLAIMABLE
+    const state = this.stateOfNew(row.topic, row.key)
+    row.rank = rankWith(row.rank, this.#tallies.nextNumber())
     return state
   }
 
-  #offerNext({ line, topic, key }: Row): void {
-    const values = this.#statements.firstOfChain.get([line, topic, key])
-    if (values === undefined) return
-    const next = readRow(values)
-    if (next.state !== BLOCKED) return
+  #offerNext(next: Row): void {
     this.#tallies.count(next, -1)
     next.state = CLAIMABLE
     this.#tallies.count(next, 1)
-    this.#statements.offerEntry.run([next.line, next.seq])
+    this.#rows.save(next)
     this.offer(next)
   }
 
-  /** Ends a message that no entry needs any more. */
-  #forget({ seq, line, isShared, dedupeUntil }: Row): void {
-    if (isShared === 1) {
+  /** Removes an entry, and its message once no other needs it. */
+  #remove(row: Row): void {
+    const { seq, line, isShared, dedupeUntil } = row
+    const isOver = dedupeUntil !== undefined && dedupeUntil <= this.now
+    const message = isOver ? this.#rows.dataOf(row) : undefined
+    this.#rows.remove(row)
+    if (isShared) {
       if (Number(this.#statements.dropShare.get([seq])?.[0]) > 0) return
       this.#statements.removeShare.run([seq])
     }
-    if (dedupeUntil !== null && dedupeUntil <= this.now) {
-      const head = this.#statements.readHead.get([seq])?.[0]
-      if (head instanceof Buffer) this.#dedupe.release(this.#tallies.lineById(line).queue, decodeHead(head), seq)
-    }
-    this.#statements.removeMessage.run([seq])
+    if (message !== undefined) this.#dedupe.release(this.#tallies.lineById(line).queue, message, seq)
+    if (row.isApart) this.#statements.removeBody.run([seq])
   }
 }
 
 /** Whether a token and holder are those of the row's lease, or of its last one. */
 export function isHeldBy(row: Row, op: { readonly token: string; readonly holder?: string | undefined }): boolean {
-  if (row.token === null || textOf(row.token) !== op.token) return false
-  return op.holder === undefined || textOf(row.holder) === op.holder
+  if (row.token === undefined || row.token !== op.token) return false
+  return op.holder === undefined || row.holder === op.holder
 }

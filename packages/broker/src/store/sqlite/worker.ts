@@ -1,7 +1,7 @@
 /** The worker thread of the sqlite store: takes batches, runs them, answers. */
 import { parentPort } from 'node:worker_threads'
 import { XmqError } from '@xmq/protocol'
-import type { FromWorker, ToWorker } from './channel.ts'
+import { buffersOf, type FromWorker, type ToWorker } from './channel.ts'
 import { type BatchAnswer, Engine } from './engine.ts'
 
 const port = parentPort
@@ -28,5 +28,5 @@ port?.on('message', (message: ToWorker) => {
     const { code, message: why } = XmqError.from(error)
     answer = { type: 'failed', failure: { code, message: why } }
   }
-  port.postMessage(answer)
+  port.postMessage(answer, answer.type === 'done' ? (answer.answer?.answers ?? []).flatMap(buffersOf) : [])
 })

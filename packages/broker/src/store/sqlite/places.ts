@@ -1,0 +1,45 @@
+/** A map whose keys are entries: line and seq. */
+export class Places<Value> {
+  readonly #lines = new Map<number, Map<number, Value>>()
+  #size = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  get(line: number, seq: number): Value | undefined {
+    return this.#lines.get(line)?.get(seq)
+  }
+
+  set(line: number, seq: number, value: Value): void {
+    let seqs = this.#lines.get(line)
+    if (seqs === undefined) {
+      seqs = new Map()
+      this.#lines.set(line, seqs)
+    }
+    this.#size -= seqs.size
+    seqs.set(seq, value)
+    this.#size += seqs.size
+  }
+
+  delete(line: number, seq: number): void {
+    const seqs = this.#lines.get(line)
+    if (seqs?.delete(seq) !== true) return
+    this.#size -= 1
+    if (seqs.size === 0) this.#lines.delete(line)
+  }
+
+  clear(): void {
+    this.#lines.clear()
+    this.#size = 0
+  }
+
+  lines(): Iterable<[number, ReadonlyMap<number, Value>]> {
+    return this.#lines
+  }
+
+  /** The values of one line. */
+  of(line: number): Iterable<Value> {
+    return this.#lines.get(line)?.values() ?? []
+  }
+}
