@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import Database from 'libsql'
@@ -119,10 +119,9 @@ describe('the file of the sqlite store', () => {
     await expect(openSqlite(`${path}/below/xmq.db`)).rejects.toMatchObject({ code: 'invalid-config' })
   })
 
-  it('of version 1 is brought to this version with everything in it', async () => {
+  it.each([1, 2])('of version %i is brought to this version with everything in it', async (version) => {
     const path = freshPath()
-    writeFileSync(path, gunzipSync(readFileSync(new URL('store-fixtures/v1.db.gz', import.meta.url))))
-    copyFileSync(path, `${path}.old`)
+    writeFileSync(path, gunzipSync(readFileSync(new URL(`store-fixtures/v${version}.db.gz`, import.meta.url))))
     const store = await openSqlite(path)
     expect(await store.pragma('user_version')).toMatchObject([{ user_version: SCHEMA_VERSION }])
     expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
@@ -139,6 +138,11 @@ describe('the file of the sqlite store', () => {
     expect(await store.subscriptions('news.localhost')).toMatchObject({
       subscriptions: [{ subscription: 'ann@localhost/a', meta: 'm', counts: { ready: 1 } }],
     })
+    const mail = { queue: 'mail.localhost', after: 0, max: 9, bodies: true }
+    for (const subscription of version === 1 ? [] : ['a', 'b']) {
+      const shared = await store.browse({ ...mail, subscription })
+      expect(shared).toMatchObject({ entries: [{ state: 'ready', body: 'y'.repeat(3000), meta: 'meta' }] })
+    }
   })
 })
 

@@ -1,9 +1,13 @@
 // These run what is built, since Node 20 starts no worker thread from TypeScript.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire, syncBuiltinESMExports } from 'node:module'
 import { createInterface } from 'node:readline'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { gunzipSync } from 'node:zlib'
+import Database from 'libsql'
 import type * as Threads from 'node:worker_threads'
 import { beforeAll, describe, expect, it, vi } from 'vitest'
 import type * as Built from '../src/store/sqlite/store.ts'
@@ -174,5 +178,45 @@ describe('a store whose process is killed at any moment', () => {
       await store.close()
     }
     expect(told.published.size).toBeGreaterThan(0)
+  }, 60_000)
+})
+
+/** Opens a file of version 1 in a process of its own, which is killed once its log has as many bytes. True: it was. */
+async function killInMigration(path: string, logBytes: number): Promise<boolean> {
+  const url = new URL('../dist/store/sqlite/database.js', import.meta.url).href
+  const options = JSON.stringify({ path, cacheBytes: 65_536, synchronous: 'OFF' })
+  const script = `import(${JSON.stringify(url)}).then(({ openDatabase }) => openDatabase(${options}))`
+  const child = spawn(process.execPath, ['-e', script], { stdio: 'ignore' })
+  const exited = once(child, 'exit')
+  while (child.exitCode === null && child.signalCode === null) {
+    if ((statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0) >= logBytes) child.kill('SIGKILL')
+    await nextTurn()
+  }
+  return (await exited)[1] === 'SIGKILL'
+}
+
+describe('a file of version 1 whose process is killed while it is brought to this version', () => {
+  it('is of version 1 still, and has everything', async () => {
+    const path = freshPath()
+    writeFileSync(path, gunzipSync(readFileSync(new URL('store-fixtures/v1.db.gz', import.meta.url))))
+    const db = new Database(path)
+    // Many of the message that waits.
+    db.exec(`
+      CREATE TEMP TABLE more AS SELECT value AS seq FROM json_each('[${Array.from({ length: 5000 }, (_, n) => 100 + n).join()}]');
+      INSERT INTO messages SELECT more.seq, head_bytes, meta_bytes, sum, data FROM more, messages WHERE messages.seq = 4;
+      INSERT INTO entries SELECT line, more.seq, topic, lane, state, more.seq, rank - ord + more.seq, at, expires_at, failures,
+        deliveries, token, holder, claimed_at, lease_ms, is_counted, history, bytes, key, reason, is_shared, dedupe_until, is_droppable
+        FROM more, entries WHERE entries.seq = 4;
+      UPDATE lines SET ready = ready + 5000, claimable = claimable + 5000 WHERE id = (SELECT line FROM entries WHERE seq = 4);
+      UPDATE topics SET ready = ready + 5000, claimable = claimable + 5000 WHERE id = (SELECT topic FROM entries WHERE seq = 4);
+    `)
+    db.close()
+    for (const logBytes of [1, 100_000, 500_000]) expect(await killInMigration(path, logBytes)).toBe(true)
+    // Where the head of a file has its user_version.
+    expect(readFileSync(path).readUInt32BE(60)).toBe(1)
+    const store = await openSqlite(path)
+    expect(await seqsOf(store)).toHaveLength(5004)
+    expect(store.stats()).toMatchObject({ messages: 5005 })
+    expect((await claim(store, 100)).messages).toHaveLength(100)
   }, 60_000)
 })
