@@ -158,7 +158,7 @@ function readRest(row: Row, rest: Buffer): void {
 }
 
 /** entries.rest of a row that is not leased. */
-export function restOf(row: Row): Buffer | null {
+function restOf(row: Row): Buffer | null {
   const { failures, deliveries, token, holder, isCounted, reason, history } = row
   if (failures === 0 && deliveries === 0 && token === undefined && reason === 0 && history.length === 0) return null
   const rest: Rest = [failures, deliveries, token ?? null, holder ?? null, isCounted ? 1 : 0, reason, history]
