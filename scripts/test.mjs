@@ -45,6 +45,11 @@ function suites() {
     tests('docs', 'docs'),
     tests('faults oracle', 'faults'),
     ...SERVERS.map((server) => ({ ...tests(`e2e ${server}`, 'e2e', { XMQ_SERVERS: server }), server })),
+    // The embedded server is no process that could be killed.
+    ...SERVERS.slice(1).map((server) => ({
+      ...check(`faults ${server}`, [[join(root, 'test/faults/run.mjs'), '--no-setup', '--short', '--server', server]]),
+      server,
+    })),
     check('examples', [[join(root, 'scripts/examples.mjs')]]),
     check('scaffold', [[join(root, 'scripts/scaffold.mjs')]]),
   ]

@@ -163,7 +163,10 @@ async function playAll(scenarios, options) {
             console.log(`    ${rule}: ${text}`)
           console.log(`    ${outcome.verdict.violationCount} violations in all. Journals and logs: ${outcome.folder}`)
         } else if (options.isKept) console.log(`    journals and logs: ${outcome.folder}`)
-        rows.push(rowOf(outcome, group))
+        const row = rowOf(outcome, group)
+        rows.push(row)
+        // At once: a run that is broken off leaves what it had.
+        if (options.isTabled) writeTable([row])
       } catch (error) {
         failures++
         console.log(`✗ ${error.message}\n    ${error.cause?.stack ?? error.stack}`)
@@ -195,7 +198,6 @@ async function main() {
   if (options.hasSetup) await build()
   console.log(`seed ${options.seed}`)
   const { rows, failures } = await playAll(scenarios, options)
-  if (options.isTabled) writeTable(rows)
   const lost = rows.reduce((sum, { verdict }) => sum + verdict.lost, 0)
   console.log(`\n${rows.length} runs, ${lost} lost, ${failures} failed`)
   if (failures > 0) process.exitCode = 1
