@@ -12,6 +12,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { findFreePorts, startServer } from '../servers/dist/index.js'
 import { Broker } from './broker.mjs'
 import { ClientProcess } from './clients.mjs'
@@ -23,8 +24,10 @@ import { deadLetters, leftInStore } from './remains.mjs'
 
 const READ_MS = 20
 const PATIENCE_MS = 90_000
-/** How often dead letters are looked for while something is open. */
-const LOOK_MS = 500
+/** How long journals may be behind a store that has nothing more to give. */
+const JOURNALS_MS = 5000
+/** How often the store is looked at while something is open. */
+const LOOK_MS = 300
 const PASSWORD = 'pw'
 const ACCOUNTS = ['shop1', 'shop2', 'crew1', 'crew2', 'ops']
 
@@ -205,8 +208,7 @@ export class Scene {
   async moment(linesMax = 150) {
     const goal = this.ledger.lines.length + 1 + this.random.int(linesMax)
     await this.until('a moment under load', () => (this.ledger.lines.length >= goal ? true : undefined))
-    const ms = this.random.unit() * 20
-    await new Promise((resolve) => setTimeout(resolve, ms))
+    await pause(this.random.unit() * 20)
   }
 
   /**
@@ -267,20 +269,22 @@ export class Scene {
     return { dead, left: await leftInStore(this.plan.storePath) }
   }
 
-  /** Waits until nothing is open that is not a dead letter, as long as something moves. */
+  /** Waits until the store holds nothing but dead letters, as long as something moves. */
   async #drain() {
     const { service, domain } = this.server
     const ask = { service, jid: `ops@${domain}`, password: PASSWORD, domain }
-    let dead = await deadLetters(ask)
-    for (let stuckSince = nowMs(), least = Number.POSITIVE_INFINITY; ; ) {
+    for (let movedAt = nowMs(), least = Number.POSITIVE_INFINITY; ; ) {
+      const dead = await deadLetters(ask)
       for (const { queue, line, seq } of dead) this.ledger.end(`${queue} ${line} ${seq}`)
-      if (this.ledger.open.size === 0) return dead
-      if (this.ledger.open.size < least) {
-        least = this.ledger.open.size
-        stuckSince = nowMs()
-      } else if (nowMs() - stuckSince > PATIENCE_MS) return dead
-      await this.ledger.when(() => (this.ledger.open.size === 0 ? true : undefined), LOOK_MS)
-      dead = await deadLetters(ask)
+      // What a killed worker had finished and not acked is still there, though its journal says that it is done.
+      const held = (await this.broker.metric('xmq_store_messages')) ?? 0
+      const left = this.ledger.open.size + Math.max(0, held - dead.length)
+      if (left === 0) return dead
+      if (left < least) {
+        least = left
+        movedAt = nowMs()
+      } else if (nowMs() - movedAt > (held > dead.length ? PATIENCE_MS : JOURNALS_MS)) return dead
+      await pause(LOOK_MS)
     }
   }
 
