@@ -52,6 +52,9 @@ export async function startEmbedded(options: TestServerOptions = {}): Promise<Te
       server?.register(user, password)
     },
     kill: stop,
+    signal: (name) => {
+      throw new Error(`The embedded server has no process to send ${name} to.`)
+    },
     stop,
     start,
     restart: async () => {

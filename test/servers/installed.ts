@@ -122,6 +122,7 @@ function installedServer(recipe: ServerRecipe, where: ServerPlace, command: Serv
       child?.signal('SIGKILL')
       await child?.exited
     },
+    signal: (name) => child?.signal(name),
     stop,
     start,
     restart: async () => {

@@ -39,6 +39,8 @@ export interface TestServer {
   register(user: string, password: string): Promise<void>
   /** Ends it as a crash does, its connections with it. */
   kill(): Promise<void>
+  /** Signals its process: SIGSTOP, SIGCONT. @throws where it has none of its own */
+  signal(name: NodeJS.Signals): void
   /** Ends it in good order. Accounts stay. */
   stop(): Promise<void>
   /** Starts it again on the same ports; resolves once it serves. */
