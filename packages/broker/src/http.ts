@@ -29,6 +29,8 @@ export interface HttpSources {
 export interface HttpServer {
   /** Where it listens; the port is a real one, also when 0 was asked for. */
   readonly address: HostPort
+  /** Connections that are open, and how many were closed for their number. */
+  readonly connections: { readonly open: number; readonly refused: number }
   close(): Promise<void>
 }
 
@@ -61,6 +63,13 @@ export async function serveHttp(address: HostPort, sources: HttpSources): Promis
     (request, response) => void handle(request, response, sources),
   )
   server.maxConnections = CONNECTIONS_MAX
+  let open = 0
+  let refused = 0
+  server.on('connection', (socket) => {
+    open++
+    socket.once('close', () => open--)
+  })
+  server.on('drop', () => refused++)
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(address, error)))
     server.listen(address.port, address.host, resolve)
@@ -69,6 +78,9 @@ export async function serveHttp(address: HostPort, sources: HttpSources): Promis
   let closed: Promise<void> | undefined
   return {
     address: Object.freeze({ host: address.host, port }),
+    get connections() {
+      return { open, refused }
+    },
     close: () => {
       closed ??= new Promise((resolve) => {
         server.close(() => resolve())

@@ -47,6 +47,8 @@ export interface EventLog {
   write(event: CoreEvent): void
   /** A line that may come in floods: the first of its kind at once, the rest counted. */
   readonly tally: Count
+  /** How many kinds of lines are counted now. */
+  readonly kinds: number
   /** Writes what is counted and stops the timers. */
   close(): void
 }
@@ -89,6 +91,9 @@ export function createEventLog(log: Logger, { queues = [], windowMs = WINDOW_MS 
   return {
     write: (event) => writeEvent(event, log, count, (queue) => (known.has(queue) ? queue : OTHER)),
     tally: (kind, ...rest) => count(withoutChosen(kind), ...rest),
+    get kinds() {
+      return tallies.size
+    },
     close: () => {
       for (const tally of tallies.values()) {
         clearTimeout(tally.timer)

@@ -27,6 +27,12 @@ export interface LoadGauges extends Load {
   readonly publishing: number
   /** Claims that wait until a server takes what was written. */
   readonly heldClaims: number
+  /** Copies of plain messages to many that wait for the same. */
+  readonly heldDeliveries: number
+  readonly httpConnections: number
+  readonly httpRefused: number
+  /** Kinds of lines that the log counts. */
+  readonly logKinds: number
 }
 
 /** One link at the moment of a scrape. */
@@ -90,6 +96,10 @@ export class Metrics {
     this.#registerCounters()
     this.#registerGauges(sources)
     this.#registerLinks(sources)
+    this.#registerStore(sources)
+    this.#counter('xmq_http_refused_total', 'Connections closed for their number', ['where'], (inc) => {
+      inc({ where: 'http' }, sources.load().httpRefused)
+    })
   }
 
   countEvent(event: CoreEvent): void {
@@ -219,6 +229,15 @@ export class Metrics {
     gauge('xmq_overloaded', '1 while new work is refused for the load', () => (sources.load().isShedding ? 1 : 0))
     gauge('xmq_deferred_stanzas', 'Publishes that wait for what came after them', () => sources.load().deferred)
     gauge('xmq_publishing_operations', 'Publishes that the store has not answered', () => sources.load().publishing)
+    gauge('xmq_sessions', 'Full JIDs that something depends on', () => sources.core().sessions)
+    gauge('xmq_unanswered_deliveries', 'Deliver stanzas without an answer', () => sources.core().unansweredDeliveries)
+    gauge('xmq_waiting_deliveries', 'Leased messages that wait for one', () => sources.core().waitingDeliveries)
+    gauge('xmq_ephemeral_messages', 'Messages for ephemeral subscribers', () => sources.core().ephemeralMessages)
+    gauge('xmq_named_subscriptions', 'Durable subscriptions', () => sources.core().namedSubscriptions)
+    gauge('xmq_held_answers', 'Answers that wait for a stream to be up', () => sources.core().heldAnswers)
+    gauge('xmq_http_connections', 'Connections for health and metrics', () => sources.load().httpConnections)
+    gauge('xmq_log_kinds', 'Kinds of lines that the log counts', () => sources.load().logKinds)
+    gauge('xmq_held_deliveries', 'Messages to many that wait for a server to read', () => sources.load().heldDeliveries)
     gauge('xmq_held_claims', 'Claims that wait for a server to read', () => sources.load().heldClaims)
     const load: Gauge<'of'> = new Gauge({
       name: 'xmq_load_seconds',
@@ -234,6 +253,42 @@ export class Metrics {
     })
     gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
     gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
+  }
+
+  /** What the store holds, by queue: its lines together. */
+  #registerStore(sources: MetricSources): void {
+    const gauge = (name: string, help: string, labelNames: readonly string[], fill: (gauge: Gauge) => void) => {
+      const made: Gauge = new Gauge({
+        name,
+        help,
+        labelNames,
+        registers: [this.#registry],
+        collect: () => {
+          made.reset()
+          fill(made)
+        },
+      })
+    }
+    const states = ['ready', 'delayed', 'leased', 'dead'] as const
+    gauge('xmq_queue_messages', 'Messages of a queue in the store', ['queue', 'state'], (made) => {
+      for (const line of sources.store().lines) {
+        for (const state of states) made.inc({ queue: this.#labelOf(line.queue), state }, line[state])
+      }
+    })
+    gauge('xmq_queue_bytes', 'Bytes of them; live is all but dead', ['queue', 'state'], (made) => {
+      for (const { queue, bytes, deadBytes } of sources.store().lines) {
+        made.inc({ queue: this.#labelOf(queue), state: 'live' }, bytes)
+        made.inc({ queue: this.#labelOf(queue), state: 'dead' }, deadBytes)
+      }
+    })
+    gauge('xmq_remembered_ids', 'Ids of publishes that are remembered', ['queue'], (made) => {
+      for (const [queue, ids] of sources.store().remembered) made.inc({ queue: this.#labelOf(queue) }, ids)
+    })
+  }
+
+  /** A store may hold queues that are not configured any more. */
+  #labelOf(queue: string): string {
+    return this.#queues.has(queue) ? queue : OTHER
   }
 
   #registerLinks(sources: MetricSources): void {

@@ -23,7 +23,8 @@ import { createComponentLink, type ComponentLink, type ComponentLinkHandlers } f
 import { formatHostPort } from './config-values.ts'
 import { domainsOf, type BrokerConfig, type HostPort } from './config.ts'
 import { bringsWork, createCore } from './core/index.ts'
-import type { Core, CoreRules, CoreStats, Effect, Input } from './core/port.ts'
+import type { Core, CoreEvent, CoreRules, CoreStats, Effect, Input } from './core/port.ts'
+import { FanOut } from './fan-out.ts'
 import { serveHttp, type HttpServer, type ReadinessProblem } from './http.ts'
 import { hasWork, Intake } from './intake.ts'
 import { LinkLog, linkTrouble } from './link-log.ts'
@@ -63,6 +64,7 @@ class RunningBroker implements Broker {
   readonly #store: Store
   readonly #storeLoop: StoreLoop
   readonly #intake: Intake
+  readonly #fanOut: FanOut
   readonly #loadMeter: LoadMeter
   readonly #links = new Map<string, ComponentLink>()
   readonly #metrics: Metrics
@@ -98,6 +100,11 @@ class RunningBroker implements Broker {
       isCongested: (domain) => this.#links.get(domain)?.congested === true,
       onFault: (what, error) => this.#logFault(what, undefined, error),
     })
+    this.#fanOut = new FanOut({
+      isCongested: (domain) => this.#links.get(domain)?.congested === true,
+      send: (domain, stanza) => this.#send(domain, stanza),
+      onDropped: (queue, count) => this.#tell({ name: 'dropped', queue, what: 'fan-out', count }),
+    })
     this.#intake = new Intake({
       isPressed: () => this.#core.isPressed,
       handle: (stanza) => this.#feed({ type: 'stanza', stanza }),
@@ -128,6 +135,10 @@ class RunningBroker implements Broker {
           deferred: this.#intake.deferred,
           publishing: this.#storeLoop.publishing,
           heldClaims: this.#storeLoop.held,
+          heldDeliveries: this.#fanOut.held,
+          httpConnections: this.#http?.connections.open ?? 0,
+          httpRefused: this.#http?.connections.refused ?? 0,
+          logKinds: this.#eventLog.kinds,
         }),
         links: () =>
           Array.from(this.#links.values(), (link) => ({
@@ -237,6 +248,7 @@ class RunningBroker implements Broker {
     await Promise.all(Array.from(this.#links.values(), (link) => link.close()))
     clearTimeout(this.#timer)
     this.#loadMeter.stop()
+    this.#fanOut.close()
     await this.#http?.close()
     this.#storeLoop.close()
     await this.#store.close()
@@ -272,6 +284,7 @@ class RunningBroker implements Broker {
       onUp: () => this.#linkUp(domain),
       onDown: () => {
         this.#intake.drain()
+        this.#fanOut.linkDown(domain)
         this.#feed({ type: 'link-down', domain })
       },
       onChild: (head, child) => {
@@ -340,21 +353,22 @@ class RunningBroker implements Broker {
       effects = this.#faultOf(input, error)
     }
     for (const effect of effects) {
-      if (effect.type === 'send' || effect.type === 'event') this.#apply(effect)
-      else this.#storeLoop.handle(effect, now)
+      if (effect.type === 'event') this.#tell(effect.event)
+      else if (effect.type !== 'send') this.#storeLoop.handle(effect, now)
+      else if (effect.isFanOut === true) this.#fanOut.send(effect.domain, effect.stanza)
+      else this.#send(effect.domain, effect.stanza)
     }
   }
 
-  #apply(effect: Extract<Effect, { readonly type: 'send' | 'event' }>): void {
-    if (effect.type === 'send') {
-      try {
-        this.#links.get(effect.domain)?.send(effect.stanza)
-      } catch (error) {
-        this.#logFault('send', effect.stanza, error)
-      }
-      return
+  #send(domain: string, stanza: XmlElement): void {
+    try {
+      this.#links.get(domain)?.send(stanza)
+    } catch (error) {
+      this.#logFault('send', stanza, error)
     }
-    const { event } = effect
+  }
+
+  #tell(event: CoreEvent): void {
     this.#metrics.countEvent(event)
     this.#eventLog.write(event)
     this.#emit(event.name, event)

@@ -9,8 +9,8 @@
  * ```
  *
  * 1. Each call has one answer, also when the store breaks its contract and rejects: then it is `unavailable`.
- * 2. While a server does not take what we wrote, claims for its domain wait here: nothing more is leased for it. At most one a
- *    line is open, so they are few.
+ * 2. While a server does not take what we wrote, claims for its domain wait here: nothing more is leased for it. So do those beyond
+ *    {@link CLAIMS_MAX}, whose messages would pass all marks if they came at once. At most one a line is open, so they are few.
  * 3. Publishes wait here when the store has {@link PUBLISHING_OPS_MAX} of them to do, so that settlements and claims never wait
  *    for more than these. They keep their order, among themselves and with what makes and ends durable subscriptions. Their number
  *    is bounded by the core (`storingBytesMax`).
@@ -27,12 +27,15 @@ export const PUBLISHING_OPS_MAX = 512
 /** What a new look at the pace of the store weighs in its average. */
 const PACE_WEIGHT = 0.3
 const PACE_LOOKS = 4
+/** Most claims for one domain that the store has at once, of at most 1 MiB each. */
+export const CLAIMS_MAX = 16
 /** Milliseconds between two looks at whether a server drains what we wrote. */
 const CONGESTION_POLL_MS = 20
 
 /** An effect that is the store's. */
 export type StoreEffect = Exclude<Effect, { readonly type: 'send' | 'event' }>
 
+type Claim = Extract<StoreEffect, { type: 'claim' }>
 type Apply = Extract<StoreEffect, { type: 'apply' }>
 
 /** What {@link StoreLoop} needs of the runtime. */
@@ -47,7 +50,7 @@ export interface StoreLoopHost {
 export class StoreLoop {
   readonly #store: Store
   readonly #host: StoreLoopHost
-  #held: Extract<StoreEffect, { type: 'claim' }>[] = []
+  #held: Claim[] = []
   readonly #publishes: Apply[] = []
   /** Where the first of them is in `publishes`. */
   #first = 0
@@ -63,6 +66,8 @@ export class StoreLoop {
   #pace = 0
   /** Looks in a row at which some waited. */
   #busyLooks = 0
+  /** Claims for each domain that the store has. */
+  readonly #claiming: Map<string, number> = new Map()
   #timer: NodeJS.Timeout | undefined
   #unwatch: (() => void) | undefined
 
@@ -124,8 +129,8 @@ export class StoreLoop {
         else this.#apply(effect)
         return
       case 'claim':
-        if (this.#host.isCongested(effect.domain)) this.#hold(effect)
-        else this.#claim(effect)
+        if (this.#mayClaim(effect.domain)) this.#claim(effect)
+        else this.#hold(effect)
         return
       case 'due':
         this.#answer(
@@ -206,25 +211,38 @@ export class StoreLoop {
     this.#first = 0
   }
 
-  #claim({ call, request }: Extract<StoreEffect, { type: 'claim' }>): void {
+  #mayClaim(domain: string): boolean {
+    return !this.#host.isCongested(domain) && (this.#claiming.get(domain) ?? 0) < CLAIMS_MAX
+  }
+
+  #claim({ call, request, domain }: Claim): void {
+    this.#claiming.set(domain, (this.#claiming.get(domain) ?? 0) + 1)
     this.#answer(
       () => this.#store.claim(request),
       refused,
-      (answer) => ({ type: 'claimed', call, answer }),
+      (answer) => {
+        this.#claiming.set(domain, (this.#claiming.get(domain) ?? 1) - 1)
+        if (this.#held.length > 0) queueMicrotask(() => this.#claimHeld())
+        return { type: 'claimed', call, answer }
+      },
     )
   }
 
-  #hold(effect: Extract<StoreEffect, { type: 'claim' }>): void {
-    this.#held.push(effect)
+  #hold(claim: Claim): void {
+    this.#held.push(claim)
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
-      const held = this.#held
-      this.#held = []
-      for (const claim of held) {
-        if (this.#host.isCongested(claim.domain)) this.#hold(claim)
-        else this.#claim(claim)
-      }
+      this.#claimHeld()
     }, CONGESTION_POLL_MS)
+  }
+
+  #claimHeld(): void {
+    const held = this.#held
+    this.#held = []
+    for (const claim of held) {
+      if (this.#mayClaim(claim.domain)) this.#claim(claim)
+      else this.#hold(claim)
+    }
   }
 
   #answer<Answer>(

@@ -2,11 +2,12 @@
 import { parseElement } from '@xmq/protocol'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { Input } from '../src/core/port.ts'
+import { FanOut } from '../src/fan-out.ts'
 import { DEFERRED_BYTES_MAX, DEFERRED_MAX, Intake } from '../src/intake.ts'
 import { LoadMeter, type LoadPort } from '../src/load.ts'
 import { createMemoryStore } from '../src/store/memory.ts'
 import type { PublishOp, Store, StoreOp } from '../src/store/port.ts'
-import { PUBLISHING_OPS_MAX, type StoreEffect, StoreLoop } from '../src/store-loop.ts'
+import { CLAIMS_MAX, PUBLISHING_OPS_MAX, type StoreEffect, StoreLoop } from '../src/store-loop.ts'
 
 const message = (id: number) => parseElement(`<message id='${id}'><xmq xmlns='xmq:topic' topic='t'/></message>`)
 const settle = parseElement("<iq type='set' id='settle'><settle xmlns='xmq:queue:1'/></iq>")
@@ -144,6 +145,91 @@ describe('the store loop', () => {
       vi.advanceTimersByTime(60_000)
       expect(loop.commitMs()).toBeGreaterThan(5_000)
     })
+  })
+})
+
+describe('claims', () => {
+  it('of a domain are with the store so many at a time; the others follow', async () => {
+    const answers: (() => void)[] = []
+    const claimed: number[] = []
+    const store: Store = {
+      ...createMemoryStore(),
+      claim: () =>
+        new Promise((resolve) => {
+          answers.push(() => resolve({ status: 'ok', messages: [], expired: [], corrupt: [], more: false }))
+        }),
+    }
+    const loop = new StoreLoop(store, {
+      feed: (input) => claimed.push('call' in input ? input.call : -1),
+      isCongested: () => false,
+      onFault: () => {},
+    })
+    const request = { queue: 'q', subscription: '', grants: [], bytesMax: 1, leaseMs: 1, now: 1 }
+    for (let call = 1; call <= CLAIMS_MAX + 2; call++) loop.handle({ type: 'claim', call, domain: 'd', request }, 1)
+    loop.handle({ type: 'claim', call: 99, domain: 'other', request }, 1)
+    expect([answers.length, loop.held]).toEqual([CLAIMS_MAX + 1, 2])
+    for (const answer of answers.splice(0)) answer()
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    expect([answers.length, loop.held]).toEqual([2, 0])
+    for (const answer of answers) answer()
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    expect(claimed.sort((left, right) => left - right)).toEqual(
+      [...Array(CLAIMS_MAX + 2).keys()].map((n) => n + 1).concat(99),
+    )
+  })
+})
+
+describe('a message to many', () => {
+  function setUp(heldMax?: number) {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const state = { room: 0 }
+    const sent: string[] = []
+    const dropped: [string, number][] = []
+    const fanOut = new FanOut(
+      {
+        isCongested: () => state.room <= 0,
+        send: (_, stanza) => {
+          state.room--
+          sent.push(stanza.attrs.get('id') ?? '')
+        },
+        onDropped: (queue, count) => dropped.push([queue, count]),
+      },
+      heldMax,
+    )
+    const send = (...ids: readonly number[]) => {
+      for (const id of ids) fanOut.send('d', parseElement(`<message from='q@d' id='${id}'/>`))
+    }
+    return { fanOut, state, sent, dropped, send }
+  }
+  afterEach(() => void vi.useRealTimers())
+
+  it('goes out as the server takes it, and in its order', () => {
+    const { fanOut, state, sent, send } = setUp()
+    state.room = 2
+    send(1, 2, 3, 4)
+    expect([sent, fanOut.held]).toEqual([['1', '2'], 2])
+    state.room = 1
+    send(5)
+    vi.advanceTimersByTime(20)
+    expect([sent, fanOut.held]).toEqual([['1', '2', '3'], 2])
+    state.room = 9
+    vi.advanceTimersByTime(20)
+    send(6)
+    expect([sent, fanOut.held]).toEqual([['1', '2', '3', '4', '5', '6'], 0])
+  })
+
+  it('is dropped, and counted, beyond a bound and with the stream', () => {
+    const { fanOut, dropped, send } = setUp(2)
+    send(1, 2, 3)
+    expect(dropped).toEqual([['q@d', 1]])
+    fanOut.linkDown('d')
+    expect([dropped, fanOut.held]).toEqual([
+      [
+        ['q@d', 1],
+        ['q@d', 2],
+      ],
+      0,
+    ])
   })
 })
 

@@ -234,7 +234,23 @@ class QueueCore implements Core {
       leases: this.#leases.count,
       claimableTopics: this.#claimableTopics(),
       storingBytes: this.#publishing.storing,
+      sessions: this.#sessions.count,
+      unansweredDeliveries: this.#deliveries.unanswered,
+      ...this.#countWaiting(),
     }
+  }
+
+  #countWaiting(): Pick<CoreStats, 'waitingDeliveries' | 'ephemeralMessages' | 'namedSubscriptions' | 'heldAnswers'> {
+    const counts = { waitingDeliveries: 0, ephemeralMessages: 0, namedSubscriptions: 0, heldAnswers: 0 }
+    for (const { held } of this.#queues.domains.values()) counts.heldAnswers += held.length
+    for (const { lines, consumers } of this.#queues.all) {
+      for (const { id } of lines.values()) if (id !== '') counts.namedSubscriptions++
+      for (const { waiting, ephemeral } of consumers.values()) {
+        counts.waitingDeliveries += waiting.length
+        counts.ephemeralMessages += ephemeral?.items.length ?? 0
+      }
+    }
+    return counts
   }
 
   handle(input: Input, now: number, entropy: Entropy): Effect[] {

@@ -79,6 +79,11 @@ export class Deliveries {
     this.#options = options
   }
 
+  /** How many stanzas consumers have not answered. */
+  get unanswered(): number {
+    return this.#handovers.size
+  }
+
   /** Hands out what was claimed: the n-th message to the n-th taker, who may have gone meanwhile. */
   hand(step: Step, line: Line, messages: readonly ClaimedMessage[], takers: readonly Consumer[]): void {
     const ops: StoreOp[] = []

@@ -128,7 +128,13 @@ export type Input =
  */
 export type Effect =
   /** Write a stanza; `from` and `to` are set, and `from` is in one of the broker's domains (or the producer's own: `preserveFrom`). */
-  | { readonly type: 'send'; readonly domain: string; readonly stanza: XmlElement }
+  | {
+      readonly type: 'send'
+      readonly domain: string
+      readonly stanza: XmlElement
+      /** One of many copies of a message: it may be put off while the server does not drain what is sent, or dropped. */
+      readonly isFanOut?: true
+    }
   /** `Store.apply`, at the core's `now`; answered by `applied`. */
   | { readonly type: 'apply'; readonly call: number; readonly ops: readonly StoreOp[] }
   /** `Store.claim`; answered by `claimed`. It may be put off while the server does not drain what is sent. */
@@ -235,13 +241,13 @@ export type CoreEvent =
       readonly reason: DeadReason
     }
   /**
-   * Messages had to give way: dead letters beyond their bounds, what an ephemeral consumer had no room for, the oldest of a
-   * full line (`overflow`: they are dead letters now).
+   * Messages had to give way: dead letters beyond their bounds, what an ephemeral consumer or (`fan-out`) a server had no room for,
+   * the oldest of a full line (`overflow`: they are dead letters now).
    */
   | {
       readonly name: 'dropped'
       readonly queue: string
-      readonly what: 'dead-letter' | 'ephemeral' | 'overflow'
+      readonly what: 'dead-letter' | 'ephemeral' | 'fan-out' | 'overflow'
       readonly count: number
     }
   /** The store stopped answering, or answers again. */
@@ -264,6 +270,18 @@ export interface CoreStats {
   readonly claimableTopics: number
   /** Bytes of messages on their way to the store. */
   readonly storingBytes: number
+  /** Full JIDs that something depends on. */
+  readonly sessions: number
+  /** Deliver stanzas, and pings after messages, that consumers have not answered. */
+  readonly unansweredDeliveries: number
+  /** Messages that are leased for consumers and wait for these answers. */
+  readonly waitingDeliveries: number
+  /** Messages that wait for ephemeral subscribers. */
+  readonly ephemeralMessages: number
+  /** Durable subscriptions. */
+  readonly namedSubscriptions: number
+  /** Answers to requests that wait for a stream to be up. */
+  readonly heldAnswers: number
 }
 
 /** The core of a broker. Its only owner is the runtime. */

@@ -175,7 +175,7 @@ export class Publishing {
     this.#options.subscriptions.forEachEligible(queue, topic, ({ consumer }) => {
       if (consumer.kind !== 'plain') return
       delivery ??= prepareOnce()
-      step.send(queue.domain, deliverTo(delivery, consumer.session.jid))
+      step.fanOut(queue.domain, deliverTo(delivery, consumer.session.jid))
       recipients++
     })
     return recipients

@@ -79,6 +79,11 @@ export class Sessions {
     this.#onEnded = options.onEnded
   }
 
+  /** How many sessions are known. */
+  get count(): number {
+    return this.#byJid.size
+  }
+
   /** How many pings are open. */
   get pings(): number {
     return this.#pings.size

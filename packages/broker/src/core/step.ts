@@ -19,6 +19,11 @@ export class Step {
     if (!domain.isDown) this.effects.push({ type: 'send', domain: domain.name, stanza })
   }
 
+  /** Sends one of many copies of a message, which may be dropped. */
+  fanOut(domain: Domain, stanza: XmlElement): void {
+    if (!domain.isDown) this.effects.push({ type: 'send', domain: domain.name, stanza, isFanOut: true })
+  }
+
   /** Tells what happened. */
   emit(event: CoreEvent): void {
     this.effects.push({ type: 'event', event })

@@ -27,6 +27,11 @@ export class DedupeRecords {
   readonly #records = new Map<string, DedupeRecord>()
   readonly #ending: SlotHeap<'slot', DedupeRecord> = new SlotHeap('slot', isBefore)
 
+  /** How many are remembered for a time. */
+  get size(): number {
+    return this.#ending.size
+  }
+
   /** What became of an earlier publish with this id. */
   find(
     op: PublishOp,

@@ -224,6 +224,7 @@ class MemoryStore implements Store, LineHost {
       messages: lines.reduce((sum, line) => sum + line.ready + line.delayed + line.leased + line.dead, 0),
       bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
       lines,
+      remembered: new Map(Array.from(this.#queues, ([queue, { dedupe }]) => [queue, dedupe.size])),
     }
   }
 

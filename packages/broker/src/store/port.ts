@@ -185,6 +185,8 @@ export interface StoreStats {
   /** Bytes of what is held, in whatever state. */
   readonly bytes: number
   readonly lines: readonly LineStats[]
+  /** By queue: ids of publishes that are remembered for a time. */
+  readonly remembered: ReadonlyMap<string, number>
 }
 
 /** An open store. Its only owner is the runtime. */

@@ -196,6 +196,12 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         leases: 0,
         claimableTopics: 0,
         storingBytes: 0,
+        sessions: expect.any(Number), // whoever announced itself
+        unansweredDeliveries: 0,
+        waitingDeliveries: 0,
+        ephemeralMessages: 0,
+        namedSubscriptions: 0,
+        heldAnswers: 0,
       })
     }),
     { numRuns: 300 },

@@ -209,6 +209,12 @@ describe('an answer', () => {
       leases: 0,
       claimableTopics: 0,
       storingBytes: 0,
+      sessions: 0,
+      unansweredDeliveries: 0,
+      waitingDeliveries: 0,
+      ephemeralMessages: 0,
+      namedSubscriptions: 0,
+      heldAnswers: 0,
     })
     expect(c.core.deadline).toBeUndefined()
   })

@@ -12,6 +12,12 @@ const NOTHING = {
   leases: 0,
   claimableTopics: 0,
   storingBytes: 0,
+  sessions: 0,
+  unansweredDeliveries: 0,
+  waitingDeliveries: 0,
+  ephemeralMessages: 0,
+  namedSubscriptions: 0,
+  heldAnswers: 0,
 }
 const presence = (from: string, type?: string, to = Q) =>
   `<presence from='${from}' to='${to}'${type === undefined ? '' : ` type='${type}'`}/>`

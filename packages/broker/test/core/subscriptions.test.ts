@@ -68,6 +68,12 @@ describe('sub', () => {
       leases: 0,
       claimableTopics: 0,
       storingBytes: 0,
+      sessions: 0,
+      unansweredDeliveries: 0,
+      waitingDeliveries: 0,
+      ephemeralMessages: 0,
+      namedSubscriptions: 0,
+      heldAnswers: 0,
     })
   })
 
@@ -107,6 +113,12 @@ describe('del', () => {
       leases: 0,
       claimableTopics: 0,
       storingBytes: 0,
+      sessions: 0,
+      unansweredDeliveries: 0,
+      waitingDeliveries: 0,
+      ephemeralMessages: 0,
+      namedSubscriptions: 0,
+      heldAnswers: 0,
     })
     expect(c.core.deadline).toBeUndefined()
   })
@@ -165,6 +177,12 @@ describe('ttl', () => {
       leases: 0,
       claimableTopics: 0,
       storingBytes: 0,
+      sessions: 0,
+      unansweredDeliveries: 0,
+      waitingDeliveries: 0,
+      ephemeralMessages: 0,
+      namedSubscriptions: 0,
+      heldAnswers: 0,
     })
     expect(c.core.deadline).toBeUndefined()
   })

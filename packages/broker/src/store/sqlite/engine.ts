@@ -100,6 +100,8 @@ export interface BatchAnswer {
   readonly claimable: readonly ClaimableTopic[]
   /** Lines whose counts changed. */
   readonly lines: readonly LineStats[]
+  /** Their queues, and how many ids each remembers for a time. */
+  readonly remembered: readonly (readonly [queue: string, ids: number])[]
   /** Lines that are no more. */
   readonly lostLines: readonly { readonly queue: string; readonly subscription: string }[]
   /** Why messages cannot be stored; undefined when they can, as far as the last try tells. */
@@ -291,6 +293,7 @@ export class Engine {
       answers,
       claimable,
       lines: stats,
+      remembered: lines.map(({ queue }) => [queue.address, queue.endings]),
       lostLines,
       failure: this.#failure,
       isOpen: this.#file !== undefined,

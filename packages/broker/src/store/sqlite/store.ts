@@ -80,6 +80,7 @@ class SqliteStoreFront implements SqliteStore {
   readonly #channel: EngineChannel
   readonly #listeners = new Set<(topics: readonly ClaimableTopic[]) => void>()
   readonly #lines = new Map<string, LineStats>()
+  readonly #remembered = new Map<string, number>()
   #waiting: Waiting[] = []
   #waitingBytes = 0
   #state: 'new' | 'opening' | 'open' | 'closed' = 'new'
@@ -181,6 +182,7 @@ class SqliteStoreFront implements SqliteStore {
       messages: lines.reduce((sum, line) => sum + line.ready + line.delayed + line.leased + line.dead, 0),
       bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
       lines,
+      remembered: this.#remembered,
     }
   }
 
@@ -297,11 +299,12 @@ class SqliteStoreFront implements SqliteStore {
     return batch
   }
 
-  #take({ claimable, lines, lostLines, failure, hasMore, isFresh }: BatchAnswer): void {
+  #take({ claimable, lines, remembered, lostLines, failure, hasMore, isFresh }: BatchAnswer): void {
     this.#failure = failure
     if (isFresh === true) this.#lines.clear()
     this.#hasMore = hasMore
     for (const { queue, subscription } of lostLines) this.#lines.delete(`${queue}\0${subscription}`)
+    for (const [queue, ids] of remembered) this.#remembered.set(queue, ids)
     for (const line of lines) this.#lines.set(`${line.queue}\0${line.subscription}`, line)
     if (claimable.length > 0) for (const listener of this.#listeners) listener(claimable)
   }
