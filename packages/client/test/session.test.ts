@@ -95,6 +95,23 @@ describe('mode', () => {
     expect(original.session.status).toMatchObject({ mode: 'mod_xmq' })
   })
 
+  it('asks again while it gets no answer, and takes the answer to whichever question', () => {
+    const bench = new SessionBench()
+    bench.input({ type: 'start' })
+    const first = stanzas(bench.input({ type: 'up', jid: OWN }))[0]!
+    const more = [1000, 2000, 4000].flatMap((ms) => stanzas(bench.pass(ms)))
+    expect(more).toHaveLength(3)
+    const asked = [first, ...more]
+    expect(new Set(asked.map((stanza) => stanza.attrs.get('id'))).size).toBe(4)
+    expect(sent(bench.pass(2000))).toEqual([])
+    expect(events(bench.pass(1000))).toMatchObject([{ name: 'waiting', reason: { code: 'timeout' } }])
+
+    const [late] = stanzas(bench.pass(1000))
+    bench.pass(1000)
+    expect(eventNames(bench.answer(late!, [disco(['xmq:queue:1'])]))).toEqual(['mode'])
+    expect(sent(bench.pass(5000))).toEqual([])
+  })
+
   it.each([
     ['item-not-found', /No broker serves queue1.localhost on this server yet/],
     ['remote-server-not-found', /No broker serves queue1.localhost on this server yet/],

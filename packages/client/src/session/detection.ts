@@ -4,13 +4,15 @@
  *     unknown --up--> asking --disco#info has xmq:queue:1--> reliable
  *                            --disco#info has xmq:topic--> plain
  *                            --not-acceptable "XMQ topic not found"--> mod_xmq
+ *                            --no answer for a while--> asking once more
  *                            --anything else, silence--> pausing --pause over--> asking
  *
  * Invariants:
  * 1. A mode that was given is never asked for.
  * 2. `reliable` once found is kept for ever: nothing that happens makes it less. `plain` once found is kept over reconnects;
  *    `mod_xmq` is asked for again on each connection, since brokers replace it.
- * 3. One question at a time, with a growing pause after each that brought no mode.
+ * 3. One question at a time, repeated while it has no answer: a broker that dies takes questions with it, and nobody says so.
+ *    With a growing pause after each that brought no mode.
  */
 import {
   childElements,
@@ -31,6 +33,8 @@ import type { Timers } from './timers.ts'
 
 const RETRY_BASE_MS = 500
 const RETRY_MAX_MS = 10_000
+/** After this without an answer the question is repeated; each time after twice as long. */
+const REPEAT_MS = 1000
 
 /** The timer of the detection. */
 export const DETECTION_TIMER = 'detection'
@@ -40,7 +44,10 @@ export class Detection {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
   #mode: Mode | undefined
-  #askId = ''
+  /** Of the question that is open, with its repetitions: each may be answered. */
+  readonly #askIds = new Set<string>()
+  #askedAt = 0
+  #repeatMs = REPEAT_MS
   #failures = 0
   #hindrance: XmqError | undefined
   #epoch: string | undefined
@@ -74,7 +81,7 @@ export class Detection {
   }
 
   down(): void {
-    this.#askId = ''
+    this.#askIds.clear()
     this.#hindrance = undefined
     this.#timers.delete(DETECTION_TIMER)
   }
@@ -89,8 +96,12 @@ export class Detection {
 
   /** The answer is overdue, or the pause over. */
   timer(now: number, entropy: Entropy, out: Effect[]): void {
-    if (this.#askId === '') {
+    if (this.#askIds.size === 0) {
       this.#ask(now, entropy, out)
+      return
+    }
+    if (now < this.#askedAt + this.#rules.answerTimeoutMs) {
+      this.#send(now, entropy, out)
       return
     }
     const text = `${this.#rules.queue} did not answer within ${this.#rules.answerTimeoutMs} ms.`
@@ -98,7 +109,7 @@ export class Detection {
   }
 
   isAsk(id: string): boolean {
-    return id !== '' && id === this.#askId
+    return this.#askIds.has(id)
   }
 
   /** The answer of the queue. @returns the mode, when it tells one */
@@ -115,7 +126,7 @@ export class Detection {
       return undefined
     }
     this.#mode = found
-    this.#askId = ''
+    this.#askIds.clear()
     this.#failures = 0
     this.#hindrance = undefined
     this.#timers.delete(DETECTION_TIMER)
@@ -137,14 +148,24 @@ export class Detection {
   }
 
   #ask(now: number, entropy: Entropy, out: Effect[]): void {
-    this.#askId = entropy.id()
-    const head = { type: 'get', id: this.#askId, to: this.#rules.queue }
-    out.push({ type: 'send', stanza: stanza('iq', head, [element('query', NS_DISCO_INFO)]) })
-    this.#timers.set(DETECTION_TIMER, now + this.#rules.answerTimeoutMs)
+    this.#askedAt = now
+    this.#repeatMs = REPEAT_MS
+    this.#send(now, entropy, out)
+  }
+
+  #send(now: number, entropy: Entropy, out: Effect[]): void {
+    const id = entropy.id()
+    this.#askIds.add(id)
+    out.push({
+      type: 'send',
+      stanza: stanza('iq', { type: 'get', id, to: this.#rules.queue }, [element('query', NS_DISCO_INFO)]),
+    })
+    this.#timers.set(DETECTION_TIMER, Math.min(now + this.#repeatMs, this.#askedAt + this.#rules.answerTimeoutMs))
+    this.#repeatMs *= 2
   }
 
   #pause(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
-    this.#askId = ''
+    this.#askIds.clear()
     this.#hindrance = reason
     const ceiling = Math.min(RETRY_MAX_MS, RETRY_BASE_MS * 2 ** Math.min(this.#failures, 10))
     this.#failures++
