@@ -28,9 +28,9 @@ const PATIENCE_MS_MAX = 10_000
 const SILENT_MS_MAX = 5000
 /** Pauses while a server says that nobody serves the queue: the longer one after a minute or so. */
 const AWAY_MIN_MS = 100
-const AWAY_MS = 1000
+const AWAY_MS = 500
 const LONG_AWAY_MS = 5000
-const LONG_AWAY_FAILURES = 60
+const LONG_AWAY_FAILURES = 120
 const QUESTIONS_MAX = 8
 
 /** The timer of this. */
