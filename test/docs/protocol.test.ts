@@ -8,6 +8,8 @@ import {
   EPOCH_BYTES_MAX,
   ID_BYTES_MAX,
   KEY_BYTES_MAX,
+  PROGRESS_BYTES_MAX,
+  PROGRESS_MAX,
   PAGE_MAX,
   REASON_LENGTH_MAX,
   SUBSCRIPTION_NAME_BYTES_MAX,
@@ -120,6 +122,7 @@ describe('docs/protocol-reliable.md', () => {
   test.each([
     ['items of a batch, settlements of a `<settle/>`, dead letters of an order', `${BATCH_ITEMS_MAX}`],
     ['id, lease', `${ID_BYTES_MAX} bytes`],
+    ['news of a request', `${PROGRESS_MAX}; ${PROGRESS_BYTES_MAX} bytes each`],
     ['epoch', `${EPOCH_BYTES_MAX} bytes`],
     ['key', `${KEY_BYTES_MAX} bytes`],
     ['name of a subscription', `${SUBSCRIPTION_NAME_BYTES_MAX} bytes`],

@@ -37,6 +37,7 @@ import {
   isStanza,
   mayBeAnswered,
   NS_COMMAND,
+  NS_QUEUE,
   resultTo,
   type StanzaErrorCondition,
   stanza as buildStanza,
@@ -209,7 +210,7 @@ class QueueCore implements Core {
     this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting })
     this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, overload, onRoom })
     const admin = new Admin({ durability, calls })
-    this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin })
+    this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin, requests: this.#requests })
   }
 
   get deadline(): number | undefined {
@@ -297,6 +298,7 @@ class QueueCore implements Core {
   #sessionEnded(step: Step, session: Session): void {
     this.#deliveries.sessionEnded(step, session)
     this.#requests.sessionEnded(step, session)
+    this.#requests.requesterEnded(step, session.jid)
   }
 
   #claimableTopics(): number {
@@ -411,6 +413,7 @@ class QueueCore implements Core {
       this.#handleMessageBounce(step, arrival)
       return
     }
+    if (stanza.attrs.get('type') === 'headline' && this.#relay(step, arrival)) return
     try {
       if (queue === undefined) throw noQueue(address)
       if (!isAllowed(queue.publish, arrival.sender)) throw forbidden(arrival.sender, 'publish to', queue)
@@ -418,6 +421,18 @@ class QueueCore implements Core {
     } catch (error) {
       step.refuse(domain, address, stanza, expected(error))
     }
+  }
+
+  /** News of a request; false when it is none. Nobody is told of what is wrong with them. */
+  #relay(step: Step, { stanza, queue, address }: Arrival): boolean {
+    const progress = findChild(stanza, 'progress', NS_QUEUE)
+    if (progress === undefined || queue === undefined) return false
+    try {
+      this.#requests.relay(step, queue, stanza, progress)
+    } catch (error) {
+      step.ignore(address, stanza, `news of a request that cannot be read: ${expected(error).message}`)
+    }
+    return true
   }
 
   /** A delivery came back. Only the consumer itself, or its server for it, can say so: the `from` is true. */

@@ -14,7 +14,17 @@
  * | Session | sessions.ts | while it has a consumer, an open request or an announced presence |
  * | OpenRequest | requests.ts | until it is answered |
  */
-import { type ItemContent, LOAD_ELIGIBLE_MAX, type WrittenItem, type XmlElement, type XmlNode } from '@xmq/protocol'
+import {
+  findChild,
+  isElement,
+  type ItemContent,
+  LOAD_ELIGIBLE_MAX,
+  NS_QUEUE,
+  NS_TOPIC,
+  type WrittenItem,
+  type XmlElement,
+  type XmlNode,
+} from '@xmq/protocol'
 import type { Access } from './access.ts'
 import type { Standing } from './backoff.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
@@ -259,12 +269,27 @@ export class OpenRequest {
   worker: Session | undefined
   /** The worker as a consumer of the queue: the request counts one credit of it. */
   consumer: Consumer | undefined
+  /** The requester wants news. */
+  readonly wantsProgress: boolean
+  /** The number of its last news, and how many were relayed. */
+  progressAt = 0
+  progressCount = 0
 
   constructor(queue: Queue, topic: string, original: XmlElement, children: readonly XmlNode[], startedAt: number) {
     this.queue = queue
     this.topic = topic
     this.original = original
     this.children = children
+    this.wantsProgress = wantsProgress(children)
     this.startedAt = startedAt
   }
+}
+
+function wantsProgress(children: readonly XmlNode[]): boolean {
+  for (const child of children) {
+    if (!isElement(child, 'xmq', NS_TOPIC)) continue
+    const call = findChild(child, 'call', NS_QUEUE)
+    return call?.attrs.get('progress') === 'true' || call?.attrs.get('progress') === '1'
+  }
+  return false
 }

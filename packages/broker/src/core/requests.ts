@@ -14,6 +14,9 @@
  *      +------ nobody is left, or nobody was there --------------> no-recipients
  *      +------ the worker's session ended -----------------------> worker-gone
  *      +------ requestTimeoutMs are over, the broker stops ------> timeout
+ *      +------ the requester cancels, or its session ended ------> timeout; a reliable worker is told
+ *
+ * While it is open, news of the worker asked go to a requester that wants them.
  *
  * In an `all` queue, too, one worker gets a request, in turn: an IQ has one answer (RFC 6120 8.2.3), and of several the
  * requester would see the fastest and the others would have worked for nothing.
@@ -23,21 +26,31 @@
  *    that session's `requests`, and has its timeout set.
  * 2. An answer counts only from the full JID asked, to the queue, under the hop's random id.
  * 3. A worker gets a request once. After a session's end or a timeout no other worker is tried: the work may be done.
- * 4. `openByBare` counts what `open` holds, by requester.
- * 5. Two requests with one id of one requester are two requests: ids are the requester's business.
+ * 4. `openByBare` counts what `open` holds, by requester; `byRequester` has them, by full JID.
+ * 5. Two requests with one id of one requester are two requests: ids are the requester's business. A cancel means both.
+ * 6. News are bounded in number and size, ascend, and are never an answer: what no rule lets through is dropped.
  */
 import {
   bareOf,
   childElements,
+  decodeCancel,
   decodeError,
+  decodeProgress,
   decodeTopic,
   element,
+  encodeCancel,
+  encodeProgress,
   errorTo,
   isElement,
   NS_CLIENT,
   NS_QUEUE,
+  PROGRESS_BYTES_MAX,
+  PROGRESS_MAX,
+  resultTo,
+  stanza,
   type StanzaErrorCondition,
   withAttrs,
+  wireLength,
   withChildren,
   type XmlElement,
   type XmlNode,
@@ -62,6 +75,9 @@ const BOUNCES: ReadonlySet<StanzaErrorCondition> = new Set<StanzaErrorCondition>
   'gone',
 ])
 
+/** Ids of what a worker is told begin with this: nobody waits for its answer. */
+const TOLD_PREFIX = 'cancel:'
+
 /** What {@link Requests} needs. */
 export interface RequestsOptions {
   readonly rules: CoreRules
@@ -84,6 +100,7 @@ export class Requests {
   readonly #open: Map<string, OpenRequest> = new Map()
   /** How many of them each requester's bare JID has. */
   readonly #openByBare: Map<string, number> = new Map()
+  readonly #byRequester: Map<string, Set<OpenRequest>> = new Map()
 
   constructor(options: RequestsOptions) {
     this.#rules = options.rules
@@ -136,11 +153,68 @@ export class Requests {
       throw new XmqError('overloaded', text, { retryAfterSeconds: 1 })
     }
     this.#openByBare.set(requester, own + 1)
+    const from = iq.attrs.get('from') ?? ''
+    const others = this.#byRequester.get(from)
+    if (others === undefined) this.#byRequester.set(from, new Set([request]))
+    else others.add(request)
     this.#deadlines.set(request.timeout, step.now + requestTimeoutMs)
+  }
+
+  /** News of a worker, relayed to whoever asked and wants them. */
+  relay(step: Step, queue: Queue, message: XmlElement, progress: XmlElement): void {
+    const drop = (why: string): void => step.ignore(queue.address, message, `news of a request ${why}`)
+    const call = progress.attrs.get('call') ?? ''
+    const request = this.#open.get(call)
+    if (request?.queue !== queue || request.worker?.jid !== message.attrs.get('from')) {
+      return drop('from somebody who does not have it')
+    }
+    if (!request.wantsProgress) return drop('that nobody wants')
+    const { n, payload } = decodeProgress(progress)
+    if (n <= request.progressAt) return drop('out of turn')
+    if (request.progressCount >= PROGRESS_MAX) return drop('beyond their number')
+    if (wireLength(progress) > PROGRESS_BYTES_MAX) return drop('that are too large')
+    request.progressAt = n
+    request.progressCount++
+    const { attrs } = request.original
+    const head = { type: 'headline', from: attrs.get('to'), to: attrs.get('from') }
+    step.send(queue.domain, stanza('message', head, [encodeProgress({ call: attrs.get('id') ?? '', n, payload })]))
+  }
+
+  /**
+   * A requester waits no more.
+   * @throws XmqError `not-found` when it has no such request
+   */
+  cancel(step: Step, queue: Queue, iq: XmlElement, cancel: XmlElement): void {
+    const { call } = decodeCancel(cancel)
+    const own = [...(this.#byRequester.get(iq.attrs.get('from') ?? '') ?? [])]
+    const meant = own.filter((request) => request.queue === queue && request.original.attrs.get('id') === call)
+    if (meant.length === 0) throw new XmqError('not-found', 'No such request is open. It may be answered already.')
+    step.send(queue.domain, resultTo(iq))
+    for (const request of meant) this.#cancel(step, request, 'The requester cancelled the request.')
+  }
+
+  /** A session has ended that may have asked something itself. */
+  requesterEnded(step: Step, jid: string): void {
+    for (const request of this.#byRequester.get(jid) ?? []) {
+      this.#cancel(step, request, "The requester's session ended.")
+    }
+  }
+
+  #cancel(step: Step, request: OpenRequest, text: string): void {
+    this.#tellWorker(step, request)
+    this.#close(step, request, errorTo(request.original, new XmqError('timeout', text)), 'aborted')
+  }
+
+  /** Nobody waits for the answer of a worker any more. */
+  #tellWorker(step: Step, { queue, worker, consumer, hopId }: OpenRequest): void {
+    if (worker === undefined || consumer?.kind !== 'reliable') return
+    const head = { type: 'set', id: `${TOLD_PREFIX}${hopId}`, from: queue.address, to: worker.jid }
+    step.send(queue.domain, stanza('iq', head, [encodeCancel(hopId)]))
   }
 
   /** Takes a worker's answer, or a server's bounce; false when nobody waits for it. */
   handleAnswer(step: Step, iq: XmlElement): boolean {
+    if (iq.attrs.get('id')?.startsWith(TOLD_PREFIX) === true) return true
     const request = this.#find(iq)
     if (request === undefined) return false
     if (iq.attrs.get('type') === 'error') {
@@ -182,6 +256,7 @@ export class Requests {
 
   /** A request's time is over. */
   timedOut(step: Step, request: OpenRequest): void {
+    this.#tellWorker(step, request)
     const seconds = request.queue.rules.requestTimeoutMs / 1000
     this.#fail(
       step,
@@ -212,6 +287,7 @@ export class Requests {
     subscription.consumer.openRequests++
     this.#onRoom(subscription.consumer)
     request.hopId = step.entropy.id()
+    request.progressAt = 0
     worker.requests.add(request)
     this.#open.set(request.hopId, request)
     step.send(queue.domain, forward(request, subscription.consumer))
@@ -238,7 +314,7 @@ export class Requests {
     this.#close(step, request, errorTo(request.original, new XmqError(code, text)), code)
   }
 
-  #close(step: Step, request: OpenRequest, stanza: XmlElement, outcome: 'result' | 'error' | XmqErrorCode): void {
+  #close(step: Step, request: OpenRequest, answered: XmlElement, outcome: 'result' | 'error' | XmqErrorCode): void {
     const { queue, topic, worker, original } = request
     this.#detach(request)
     this.#deadlines.clear(request.timeout)
@@ -246,9 +322,12 @@ export class Requests {
     const others = (this.#openByBare.get(requester) ?? 0) - 1
     if (others > 0) this.#openByBare.set(requester, others)
     else this.#openByBare.delete(requester)
+    const from = original.attrs.get('from') ?? ''
+    const own = this.#byRequester.get(from)
+    if (own?.delete(request) === true && own.size === 0) this.#byRequester.delete(from)
     if (worker !== undefined) this.#sessions.release(worker)
-    if (queue.domain.isDown) queue.domain.held.push(stanza)
-    else step.send(queue.domain, stanza)
+    if (queue.domain.isDown) queue.domain.held.push(answered)
+    else step.send(queue.domain, answered)
     step.emit({ name: 'answered', queue: queue.address, topic, outcome, elapsedMs: step.now - request.startedAt })
   }
 

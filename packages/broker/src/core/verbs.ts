@@ -16,6 +16,7 @@ import type { Deliveries } from './deliveries.ts'
 import type { Publishing } from './publishing.ts'
 import type { Queue } from './records.ts'
 import { forbidden } from './refusals.ts'
+import type { Requests } from './requests.ts'
 import type { Settling } from './settling.ts'
 import type { Step } from './step.ts'
 
@@ -24,6 +25,7 @@ const VERBS: ReadonlySet<string> = new Set([
   'settle',
   'renew',
   'alive',
+  'cancel',
   'forget',
   'browse',
   'dead-letters',
@@ -39,6 +41,7 @@ export interface VerbsOptions {
   readonly consuming: Consuming
   readonly deliveries: Deliveries
   readonly admin: Admin
+  readonly requests: Requests
 }
 
 /** The verb in an IQ, or `undefined` when it has none. */
@@ -77,6 +80,9 @@ export class Verbs {
       // Like a ping: answered to everybody, and before the store answers anything.
       case 'alive':
         step.send(queue.domain, resultTo(iq, [encodeAlive(queue.domain.epoch)]))
+        return
+      case 'cancel':
+        this.#options.requests.cancel(step, queue, iq, verb)
         return
       case 'renew':
         consuming.renew(step, queue, iq, verb)

@@ -1,7 +1,7 @@
 /**
  * What a request carries beside its payload, and what may pass while it is open. docs/protocol-reliable.md "Requests".
  *
- *     <iq type='get'><xmq xmlns='xmq:topic' topic='T'>PAYLOAD<call xmlns='xmq:queue:1' deadline='ISO' from='..'>HEADERS?</call></xmq></iq>
+ *     <iq type='get'><xmq xmlns='xmq:topic' topic='T'>PAYLOAD<call xmlns='xmq:queue:1' deadline='ISO' from='..' progress='true'>HEADERS?</call></xmq></iq>
  *     <message type='headline' to='QUEUE'><progress xmlns='xmq:queue:1' call='HOP-ID' n='3'>PAYLOAD</progress></message>
  *     <iq type='set' to='QUEUE'><cancel xmlns='xmq:queue:1' call='REQUEST-ID'/></iq>
  */
@@ -14,6 +14,7 @@ import {
   assertText,
   instantText,
   isPayload,
+  optionalBoolean,
   optionalInstant,
   requiredInteger,
   requiredText,
@@ -27,13 +28,16 @@ export interface Call {
   readonly deadline?: number | undefined
   /** The requester's full JID: set by the queue, removed from what a requester writes. */
   readonly from?: string | undefined
+  /** Whether the requester wants news while it waits. */
+  readonly progress?: boolean | undefined
   readonly headers: Headers
 }
 
 /** Writes `<call/>`, to stand inside `<xmq xmlns='xmq:topic'/>`. @throws XmqError */
 export function encodeCall(call: Partial<Call>): XmlElement {
   const deadline = call.deadline === undefined ? undefined : instantText(call.deadline, 'deadline', 'call')
-  return element('call', NS_QUEUE, { deadline, from: call.from }, [encodeHeaders(call.headers ?? NO_HEADERS)])
+  const progress = call.progress === true ? 'true' : undefined
+  return element('call', NS_QUEUE, { deadline, from: call.from, progress }, [encodeHeaders(call.headers ?? NO_HEADERS)])
 }
 
 /**
@@ -48,6 +52,7 @@ export function decodeCall(xmq: XmlElement): Call {
   return {
     ...(deadline === undefined ? {} : { deadline }),
     ...(from === undefined ? {} : { from }),
+    ...(optionalBoolean(call, 'progress') ? { progress: true } : {}),
     headers: headersIn(call),
   }
 }

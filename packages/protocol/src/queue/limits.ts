@@ -7,6 +7,9 @@ export const BATCH_ITEMS_MAX = 1000
 export const ID_BYTES_MAX = 256
 /** Most bytes of UTF-8 of an address (RFC 7622): three parts of 1023, and two separators. */
 export const JID_BYTES_MAX = 3071
+/** Most news of one request, and most bytes of one as `wireLength` counts. */
+export const PROGRESS_MAX = 10_000
+export const PROGRESS_BYTES_MAX: number = 16 * 1024
 /** Most bytes of an epoch, the name of a broker's life and stream. */
 export const EPOCH_BYTES_MAX = 64
 /** Most bytes of UTF-8 of a key. */
