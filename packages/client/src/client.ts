@@ -1,5 +1,14 @@
 /** The producer's side: publish and request. */
-import { element, encodeForget, NS_PING, stanza, wireLength, type XmlElement, XmqError } from '@xmq/protocol'
+import {
+  element,
+  encodeForget,
+  NS_PING,
+  type Payload,
+  stanza,
+  wireLength,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
 import {
   CONNECTION_EVENTS,
   type ConnectionEvents,
@@ -12,7 +21,7 @@ import { parseDuration, type Duration } from './duration.ts'
 import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
 import { endsWithin, firstConnection, whenAborted } from './lifecycle.ts'
 import { configureEndpoint, type ConnectionOptions, type EndpointConfig } from './options.ts'
-import { answerPayload, decodePayload, encodeRequestStanza, validate } from './payload.ts'
+import { answerPayload, decodePayload, decodeProgressValue, encodeRequestStanza, validate } from './payload.ts'
 import {
   headersOf,
   type Published,
@@ -60,10 +69,17 @@ export interface ConnectOptions extends ConnectionOptions {
 
 /** Options of one request. */
 export interface RequestOptions {
-  /** Gives up; what the worker does is not undone. */
+  /**
+   * Gives up. Through a reliable queue the worker is told, and its handler's `signal` is aborted; what it has done is not undone.
+   */
   readonly signal?: AbortSignal
-  /** How long it may take in all. @default the client's `requestTimeout` */
+  /** How long it may take in all; when that is over it is as with `signal`. @default the client's `requestTimeout` */
   readonly timeout?: Duration
+  /**
+   * Called with each value that the handler gives to `ctx.progress`, in order, until the request is over. Some may be missing: only
+   * the answer is certain. Through reliable queues only; it is never called else. What it throws is an unhandled error.
+   */
+  readonly onProgress?: (value: unknown) => void
   /** Small texts beside the payload, such as `traceparent`: to reliable queues only. */
   readonly headers?: Readonly<Record<string, string>>
 }
@@ -249,10 +265,16 @@ class ConnectedClient implements Client {
     const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
     if (checked instanceof Promise) await checked
     const timeoutMs = this.#requestMs(options)
-    const call = { deadline: Date.now() + timeoutMs, headers: headersOf(options.headers ?? {}) }
+    const { onProgress } = options
+    const call = {
+      deadline: Date.now() + timeoutMs,
+      progress: onProgress !== undefined,
+      headers: headersOf(options.headers ?? {}),
+    }
     // The id is our own secret until the queue answers: nobody else can.
     const written = encodeRequestStanza(defined, payload, { to: this.queue, id: randomId(), call })
-    const answer = await this.#runtime.request(defined.name, written, timeoutMs, options.signal)
+    const tell = onProgress === undefined ? undefined : (payload: Payload) => tellProgress(onProgress, payload)
+    const answer = await this.#runtime.request(defined.name, written, timeoutMs, options.signal, tell)
     const value = decodePayload(defined, answerPayload(answer), 'answer')
     const accepted = await validate(defined.output, value, `The answer of '${defined.name}'`)
     return accepted.value as Returned
@@ -316,4 +338,10 @@ class ConnectedClient implements Client {
       emitConnectionEvent(this.#emitter, event)
     }
   }
+}
+
+/** In a turn of its own: what it throws is its own fault, and harms nothing here. */
+function tellProgress(onProgress: (value: unknown) => void, payload: Payload): void {
+  const value = decodeProgressValue(payload)
+  if (value !== undefined) queueMicrotask(() => onProgress(value))
 }

@@ -19,10 +19,17 @@ export interface HandlerContext {
   /** What the producer sent beside the payload, by name. */
   readonly headers: ReadonlyMap<string, string>
   /**
-   * Aborted when the message's lease is lost, so that another worker may have it, or when the worker stops and its grace time
-   * is over: give up soon, by throwing.
+   * Aborted when the message's lease is lost, so that another worker may have it, when a requester waits no more, or when the
+   * worker stops and its grace time is over: give up soon, by throwing.
    */
   readonly signal: AbortSignal
+  /**
+   * Tells whoever asked how far it is: a JSON value of up to 15 KiB, up to 10,000 times, handed to the requester's `onProgress`.
+   * Does nothing for a message, for a requester that wants no news, through a plain queue, and when the request is over.
+   *
+   * @throws XmqError `bad-request` where the value has no JSON form, `too-large`
+   */
+  progress(value: unknown): void
   /** The payload as it came, before the topic's encoding and schema. */
   readonly raw: Payload
 }

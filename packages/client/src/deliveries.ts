@@ -7,16 +7,17 @@
  * Invariants:
  * 1. At most `concurrency` handlers run. At most `bufferMax` deliveries wait, with at most 64 MiB; requests up to ten times
  *    the capacity.
- * 2. Every request that came is answered once: result, or a failure that never makes the queue ask the next worker.
- * 3. Every delivery ends in one `completed`, `failed` or `released`; every leased message in one settlement.
- * 4. A handler whose lease is lost has heard of it through its signal; one that has not begun does not begin.
+ * 2. Every other request that came is answered once: result, or a failure that never makes the queue ask the next worker.
+ * 3. Every delivery ends in one `completed`, `failed`, `released` or `cancelled`; every leased message in one settlement.
+ * 4. A handler whose lease is lost, or whose requester waits no more, has heard of it through its signal; one that has not begun
+ *    does not begin, and such a request is not answered.
  * 5. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
  */
-import { matchesPattern, type XmlElement, XmqError } from '@xmq/protocol'
+import { matchesPattern, PROGRESS_MAX, type XmlElement, XmqError } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import type { Emitter } from './events.ts'
-import { decodePayload, validate } from './payload.ts'
+import { decodePayload, encodeProgressValue, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
 import { monotonicNow } from './runtime.ts'
 import type { Delivery, Outcome } from './session/index.ts'
@@ -44,6 +45,8 @@ export interface DeliveryLimits {
 /** What deliveries need from their worker. */
 export interface DeliveryPorts {
   answer(delivery: Delivery, stanza: XmlElement): void
+  /** The n-th news of a request. */
+  progress(delivery: Delivery, n: number, payload: XmlElement): void
   /** A leased message is done with. */
   settle(key: string, outcome: Outcome): void
   /** Something began to wait, to run, or ended. */
@@ -55,8 +58,10 @@ class Work {
   readonly delivery: Delivery
   readonly bytes: number
   state: 'waiting' | 'running' | 'over' = 'waiting'
-  /** Its lease is lost. */
+  /** Its lease is lost, or nobody waits for its answer. */
   isLost = false
+  /** News that it has told. */
+  told = 0
   #abort: AbortController | undefined
   #reason: XmqError | undefined
 
@@ -93,6 +98,8 @@ export class Deliveries {
   readonly middleware: Middleware[] = []
   /** Leased messages that wait or run, by key. */
   readonly #leased = new Map<string, Work>()
+  /** Requests that wait or run, by their hop's id. */
+  readonly #requests = new Map<string, Work>()
   /** Whose handler runs. One listener for all of them: Node warns of a leak at the eleventh on one signal. */
   readonly #running = new Set<Work>()
   #waitingBytes = 0
@@ -135,6 +142,7 @@ export class Deliveries {
     }
     this.#waitingBytes += bytes
     if (delivery.lease !== undefined) this.#leased.set(delivery.lease.key, work)
+    if (delivery.kind === 'request') this.#requests.set(delivery.id, work)
     this.#slots.add(work)
     this.#ports.onChange()
   }
@@ -153,6 +161,14 @@ export class Deliveries {
     work.abort(error)
   }
 
+  /** Nobody waits for the answer to a request: its handler is to stop, or never begins, and nothing is answered. */
+  cancelled(id: string, error: XmqError): void {
+    const work = this.#requests.get(id)
+    if (work === undefined) return
+    work.isLost = true
+    work.abort(error)
+  }
+
   /** Gives back the leased messages whose handlers have not begun. */
   releaseWaiting(): void {
     for (const work of this.#leased.values()) if (work.state === 'waiting') this.#release(work)
@@ -160,12 +176,13 @@ export class Deliveries {
 
   #release(work: Work): void {
     this.#settle(work, { kind: 'release' })
-    this.#emitter.emit('released', eventOf(work.delivery))
+    this.#emitter.emit(work.delivery.kind === 'request' ? 'cancelled' : 'released', eventOf(work.delivery))
   }
 
   #settle(work: Work, outcome: Outcome): void {
     work.state = 'over'
-    const { lease } = work.delivery
+    const { lease, id } = work.delivery
+    if (this.#requests.get(id) === work) this.#requests.delete(id)
     if (lease === undefined) return
     this.#leased.delete(lease.key)
     this.#ports.settle(lease.key, outcome)
@@ -195,7 +212,7 @@ export class Deliveries {
     }
     const stop = this.#aborted.signal
     this.#running.add(work)
-    const context = contextOf(work)
+    const context = contextOf(work, (value) => this.#progress(work, value))
     const startedAt = monotonicNow()
     try {
       if (stop.aborted) throw abortError(stop)
@@ -204,9 +221,10 @@ export class Deliveries {
       const answer = await (this.middleware.length === 0
         ? handle()
         : composeMiddleware(this.middleware, context, handle))
-      if (delivery.kind === 'request') this.#ports.answer(delivery, await answerStanza(route.topic, delivery, answer))
+      if (delivery.kind === 'request') this.#answer(work, await answerStanza(route.topic, delivery, answer))
       this.#settle(work, { kind: 'ack' })
-      if (this.#emitter.has('completed')) {
+      if (isCancelled(work)) this.#emitter.emit('cancelled', eventOf(delivery))
+      else if (this.#emitter.has('completed')) {
         this.#emitter.emit('completed', { ...eventOf(delivery), elapsedMs: monotonicNow() - startedAt })
       }
     } catch (error) {
@@ -216,12 +234,23 @@ export class Deliveries {
     }
   }
 
+  #answer({ delivery, isLost }: Work, stanza: XmlElement): void {
+    if (!isLost) this.#ports.answer(delivery, stanza)
+  }
+
+  #progress(work: Work, value: unknown): void {
+    const { delivery, state, isLost } = work
+    if (!delivery.wantsProgress || state !== 'running' || isLost || work.told >= PROGRESS_MAX) return
+    this.#ports.progress(delivery, ++work.told, encodeProgressValue(value, delivery.topic))
+  }
+
   /** @param isReleased whether it failed because it was told to stop */
   #failed(work: Work, error: XmqError, isReleased: boolean): void {
     const { delivery } = work
-    if (delivery.kind === 'request') this.#ports.answer(delivery, failureStanza(delivery, error))
+    if (delivery.kind === 'request') this.#answer(work, failureStanza(delivery, error))
     this.#settle(work, outcomeOfFailure(error, isReleased))
-    this.#tellFailed(delivery, error)
+    if (isCancelled(work)) this.#emitter.emit('cancelled', eventOf(delivery))
+    else this.#tellFailed(delivery, error)
   }
 
   #tellFailed(delivery: Delivery, error: XmqError): void {
@@ -231,11 +260,16 @@ export class Deliveries {
   }
 }
 
+/** A request that nobody waits for any more. */
+function isCancelled({ delivery, isLost }: Work): boolean {
+  return isLost && delivery.kind === 'request'
+}
+
 function eventOf({ topic, id, kind, from, lease }: Delivery): DeliveryEvent {
   return { topic, id, kind, from, seq: lease?.seq, attempt: lease?.attempt ?? 1 }
 }
 
-function contextOf(work: Work): HandlerContext {
+function contextOf(work: Work, progress: (value: unknown) => void): HandlerContext {
   const { topic, kind, id, from, lease, headers, payload } = work.delivery
   return {
     topic,
@@ -249,6 +283,7 @@ function contextOf(work: Work): HandlerContext {
     get signal() {
       return work.signal
     },
+    progress,
     raw: payload,
   }
 }

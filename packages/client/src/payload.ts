@@ -12,6 +12,7 @@ import {
   NS_CLIENT,
   NS_TOPIC,
   type Payload,
+  PROGRESS_BYTES_MAX,
   payloadOf,
   stanza,
   wireLength,
@@ -181,6 +182,31 @@ export function decodePayload(topic: Topic, payload: Payload, what: 'payload' | 
 
 function wrongKind(topic: Topic, what: string, problem: string, cause?: unknown): XmqError {
   return new XmqError('invalid-payload', `The ${what} of '${topic.name}' ${problem}.`, { cause })
+}
+
+/**
+ * News of a request: a JSON value, whatever the topic's encoding is.
+ * @throws XmqError `bad-request` where there is no JSON form, `too-large`, `illegal-character`
+ */
+export function encodeProgressValue(value: unknown, topic: string): XmlElement {
+  const where = `The progress of '${topic}'`
+  const text = jsonOf(value, where)
+  if (text === undefined) throw new XmqError('bad-request', `${where} is ${typeNameOf(value)}, which has no JSON form.`)
+  const child = encodeJson(text)
+  const bytes = wireLength(child)
+  // The element around it counts, too.
+  if (bytes <= PROGRESS_BYTES_MAX - 1024) return child
+  throw new XmqError('too-large', `${where} has ${bytes} bytes; at most ${PROGRESS_BYTES_MAX - 1024} are allowed.`)
+}
+
+/** What news tell; `undefined` of what is no JSON. */
+export function decodeProgressValue(payload: Payload): unknown {
+  if (payload.kind !== 'json') return undefined
+  try {
+    return JSON.parse(payload.text) as unknown
+  } catch {
+    return undefined
+  }
 }
 
 /** The payload of an IQ result: bare, or inside `<xmq/>`. */

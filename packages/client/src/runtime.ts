@@ -8,7 +8,7 @@
  * 2. Every promise of a call settles: with the session's verdict, or with `aborted` when its signal fires.
  * 3. At most one transport is alive; what an old one still says is not heard.
  */
-import { type XmlElement, XmqError } from '@xmq/protocol'
+import { type Payload, type XmlElement, XmqError } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
 import { onAbort } from './abort-listeners.ts'
 import type { EndpointConfig } from './options.ts'
@@ -32,6 +32,8 @@ export interface RuntimeHandlers {
   onDelivery(delivery: Delivery): void
   /** A leased message belongs to somebody else now: its handler is to stop. */
   onLeaseLost?(lost: { readonly key: string; readonly seq: number; readonly error: XmqError }): void
+  /** Nobody waits for the answer to a request, by its hop's id: its handler is to stop. */
+  onCancelled?(cancelled: { readonly id: string; readonly error: XmqError }): void
   onEvent(event: SessionEvent): void
 }
 
@@ -45,6 +47,8 @@ export interface CallOutcome {
 export interface CallEnd {
   resolve(outcome: CallOutcome): void
   reject(error: XmqError): void
+  /** News of a request, before its end. */
+  readonly progress?: ((payload: Payload) => void) | undefined
 }
 
 const entropy: Entropy = {
@@ -116,9 +120,10 @@ export class Runtime {
     { stanza, bytes, call }: WritableStanza,
     timeoutMs: number,
     signal: AbortSignal | undefined,
+    progress?: (payload: Payload) => void,
   ): Promise<XmlElement> {
     const { answer } = await new Promise<CallOutcome>((resolve, reject) => {
-      const ref = this.#open(signal, { resolve, reject })
+      const ref = this.#open(signal, { resolve, reject, progress })
       if (ref !== undefined) this.dispatch({ type: 'request', ref, topic, bytes, stanza, call, timeoutMs })
     })
     if (answer === undefined) throw new XmqError('internal', 'A request was settled without an answer.')
@@ -198,6 +203,10 @@ export class Runtime {
         return this.#over(effect.ref)?.reject(effect.error)
       case 'deliver':
         return this.#handlers.onDelivery(effect.delivery)
+      case 'progress':
+        return this.#calls.get(effect.ref)?.progress?.(effect.payload)
+      case 'cancelled':
+        return this.#handlers.onCancelled?.(effect)
       case 'lease-lost':
         return this.#handlers.onLeaseLost?.(effect)
       case 'event':

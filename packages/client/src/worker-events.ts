@@ -30,6 +30,8 @@ export interface WorkerEvents extends ConnectionEvents {
   failed: DeliveryEvent & { readonly error: XmqError }
   /** The worker stops, or has no room, before the handler began: the message goes to another worker, no failure is counted. */
   released: DeliveryEvent
+  /** Nobody waits for the answer of a request any more: its handler was told to stop, if it had begun, and has ended. */
+  cancelled: DeliveryEvent
   /** The queue gave the message to another worker, or has it no more: the handler's signal was aborted. */
   'lease-lost': { readonly seq: number; readonly error: XmqError }
   /** A message came again that is `done` or `running` here: it is not handled twice. */
@@ -51,6 +53,7 @@ export const WORKER_EVENTS: Readonly<Record<keyof WorkerEvents, true>> = {
   completed: true,
   failed: true,
   released: true,
+  cancelled: true,
   'lease-lost': true,
   duplicate: true,
   'settle-failed': true,

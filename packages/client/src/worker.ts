@@ -102,6 +102,7 @@ export class Worker implements AsyncDisposable {
     const limits = { concurrency, capacity: this.#capacity, bufferMax }
     this.#deliveries = new Deliveries(limits, this.#emitter, {
       answer: (delivery, stanza) => this.#runtime.dispatch({ type: 'answer', delivery, stanza }),
+      progress: (delivery, n, payload) => this.#runtime.dispatch({ type: 'progress', delivery, n, payload: [payload] }),
       settle: (key, outcome) => this.#runtime.dispatch({ type: 'settle', key, outcome }),
       onChange: () => this.#noteLoad(),
     })
@@ -111,6 +112,7 @@ export class Worker implements AsyncDisposable {
         this.#emitter.emit('lease-lost', { seq, error })
         this.#deliveries.leaseLost(key, error)
       },
+      onCancelled: ({ id, error }) => this.#deliveries.cancelled(id, error),
       onEvent: (event) => this.#event(event),
     })
   }

@@ -13,7 +13,18 @@
  * 3. Nothing is written twice: what was handed to the socket is never repeated.
  * 4. Stanzas leave in the order of the calls.
  */
-import { decodeError, findChild, NS_QUEUE, NS_TOPIC, withChildren, type XmlElement, XmqError } from '@xmq/protocol'
+import {
+  decodeError,
+  decodeProgress,
+  encodeCancel,
+  findChild,
+  payloadOf,
+  NS_QUEUE,
+  NS_TOPIC,
+  withChildren,
+  type XmlElement,
+  XmqError,
+} from '@xmq/protocol'
 import type { Effect, Input, Mode, OutgoingMessage, SessionRules } from './port.ts'
 import type { Pulse } from './pulse.ts'
 import { Recent } from './recent.ts'
@@ -39,10 +50,13 @@ interface PublishCall extends CallParts {
 interface RequestCall extends CallParts {
   readonly kind: 'request'
   readonly stanza: XmlElement
+  /** Of one that goes to a worker, not to the queue itself. */
   readonly call: XmlElement | undefined
   phase: 'waiting' | 'open'
   /** Of an open one: its place among all that was asked (pulse.ts). */
   number: number
+  /** The number of the last news. */
+  progressAt: number
 }
 
 type Call = PublishCall | RequestCall
@@ -51,6 +65,9 @@ type Call = PublishCall | RequestCall
 export type WaitingPublish = Pick<PublishCall, 'ref' | 'message' | 'calledAt'> & {
   readonly timeoutMs: number | undefined
 }
+
+/** Tells a reliable queue something; nobody waits for the answer. */
+export type Told = (child: XmlElement) => void
 
 /** Published ids that a bounce may still name, or more. */
 const RECENT_MIN = 4096
@@ -103,7 +120,7 @@ export class Calls {
       return
     }
     this.#add(
-      { kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting', number: 0 },
+      { kind: 'request', ref, topic, bytes, id, stanza, call, timeoutMs, phase: 'waiting', number: 0, progressAt: 0 },
       mode,
       now,
       out,
@@ -197,19 +214,33 @@ export class Calls {
     return this.#recent.get(id)
   }
 
-  cancel(ref: number, error: XmqError, out: Effect[]): void {
+  /** News of an open request, from the queue. */
+  progress(progress: XmlElement, out: Effect[]): void {
+    const { call: id, n, payload } = decodeProgress(progress)
+    const call = this.#openById.get(id)
+    if (call?.phase !== 'open' || n <= call.progressAt) return
+    call.progressAt = n
+    out.push({ type: 'progress', ref: call.ref, payload: payloadOf(payload) })
+  }
+
+  /** The caller gives up. @param told how a reliable queue is told, where it is */
+  cancel(ref: number, error: XmqError, told: Told | undefined, out: Effect[]): void {
     const call = this.#calls.get(ref)
     if (call === undefined) return
+    this.#giveUp(call, error, told, out)
+  }
+
+  #giveUp(call: Call, error: XmqError, told: Told | undefined, out: Effect[]): void {
     this.#remove(call)
-    out.push({ type: 'failed', ref, error })
+    out.push({ type: 'failed', ref: call.ref, error })
+    if (call.kind === 'request' && call.phase === 'open' && call.call !== undefined) told?.(encodeCancel(call.id))
   }
 
   /** A call's deadline has come. @param hindrance why nothing is written at the moment */
-  expired(ref: number, hindrance: XmqError | undefined, out: Effect[]): void {
+  expired(ref: number, hindrance: XmqError | undefined, told: Told | undefined, out: Effect[]): void {
     const call = this.#calls.get(ref)
     if (call === undefined) return
-    this.#remove(call)
-    out.push({ type: 'failed', ref, error: expiryOf(call, hindrance) })
+    this.#giveUp(call, expiryOf(call, hindrance), told, out)
   }
 
   /** The connection ended: what was handed to it fails, what waits goes on waiting. */
@@ -246,11 +277,8 @@ export class Calls {
   }
 
   /** Everything fails. */
-  close(error: XmqError, out: Effect[]): void {
-    for (const call of this.#calls.values()) {
-      this.#remove(call)
-      out.push({ type: 'failed', ref: call.ref, error })
-    }
+  close(error: XmqError, told: Told | undefined, out: Effect[]): void {
+    for (const call of this.#calls.values()) this.#giveUp(call, error, told, out)
   }
 
   #remove(call: Call): void {

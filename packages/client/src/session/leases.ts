@@ -363,6 +363,7 @@ function deliveryOf(item: DeliveredItem, key: string, stanza: XmlElement, connec
     payload: payloadOf(content.payload),
     headers: content.headers,
     lease: { key, seq, attempt, at },
+    wantsProgress: false,
     form: 'nested',
     stanza,
     connection,

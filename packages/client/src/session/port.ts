@@ -133,6 +133,13 @@ export type Input =
   | { readonly type: 'load'; readonly load: number }
   /** A handler is done with a request: its answer, an IQ result or error. */
   | { readonly type: 'answer'; readonly delivery: Delivery; readonly stanza: XmlElement }
+  /** A handler tells how far it is with a request: its n-th news. */
+  | {
+      readonly type: 'progress'
+      readonly delivery: Delivery
+      readonly n: number
+      readonly payload: readonly XmlElement[]
+    }
   /** A leased message is done with, by its key. */
   | { readonly type: 'settle'; readonly key: string; readonly outcome: Outcome }
   /** Report load 100 and leave every topic; `left` follows in the end. */
@@ -164,6 +171,10 @@ export type Effect =
   | { readonly type: 'failed'; readonly ref: number; readonly error: XmqError }
   /** A message or request for a handler. */
   | { readonly type: 'deliver'; readonly delivery: Delivery }
+  /** News of an open request. */
+  | { readonly type: 'progress'; readonly ref: number; readonly payload: Payload }
+  /** Nobody waits for the answer to a request, by its hop's id: its handler is to stop, and what it answers is dropped. */
+  | { readonly type: 'cancelled'; readonly id: string; readonly error: XmqError }
   /** Somebody else has, or had, the message: its handler is to stop, and to `settle` when it has. */
   | { readonly type: 'lease-lost'; readonly key: string; readonly seq: number; readonly error: XmqError }
   | { readonly type: 'event'; readonly event: SessionEvent }
@@ -180,6 +191,8 @@ export interface Delivery {
   readonly headers: Headers
   /** Of a leased message; `undefined` of requests, and of messages of a plain queue. */
   readonly lease: LeasedMessage | undefined
+  /** Of a request: its requester wants news, and can be told. */
+  readonly wantsProgress: boolean
   /** How a request carried its payload; the answer goes back in the same form. */
   readonly form: RequestForm
   readonly stanza: XmlElement

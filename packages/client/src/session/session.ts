@@ -14,8 +14,10 @@
  * 4. Pauses between attempts grow with full jitter, up to `backoffMs.max`; they start anew after a connection that held.
  */
 import {
+  decodeCancel,
   decodeError,
   encodeError,
+  encodeProgress,
   epochOf,
   errorTo,
   formatBareJid,
@@ -32,7 +34,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import { Calls } from './calls.ts'
+import { Calls, type Told } from './calls.ts'
 import { Detection, DETECTION_TIMER } from './detection.ts'
 import { type Addresses, explainAbsence, isAddressedDelivery, readMessage, readRequest } from './incoming.ts'
 import { Liveness, PONG_TIMER, SILENCE_TIMER } from './liveness.ts'
@@ -155,7 +157,7 @@ class ClientSession implements Session {
         return this.#calls.written(input.ref, input.error, this.#out)
       case 'cancel':
         this.#reliable.outbox.cancel(input.ref, input.error, this.#out)
-        return this.#calls.cancel(input.ref, input.error, this.#out)
+        return this.#calls.cancel(input.ref, input.error, this.#told, this.#out)
       case 'subscribe':
         return this.#subscriptions.want(input.topic, input.name, this.#now, this.#random, this.#out)
       case 'load':
@@ -164,6 +166,8 @@ class ClientSession implements Session {
         if (this.#status.state === 'online' && input.delivery.connection === this.#connection) this.#send(input.stanza)
         else this.#event({ name: 'answer-lost', topic: input.delivery.topic, id: input.delivery.id })
         return
+      case 'progress':
+        return this.#progress(input)
       case 'settle':
         return this.#reliable.leases.settle(input.key, input.outcome, this.#out)
       case 'leave':
@@ -179,6 +183,19 @@ class ClientSession implements Session {
     // Not `#ready`: what is published while offline waits in the same order.
     if (this.#detection.mode === 'reliable') this.#reliable.outbox.add({ ...input, calledAt: this.#now }, this.#out)
     else this.#calls.publish(input, this.#ready, this.#now, this.#out)
+  }
+
+  /** News to whoever asked; lost when the connection that asked is. */
+  #progress({ delivery, n, payload }: Input & { readonly type: 'progress' }): void {
+    if (this.#status.state !== 'online' || delivery.connection !== this.#connection) return
+    const head = { type: 'headline', to: this.#rules.queue }
+    this.#send(stanza('message', head, [encodeProgress({ call: delivery.id, n, payload })]))
+  }
+
+  /** Tells a reliable queue what it need not answer; the queue does, and nobody waits. */
+  get #told(): Told | undefined {
+    if (this.#ready !== 'reliable') return undefined
+    return (child) => this.#send(stanza('iq', { type: 'set', id: this.#random.id(), to: this.#rules.queue }, [child]))
   }
 
   #closedInput(input: Input): void {
@@ -268,6 +285,7 @@ class ClientSession implements Session {
 
   #close(error: XmqError | undefined): void {
     const { state } = this.#status
+    if (state === 'online') this.#calls.close(error ?? closedError(), this.#told, this.#out)
     if (state === 'online' && this.#subscriptions.presenceSent) {
       this.#send(stanza('presence', { type: 'unavailable', to: this.#rules.queue }))
     }
@@ -276,8 +294,8 @@ class ClientSession implements Session {
   }
 
   #end(reason: XmqError | undefined): void {
-    const error = reason ?? new XmqError('closed', 'The client was closed.')
-    this.#calls.close(error, this.#out)
+    const error = reason ?? closedError()
+    this.#calls.close(error, undefined, this.#out)
     this.#reliable.outbox.close(error, this.#out)
     this.#timers.clear()
     this.#ready = undefined
@@ -314,7 +332,7 @@ class ClientSession implements Session {
   #expired(ref: number): void {
     const { outbox } = this.#reliable
     if (outbox.has(ref)) outbox.expired(ref, this.#hindrance, this.#now, this.#out)
-    else this.#calls.expired(ref, this.#hindrance, this.#out)
+    else this.#calls.expired(ref, this.#hindrance, this.#told, this.#out)
   }
 
   #timer(name: string): void {
@@ -368,6 +386,11 @@ class ClientSession implements Session {
       return
     }
     try {
+      const progress = findChild(message, 'progress', NS_QUEUE)
+      if (progress !== undefined && isAddressedDelivery(message, addresses)) {
+        this.#calls.progress(progress, this.#out)
+        return
+      }
       const delivery = readMessage(message, addresses)
       if (delivery === undefined) return
       if (!isAddressedDelivery(message, addresses)) this.#ignored(message, 'a message that is not from the queue')
@@ -481,11 +504,15 @@ class ClientSession implements Session {
 
   /** What only a reliable queue asks. @returns whether it was that */
   #reliably(iq: XmlElement, addresses: Addresses): boolean {
-    const deliver = iq.attrs.get('type') === 'set' ? findChild(iq, 'deliver', NS_QUEUE) : undefined
-    if (deliver === undefined && !isResubscribe(iq)) return false
+    const isSet = iq.attrs.get('type') === 'set'
+    const deliver = isSet ? findChild(iq, 'deliver', NS_QUEUE) : undefined
+    const cancel = isSet ? findChild(iq, 'cancel', NS_QUEUE) : undefined
+    if (deliver === undefined && cancel === undefined && !isResubscribe(iq)) return false
     if (this.#ready !== 'reliable' || !isAddressedDelivery(iq, addresses)) {
       this.#send(refusalOf(iq))
       this.#ignored(iq, 'a delivery that is not from the queue')
+    } else if (cancel !== undefined) {
+      this.#cancelled(iq, cancel)
     } else if (deliver === undefined) {
       this.#send(resultTo(iq))
       const epoch = epochOf(iq)
@@ -497,6 +524,19 @@ class ClientSession implements Session {
       this.#reliable.leases.deliver(iq, deliver, { wants, connection }, this.#now, this.#out)
     }
     return true
+  }
+
+  /** Nobody waits any more for an answer of ours. */
+  #cancelled(iq: XmlElement, cancel: XmlElement): void {
+    let id: string
+    try {
+      id = decodeCancel(cancel).call
+    } catch (error) {
+      this.#send(errorTo(iq, XmqError.from(error, 'bad-request')))
+      return
+    }
+    this.#send(resultTo(iq))
+    this.#out.push({ type: 'cancelled', id, error: new XmqError('aborted', 'Nobody waits for the answer any more.') })
   }
 
   #mayPing(iq: XmlElement, own: string): boolean {
@@ -527,6 +567,10 @@ function isAbsenceOf(iq: XmlElement): boolean {
   if (iq.attrs.get('type') !== 'error') return false
   const { fromBroker, condition } = decodeError(iq)
   return !fromBroker && NOBODY_THERE.has(condition)
+}
+
+function closedError(): XmqError {
+  return new XmqError('closed', 'The client was closed.')
 }
 
 function refusalOf(iq: XmlElement): XmlElement {
