@@ -110,6 +110,7 @@ function run(name, payloadOf) {
               from: producer,
               at: 1_790_000_000_000 + n,
               attempt: 1,
+              failures: 0,
               content,
             })
           }),

@@ -10,8 +10,16 @@ export interface HandlerContext {
   readonly id: string
   /** The producer's full JID, authenticated by its server; `undefined` where the queue does not tell it. */
   readonly from: string | undefined
-  /** Which delivery of the message this is, from 1; always 1 of a request, and on plain queues. */
+  /**
+   * Which delivery of the message this is, from 1, whatever became of the earlier ones: a worker that died, a released message and
+   * a restart of the broker count, too. Always 1 of a request, and on plain queues.
+   */
   readonly attempt: number
+  /**
+   * How often the message has failed: below the queue's `maxAttempts`, which makes it a dead letter. For a pause that grows:
+   * `throw new RetryAfter(1000 * 2 ** ctx.failures)`. Always 0 of a request, and on plain queues.
+   */
+  readonly failures: number
   /** The queue's number of a message, the same at each delivery; `undefined` of a request, and on plain queues. */
   readonly seq: number | undefined
   /** When the message was published; `undefined` of a request, and on plain queues. */

@@ -278,6 +278,7 @@ function contextOf(work: Work, progress: (value: unknown) => void): HandlerConte
     from,
     headers,
     attempt: lease?.attempt ?? 1,
+    failures: lease?.failures ?? 0,
     seq: lease?.seq,
     at: lease === undefined ? undefined : new Date(lease.at),
     get signal() {

@@ -48,6 +48,7 @@ class LeaseBench extends SessionBench {
         from: 'shop@localhost/x',
         at: 1000,
         attempt: 1,
+        failures: 0,
         content: createContent({ payload: [encodeJson('1')] }),
         ...item,
       }),
@@ -174,7 +175,7 @@ describe('received', () => {
 
   it('is refused to strangers, and to what cannot be read', () => {
     const bench = new LeaseBench()
-    const item = { seq: 1, lease: 'l', topic: 't', id: 'm', from: 'a@b/c', at: 1, attempt: 1 }
+    const item = { seq: 1, lease: 'l', topic: 't', id: 'm', from: 'a@b/c', at: 1, attempt: 1, failures: 0 }
     const content = createContent({ payload: [] })
     const root = encodeDeliver(30_000, [XML_ITEMS.writeDeliveredItem({ ...item, content })])
     const forged = bench.fromQueue('set', 'x', root, 'mallory@localhost/x')

@@ -77,6 +77,7 @@ class PulseBench extends SessionBench {
       from: 'shop@localhost/1',
       at: 1000,
       attempt: 1,
+      failures: 0,
       content: createContent({ payload: [encodeJson('1')] }),
     })
     const head = { type: 'set', id, from: QUEUE, to: OWN }

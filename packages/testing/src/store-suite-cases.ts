@@ -329,7 +329,7 @@ export const stateCases: readonly DirectedCase[] = [
       const page = await store.browse({ ...entry(0), after: lease.seq - 1, max: 1, bodies: false })
       const found = page.status === 'ok' ? page.entries[0] : undefined
       deepStrictEqual([found?.state, found?.dueAt, found?.failures], ['delayed', NOW + 10, 1])
-      deepStrictEqual(found?.history, [{ at: NOW + 1, holder: HOLDER, why: 'x'.repeat(512) }])
+      deepStrictEqual(found?.history, [{ at: NOW + 1, holder: HOLDER, why: 'x'.repeat(512), attempt: 1 }])
       await one(store, { type: 'ready', ...entry(lease.seq) }, NOW + 10)
       deepStrictEqual((await claimOne(store, NOW + 10)).failures, 1)
     },

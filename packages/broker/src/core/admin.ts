@@ -232,6 +232,7 @@ function browsed(entry: StoredEntry, withContent: boolean): BrowsedItem {
       at: record.at,
       why: record.why,
       ...(record.holder === '' ? {} : { worker: record.holder }),
+      ...(record.attempt === undefined ? {} : { attempt: record.attempt }),
     })),
   }
 }

@@ -4,7 +4,7 @@ import type { ReliableRules } from './reliable-rules.ts'
 import type { Step } from './step.ts'
 
 /** A message that goes out so often without ever being acked or failed is given up: something kills whoever takes it. */
-const DELIVERIES_MAX = 20
+export const DELIVERIES_MAX = 20
 
 /** What is known of a leased message, and decides its fate. */
 export interface Standing {

@@ -107,7 +107,7 @@ export class Deliveries {
 
   /** Puts a lease into a consumer's hands. The caller pumps. @returns false when it cannot be written */
   enqueue(consumer: Consumer, lease: Lease, message: Omit<EphemeralItem, 'seq'>): boolean {
-    const { topic, id, from, at, attempt, content } = message
+    const { topic, id, from, at, attempt, failures, content } = message
     try {
       const { seq, name, token } = lease
       lease.item = XML_ITEMS.writeDeliveredItem({
@@ -118,6 +118,7 @@ export class Deliveries {
         from,
         at,
         attempt,
+        failures,
         content,
       })
     } catch {
@@ -253,7 +254,7 @@ export class Deliveries {
     } catch {
       return damaged(lease)
     }
-    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: deliveries }
+    const item = { topic, id, ...stored, at: Math.floor(message.publishedAt), attempt: deliveries, failures }
     return this.enqueue(consumer, lease, item) ? undefined : damaged(lease)
   }
 

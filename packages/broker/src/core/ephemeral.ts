@@ -3,7 +3,7 @@
  *
  *     published --> buffer (bounded: the oldest goes) --credit--> a lease without time --ack--> gone
  *                     ^                                               |
- *                     +---- nack, release (until `maxAttempts`) ------+
+ *                     +---- nack (until `maxAttempts`), release ------+
  *
  * Such a lease ends by a settle or with the session: there is nobody else to give the message to.
  *
@@ -12,6 +12,7 @@
  * 2. Overlapping subscriptions of one consumer give one delivery.
  */
 import type { Settlement } from '@xmq/protocol'
+import { DELIVERIES_MAX } from './backoff.ts'
 import { createLease, type Deliveries } from './deliveries.ts'
 import type { Leases } from './leases.ts'
 import type { Consumer, EphemeralItem, Lease, Queue } from './records.ts'
@@ -86,11 +87,13 @@ export class Ephemeral {
     step.emit({ name: 'dropped', queue: queue.address, what: 'ephemeral', count: 1 })
   }
 
-  #again(step: Step, lease: Lease, consumer: Consumer, failures: number): void {
+  #again(step: Step, lease: Lease, consumer: Consumer, failed: number): void {
     const item = lease.ephemeral
     if (item === undefined) return
-    const attempt = item.attempt + failures
-    if (attempt <= consumer.queue.rules.reliable.maxAttempts) this.#enqueue(step, consumer, { ...item, attempt })
+    const attempt = item.attempt + 1
+    const failures = item.failures + failed
+    const isOver = failures >= consumer.queue.rules.reliable.maxAttempts || attempt > DELIVERIES_MAX
+    if (!isOver) this.#enqueue(step, consumer, { ...item, attempt, failures })
     else step.emit({ name: 'dropped', queue: consumer.queue.address, what: 'ephemeral', count: 1 })
   }
 

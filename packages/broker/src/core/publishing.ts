@@ -163,7 +163,16 @@ export class Publishing {
     this.#storeMessage(step, queue, topic, message, (later, content, seq) => {
       this.#fanOut(later, queue, topic, () => prepare(queue, message))
       const from = message.attrs.get('from') ?? ''
-      ephemeral.publish(later, queue, { topic, id: undefined, from, at: later.now, content, attempt: 1, seq })
+      ephemeral.publish(later, queue, {
+        topic,
+        id: undefined,
+        from,
+        at: later.now,
+        content,
+        attempt: 1,
+        failures: 0,
+        seq,
+      })
     })
   }
 
@@ -322,7 +331,16 @@ export class Publishing {
     const { topic, id, content } = item
     const from = iq.attrs.get('from') ?? ''
     this.#fanOut(step, queue, topic, () => preparePlain(queue, { topic, id, content, from }))
-    this.#options.ephemeral.publish(step, queue, { topic, id, from, at: step.now, content, attempt: 1, seq })
+    this.#options.ephemeral.publish(step, queue, {
+      topic,
+      id,
+      from,
+      at: step.now,
+      content,
+      attempt: 1,
+      failures: 0,
+      seq,
+    })
   }
 
   #confirm(step: Step, queue: Queue, iq: XmlElement, items: readonly PublishedItem[]): void {

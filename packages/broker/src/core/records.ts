@@ -197,7 +197,9 @@ export interface EphemeralItem {
   readonly from: string
   readonly at: number
   readonly content: ItemContent
+  /** Which delivery this is, and how many failed before. */
   readonly attempt: number
+  readonly failures: number
 }
 
 /** What waits for an ephemeral subscriber. */

@@ -42,6 +42,8 @@ export interface HistoryEntry {
   readonly holder: string
   /** What went wrong, cut to {@link WHY_LENGTH_MAX}. */
   readonly why: string
+  /** Which delivery it was, from 1; absent when nobody held it, and in files of earlier versions. */
+  readonly attempt?: number
 }
 
 /** Most history entries that are kept, the newest ones. */

@@ -12,8 +12,12 @@ export function bytesOf(op: PublishOp): number {
 }
 
 /** The history with one more entry, the oldest given up for it where needed. */
-export function withHistory(history: readonly HistoryEntry[], at: number, holder: string, why: string): HistoryEntry[] {
-  return [...history.slice(-(HISTORY_MAX - 1)), { at, holder, why: why.slice(0, WHY_LENGTH_MAX) }]
+export function withHistory(
+  history: readonly HistoryEntry[],
+  { at, holder, why, deliveries }: Pick<HistoryEntry, 'at' | 'holder' | 'why'> & { readonly deliveries: number },
+): HistoryEntry[] {
+  const attempt = holder === '' ? {} : { attempt: deliveries }
+  return [...history.slice(-(HISTORY_MAX - 1)), { at, holder, why: why.slice(0, WHY_LENGTH_MAX), ...attempt }]
 }
 
 /** The answer of a store that was closed. */

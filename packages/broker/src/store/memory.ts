@@ -388,7 +388,8 @@ class MemoryStore implements Store, LineHost {
 
   #kill(entry: Entry, reason: Entry['reason'], holder: string, why: string): void {
     entry.reason = reason
-    entry.history = withHistory(entry.history, this.#now, holder, why)
+    const { history, deliveries } = entry
+    entry.history = withHistory(history, { at: this.#now, holder, why, deliveries })
     entry.line.move(entry, 'dead', this.#now)
   }
 
@@ -409,7 +410,8 @@ class MemoryStore implements Store, LineHost {
     entry.hasCountedFailure = op.type === 'nack'
     if (op.type === 'nack') {
       entry.failures = op.failures
-      entry.history = withHistory(entry.history, this.#now, entry.holder ?? '', op.why)
+      const { history, deliveries, holder = '' } = entry
+      entry.history = withHistory(history, { at: this.#now, holder, why: op.why, deliveries })
     }
     const isLater = op.at !== undefined && op.at > this.#now
     entry.line.move(entry, isLater ? 'delayed' : 'ready', isLater ? op.at : 0)

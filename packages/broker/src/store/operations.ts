@@ -98,7 +98,7 @@ export interface AckOp extends EntryRef {
 /**
  * | when | then | answer |
  * |---|---|---|
- * | LEASED with this token and holder, `at` <= now | READY; failures set, history grows by (now, the holder, `why`) | `ok` |
+ * | LEASED with this token and holder, `at` <= now | READY; failures set, history grows by (now, the holder, `why`, `attempt` = deliveries) | `ok` |
  * | the same, `at` > now | DELAYED until `at`; the same | `ok` |
  */
 export interface NackOp extends EntryRef {

@@ -302,6 +302,36 @@ describe('a dead letter', () => {
   })
 })
 
+describe('attempt and failures', () => {
+  const release = ({ lease }: { lease: string }): string => `<release lease='${lease}'/>`
+  const seen = ({ xml }: { xml: string }): string[] => xml.match(/(attempt|failures)='\d+'/g) ?? []
+
+  it('count deliveries, and those of them that failed', async () => {
+    const w = await start({ maxAttempts: 3 })
+    await w.sub('a@localhost/1', 't', { credit: 1 })
+    await w.publish('t')
+    const now = (item: { lease: string }): string => nack(item, 0)
+    const ends = [release, now, release, now, now]
+    const counted: string[][] = []
+    await w.work('a@localhost/1', (item) => {
+      counted.push(seen(item))
+      return (ends.shift() as typeof now)(item)
+    })
+
+    expect(counted).toEqual([
+      ["attempt='1'"],
+      ["attempt='2'"],
+      ["attempt='3'", "failures='1'"],
+      ["attempt='4'", "failures='1'"],
+      ["attempt='5'", "failures='2'"],
+    ])
+    const request = { queue: 'any.localhost', subscription: '', after: 0, max: 1, bodies: false }
+    const page = await w.store.browse(request)
+    const [entry] = page.status === 'ok' ? page.entries : []
+    expect(entry?.history.map(({ attempt }) => attempt)).toEqual([2, 4, 5])
+  })
+})
+
 describe('the question whether a broker is alive', () => {
   const question = "<iq type='get' id='l' from='shop@localhost/1' to='any.localhost'><alive xmlns='xmq:queue:1'/></iq>"
   const ask = async (w: StoreWorld): Promise<string> => {

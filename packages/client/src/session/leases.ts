@@ -354,7 +354,7 @@ function keyOf({ seq, at }: DeliveredItem): string {
 }
 
 function deliveryOf(item: DeliveredItem, key: string, stanza: XmlElement, connection: number): Delivery {
-  const { seq, attempt, at, topic, id, from, content } = item
+  const { seq, attempt, failures, at, topic, id, from, content } = item
   return {
     kind: 'message',
     topic,
@@ -362,7 +362,7 @@ function deliveryOf(item: DeliveredItem, key: string, stanza: XmlElement, connec
     from,
     payload: payloadOf(content.payload),
     headers: content.headers,
-    lease: { key, seq, attempt, at },
+    lease: { key, seq, attempt, failures, at },
     wantsProgress: false,
     form: 'nested',
     stanza,

@@ -208,6 +208,8 @@ export interface LeasedMessage {
   readonly seq: number
   /** Which delivery this is, from 1. */
   readonly attempt: number
+  /** How often it has failed, as the queue counts. */
+  readonly failures: number
   /** When it was published, wall ms. */
   readonly at: number
 }

@@ -28,8 +28,10 @@ export interface DeliveredItem extends QueuedMessage {
   readonly from: string
   /** When it was published, wall ms. */
   readonly at: number
-  /** 1 the first time. */
+  /** Which delivery this is: 1 the first time. */
   readonly attempt: number
+  /** How often it has failed before, as the queue counts: at most `attempt` - 1. */
+  readonly failures: number
 }
 
 /** One item of a batch: read, or broken. Broken ones spoil nothing but themselves. */

@@ -2,7 +2,7 @@
  * Items as elements, one each: the {@link ItemCodec} that everyone speaks.
  *
  *     <item id='..' topic='T' [key='..'] [priority='5'] [delay='30'] [ttl='3600']>HEADERS? PAYLOAD</item>
- *     <item lease='..' seq='..' [id='..'] topic='T' from='producer@d/r' at='..' attempt='1'>HEADERS? ENVELOPE? PAYLOAD</item>
+ *     <item lease='..' seq='..' [id='..'] topic='T' from='producer@d/r' at='..' attempt='3' [failures='1']>HEADERS? ENVELOPE? PAYLOAD</item>
  */
 import type { XmlElement } from '../element.ts'
 import { XmqError } from '../errors.ts'
@@ -87,8 +87,9 @@ function writeDeliveredItem(item: DeliveredItem): WrittenItem {
   const seq = String(item.seq)
   const at = instantText(item.at, 'at', 'item')
   const attempt = String(item.attempt)
+  const failures = item.failures > 0 ? ` failures='${item.failures}'` : ''
   const head = `<item${writeAttr('lease', lease, 'item')} seq='${seq}'${id === undefined ? '' : writeAttr('id', id, 'item')}`
-  const tail = `${writeAttr('topic', topic, 'item')}${writeAttr('from', from, 'item')} at='${at}' attempt='${attempt}'`
+  const tail = `${writeAttr('topic', topic, 'item')}${writeAttr('from', from, 'item')} at='${at}' attempt='${attempt}'${failures}`
   const bytes =
     ITEM_BYTES +
     attrBytes('lease', lease) +
@@ -97,7 +98,8 @@ function writeDeliveredItem(item: DeliveredItem): WrittenItem {
     attrBytes('topic', topic) +
     attrBytes('from', from) +
     (6 + at.length) +
-    (11 + attempt.length)
+    (11 + attempt.length) +
+    failures.length
   return finish(head + tail, bytes, item.content)
 }
 
@@ -135,6 +137,7 @@ function readDeliveredItem(item: XmlElement): DeliveredItem {
     from: requiredText(item, 'from', JID_BYTES_MAX),
     at: requiredInstant(item, 'at'),
     attempt: requiredInteger(item, 'attempt', 1, Number.MAX_SAFE_INTEGER),
+    failures: optionalInteger(item, 'failures', 0, Number.MAX_SAFE_INTEGER) ?? 0,
     content: readContent(item, true),
   }
 }

@@ -76,7 +76,7 @@ describe('items', () => {
         expect(restored.from).toBe(from)
         expect(restored.content.bytes).toBe(item.content.bytes)
         const { id, topic } = item
-        const head = { lease: 'l', seq, id, topic, from, at, attempt: 1 }
+        const head = { lease: 'l', seq, id, topic, from, at, attempt: 1, failures: seq % 3 }
         const written = XML_ITEMS.writeDeliveredItem({ ...head, content: restored.content })
         const deliver = xmq.encodeDeliver(1500, [written])
         expect(xmq.wireLength(deliver)).toBeGreaterThanOrEqual(xmq.wireLength(overTheWire(deliver)))
@@ -178,7 +178,7 @@ describe('plain messages', () => {
         const queued = xmq.decodeQueuedMessage(one)
         const { content } = xmq.restoreContent(xmq.storedText(queued.content, 'a@b/c'))
         expect(xmq.encodeQueuedMessage({ topic: queued.topic, content })).toEqual(one)
-        const head = { lease: 'l', seq: 1, topic: 't', from: 'a@b/c', at: 0, attempt: 1 }
+        const head = { lease: 'l', seq: 1, topic: 't', from: 'a@b/c', at: 0, attempt: 1, failures: 2 }
         const deliver = xmq.encodeDeliver(1, [XML_ITEMS.writeDeliveredItem({ ...head, content })])
         const [result] = xmq.decodeDeliver(xmq.parseElement(xmq.writeElement(deliver), '', { depthMax: 1000 })).items
         if (result?.ok !== true) throw new Error('broken')

@@ -115,7 +115,8 @@ export class Transitions {
   }
 
   addHistory(row: Row, holder: string, why: string): void {
-    row.history = withHistory(row.history, this.now, holder, why)
+    const { deliveries } = row
+    row.history = withHistory(row.history, { at: this.now, holder, why, deliveries })
   }
 
   /** 2 or 3; draws an order number for an entry without one. */
