@@ -509,7 +509,7 @@ describe('close', () => {
     bench.request()
     const effects = bench.input({ type: 'close', error: undefined })
     expect(sent(effects)).toEqual([`<presence type='unavailable' to='${QUEUE}'/>`])
-    expect(effects.map((effect) => effect.type)).toEqual(['send', 'close', 'failed'])
+    expect(effects.map((effect) => effect.type)).toEqual(['failed', 'send', 'close'])
     expect(verdicts(effects)).toEqual(['failed 1 closed'])
     expect(verdicts(bench.publish().effects)).toEqual(['failed 2 closed'])
     expect(bench.session.deadline).toBeUndefined()
