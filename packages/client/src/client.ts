@@ -273,7 +273,7 @@ class ConnectedClient implements Client {
     }
     // The id is our own secret until the queue answers: nobody else can.
     const written = encodeRequestStanza(defined, payload, { to: this.queue, id: randomId(), call })
-    const tell = onProgress === undefined ? undefined : (payload: Payload) => tellProgress(onProgress, payload)
+    const tell = onProgress === undefined ? undefined : (news: Payload) => tellProgress(onProgress, news)
     const answer = await this.#runtime.request(defined.name, written, timeoutMs, options.signal, tell)
     const value = decodePayload(defined, answerPayload(answer), 'answer')
     const accepted = await validate(defined.output, value, `The answer of '${defined.name}'`)
