@@ -45,9 +45,11 @@ export function resultTo(request: XmlElement, children: readonly XmlNode[] = [])
 /**
  * The error to a stanza, from the address it was sent to: addresses swapped, id kept, the payload left out.
  * Never call it for a stanza of type `error` or an IQ of type `result` (RFC 6120 8.3.1).
+ *
+ * @param encoded the error as `writeError` made it, for one that is sent often
  */
-export function errorTo(original: XmlElement, error: XmqError): XmlElement {
-  return stanza(original.name as StanzaName, answerHead(original, 'error'), [encodeError(error)])
+export function errorTo(original: XmlElement, error: XmqError, encoded: XmlElement = encodeError(error)): XmlElement {
+  return stanza(original.name as StanzaName, answerHead(original, 'error'), [encoded])
 }
 
 function answerHead(original: XmlElement, type: string): StanzaHead {

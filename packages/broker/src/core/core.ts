@@ -534,6 +534,6 @@ class QueueCore implements Core {
       step.ignore(arrival.address, head, `a ${head.name} that broke a limit: ${error.message}`)
       return
     }
-    step.refuse(arrival.domain, arrival.address, head, error)
+    step.refuse(arrival.domain, arrival.address, head, error, this.#overload.answerOf(error))
   }
 }

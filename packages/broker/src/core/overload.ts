@@ -17,7 +17,7 @@
  * 1. Between a measure's bound and half of it nothing changes: no load makes it flicker.
  * 2. The refusal is made once for each input, however many stanzas it refuses.
  */
-import { iqType, NS_QUEUE, NS_TOPIC, type XmlElement, XmqError } from '@xmq/protocol'
+import { iqType, NS_QUEUE, NS_TOPIC, writeError, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Load, OverloadRules } from './port.ts'
 import type { Step } from './step.ts'
 
@@ -31,6 +31,7 @@ export class Overload {
   readonly #rules: OverloadRules
   #since: number | undefined
   #refusal: XmqError | undefined
+  #answer: XmlElement | undefined
   #isPressed = false
 
   constructor(rules: OverloadRules) {
@@ -40,6 +41,11 @@ export class Overload {
   /** With what new work is refused now; undefined while it is taken. */
   get refusal(): XmqError | undefined {
     return this.#refusal
+  }
+
+  /** The refusal, if it is this one, as it is written. */
+  answerOf(error: XmqError): XmlElement | undefined {
+    return error === this.#refusal ? this.#answer : undefined
   }
 
   /** One measure is above half of its bound: what frees goes before what fills. */
@@ -70,6 +76,7 @@ export class Overload {
     this.#refusal = new XmqError('overloaded', `The broker has more to do than it can: ${text}. Try again later.`, {
       retryAfterSeconds,
     })
+    this.#answer = writeError(this.#refusal)
     if (!wasShedding) step.emit({ name: 'overload', queue: '', isShedding, text })
   }
 }

@@ -29,9 +29,9 @@ export class Step {
     this.effects.push({ type: 'event', event })
   }
 
-  /** Answers a stanza with an error. The caller knows that it may be answered. */
-  refuse(domain: Domain, queue: string, stanza: XmlElement, error: XmqError): void {
-    this.send(domain, errorTo(stanza, error))
+  /** Answers a stanza with an error. The caller knows that it may be answered. @param encoded the error, where it is known already */
+  refuse(domain: Domain, queue: string, stanza: XmlElement, error: XmqError, encoded?: XmlElement): void {
+    this.send(domain, errorTo(stanza, error, encoded))
     const sender = stanza.attrs.get('from') ?? ''
     this.emit({ name: 'refused', queue, sender, code: error.code, text: error.message })
   }
