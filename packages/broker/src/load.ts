@@ -13,7 +13,6 @@
  * 1. While nothing is near its bound, nothing is told, and nothing is pinged while the process is mostly idle.
  * 2. What was told last and was not zero is followed by what comes after it, until it is zero.
  */
-import { performance as hooks } from 'node:perf_hooks'
 import type { Load } from './core/port.ts'
 
 /** Milliseconds between two looks. */
@@ -30,6 +29,10 @@ const TOLD_SHARE = 0.25
 export interface LoadPort {
   /** Each measure's bound. */
   readonly max: Load
+  /** Milliseconds of a clock that nobody sets. */
+  now(): number
+  /** The share of time since the last call in which the event loop had something to do. */
+  busyShare(): number
   /** Milliseconds that a message which comes now will wait for the store. */
   commitMs(): number
   /** The longest delay of the pings, those included that are not back. */
@@ -44,7 +47,6 @@ export class LoadMeter {
   readonly #port: LoadPort
   #timer: NodeJS.Timeout | undefined
   #sampledAt = 0
-  #utilization = hooks.eventLoopUtilization()
   #busy = 0
   #load: Load = { loopDelayMs: 0, inputDelayMs: 0, commitMs: 0 }
   #isTold = false
@@ -58,13 +60,8 @@ export class LoadMeter {
     return this.#load
   }
 
-  /** The share of time that the event loop has something to do, on average. */
-  get busy(): number {
-    return this.#busy
-  }
-
   start(): void {
-    this.#sampledAt = performance.now()
+    this.#sampledAt = this.#port.now()
     this.#timer = setInterval(() => this.#sample(), SAMPLE_MS).unref()
   }
 
@@ -73,13 +70,10 @@ export class LoadMeter {
   }
 
   #sample(): void {
-    const now = performance.now()
+    const now = this.#port.now()
     const late = Math.max(0, now - this.#sampledAt - SAMPLE_MS)
     this.#sampledAt = now
-    const utilization = hooks.eventLoopUtilization()
-    const { utilization: share } = hooks.eventLoopUtilization(utilization, this.#utilization)
-    this.#utilization = utilization
-    this.#busy += (share - this.#busy) * WEIGHT
+    this.#busy += (this.#port.busyShare() - this.#busy) * WEIGHT
     const loopDelayMs = this.#load.loopDelayMs + (late - this.#load.loopDelayMs) * WEIGHT
     const inputDelayMs = this.#busy >= BUSY_SHARE ? this.#port.inputDelayMs() : 0
     this.#load = { loopDelayMs: loopDelayMs < 1 ? 0 : loopDelayMs, inputDelayMs, commitMs: this.#port.commitMs() }

@@ -1,6 +1,7 @@
 /** The runtime's clock and randomness, and the version of what runs. The core is given them, and has none of its own. */
 import { randomFillSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { performance as hooks } from 'node:perf_hooks'
 import type { Entropy } from './core/port.ts'
 
 /**
@@ -15,6 +16,17 @@ export function createClock(): () => number {
     last = Math.max(Date.now(), last + (monotonic - lastMonotonic))
     lastMonotonic = monotonic
     return last
+  }
+}
+
+/** The share of time since the last call in which the event loop had something to do. */
+export function createBusyShare(): () => number {
+  let last = hooks.eventLoopUtilization()
+  return () => {
+    const now = hooks.eventLoopUtilization()
+    const { utilization } = hooks.eventLoopUtilization(now, last)
+    last = now
+    return utilization
   }
 }
 

@@ -32,7 +32,7 @@ import { createEventLog, type EventLog } from './log-events.ts'
 import { LoadMeter } from './load.ts'
 import { silentLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics.ts'
-import { createClock, createEntropy, VERSION } from './runtime-world.ts'
+import { createBusyShare, createClock, createEntropy, VERSION } from './runtime-world.ts'
 import { StoreLoop } from './store-loop.ts'
 import { openStore } from './store/open.ts'
 import type { Store } from './store/port.ts'
@@ -112,6 +112,8 @@ class RunningBroker implements Broker {
     const { loopDelayMsMax, inputDelayMsMax, commitMsMax } = config.limits.overload
     this.#loadMeter = new LoadMeter({
       max: { loopDelayMs: loopDelayMsMax, inputDelayMs: inputDelayMsMax, commitMs: commitMsMax },
+      now: () => performance.now(),
+      busyShare: createBusyShare(),
       commitMs: () => this.#storeLoop.commitMs(),
       inputDelayMs: () => Math.max(...Array.from(this.#links.values(), (link) => link.inputDelayMs)),
       probe: () => {

@@ -1,7 +1,7 @@
 /** The broker under load: what is put off, what is refused at its head, what overtakes. Links are fakes. */
 import { parseElement } from '@xmq/protocol'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { Input } from '../src/core/port.ts'
+import type { Input, Load } from '../src/core/port.ts'
 import { FanOut } from '../src/fan-out.ts'
 import { DEFERRED_BYTES_MAX, DEFERRED_MAX, Intake } from '../src/intake.ts'
 import { LoadMeter, type LoadPort } from '../src/load.ts'
@@ -238,17 +238,20 @@ describe('the load meter', () => {
 
   function setUp(changes: Partial<LoadPort> = {}) {
     vi.useFakeTimers({ toFake: ['performance', 'setInterval', 'clearInterval'] })
-    const told: number[] = []
+    const clock = { late: 0 }
+    const told: Load[] = []
     const meter = new LoadMeter({
       max: { loopDelayMs: 100, inputDelayMs: 100, commitMs: 100 },
+      now: () => performance.now() + clock.late,
+      busyShare: () => 0,
       commitMs: () => 0,
       inputDelayMs: () => 0,
       probe: () => {},
-      onLoad: ({ commitMs }) => told.push(commitMs),
+      onLoad: (load) => told.push(load),
       ...changes,
     })
     meter.start()
-    return { meter, told }
+    return { meter, told, clock }
   }
 
   it('tells nothing while nothing is near its bound, and the end of what it told', () => {
@@ -259,10 +262,40 @@ describe('the load meter', () => {
     vi.advanceTimersByTime(200)
     commitMs = 1
     vi.advanceTimersByTime(1000)
-    expect(told).toEqual([50, 50, 1])
+    expect(told.map((load) => load.commitMs)).toEqual([50, 50, 1])
     meter.stop()
     commitMs = 50
     vi.advanceTimersByTime(1000)
     expect(told).toHaveLength(3)
+  })
+
+  it('pings while the process is rather busy, and counts their delay while it is very busy: else the server is late, not we', () => {
+    let share = 0
+    let probes = 0
+    const { meter } = setUp({ busyShare: () => share, inputDelayMs: () => 80, probe: () => probes++ })
+    vi.advanceTimersByTime(1000)
+    expect([probes, meter.load.inputDelayMs]).toEqual([0, 0])
+    share = 0.6
+    vi.advanceTimersByTime(2000)
+    expect(probes).toBeGreaterThan(10)
+    expect(meter.load.inputDelayMs).toBe(0)
+    share = 1
+    vi.advanceTimersByTime(1000)
+    expect(meter.load.inputDelayMs).toBe(80)
+  })
+
+  it('takes a loop for late only when it stays so', () => {
+    const { meter, told, clock } = setUp()
+    vi.advanceTimersByTime(100)
+    clock.late += 120
+    vi.advanceTimersByTime(100)
+    expect(meter.load.loopDelayMs).toBeCloseTo(48)
+    vi.advanceTimersByTime(1000)
+    expect(meter.load.loopDelayMs).toBe(0)
+    for (let count = 0; count < 9; count++) {
+      clock.late += 120
+      vi.advanceTimersByTime(100)
+    }
+    expect(told.at(-1)?.loopDelayMs).toBeGreaterThan(110)
   })
 })

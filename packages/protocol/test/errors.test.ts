@@ -19,13 +19,28 @@ import {
   ping,
   resultTo,
   stanza,
+  wireLength,
   writeElement,
+  writeError,
   XMQ_ERROR_CODES,
   XmqError,
 } from '@xmq/protocol'
 import { describe, expect, test } from 'vitest'
 
 describe('an error', () => {
+  test('that is written once and sent often is the same', () => {
+    const error = new XmqError('overloaded', 'Too <busy> & "late"', { retryAfterSeconds: 3 })
+    const written = writeError(error)
+    for (const name of ['iq', 'message'] as const) {
+      const request = stanza(name, { from: 'a@b/c', to: 'q.b', id: '1', type: name === 'iq' ? 'set' : 'chat' })
+      expect(writeElement(errorTo(request, error, written))).toBe(writeElement(errorTo(request, error)))
+    }
+    expect([wireLength(written), written.children]).toEqual([
+      wireLength(encodeError(error)),
+      encodeError(error).children,
+    ])
+  })
+
   test.each(XMQ_ERROR_CODES)('%s goes over the wire and comes back', (code) => {
     const error = new XmqError(code, 'Why & <how>')
     const request = parseElement("<iq type='get' id='1' from='a@b/c' to='q.b'><x xmlns='y'/></iq>")
