@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import Database from 'libsql'
@@ -111,6 +111,15 @@ describe('the file of the sqlite store', () => {
     db.close()
     expect(readFileSync(path)).toHaveLength(4096)
     await publish(await openSqlite(path))
+  })
+
+  it('may have a name that means something in a URL', async () => {
+    const path = `${freshPath()} 100%? #1.db`
+    const store = await openSqlite(path)
+    const seq = await publish(store)
+    await store.close()
+    expect(existsSync(path)).toBe(true)
+    expect(await seqsOf(await openSqlite(path))).toEqual([seq])
   })
 
   it('in a directory that cannot be made is refused', async () => {

@@ -142,6 +142,40 @@ describe('a store whose thread dies', () => {
   })
 })
 
+describe('a store on a disk that cannot be read now and then', () => {
+  const canTrace =
+    spawnSync('strace', ['-f', '-qq', '-o', '/dev/null', '-e', 'inject=fsync:error=EIO', 'true']).status === 0
+
+  it.skipIf(!canTrace)(
+    'refuses what it could not do, and never takes anything else for the page',
+    async () => {
+      const path = freshPath()
+      const script = fileURLToPath(new URL('store-read-child.mjs', import.meta.url))
+      const { stdout } = spawnSync(
+        'strace',
+        [
+          `-fqqo${path}.log`,
+          '-etrace=pread64',
+          '-einject=pread64:error=EIO:when=20+50',
+          `-P${path}-wal`,
+          `-P${path}`,
+          process.execPath,
+          script,
+          path,
+        ],
+        { encoding: 'utf8' },
+      )
+      const { refused, stored } = JSON.parse(stdout) as { readonly refused: number; readonly stored: number }
+      expect(readFileSync(`${path}.log`, 'utf8').split('INJECTED').length).toBeGreaterThan(4)
+      const store = await openSqlite(path)
+      expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
+      expect(await seqsOf(store)).toHaveLength(stored)
+      expect(stored).toBeGreaterThanOrEqual(300 - refused)
+    },
+    30_000,
+  )
+})
+
 interface Told {
   readonly published: Set<number>
   readonly acking: Set<number>

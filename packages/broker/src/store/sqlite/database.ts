@@ -7,6 +7,7 @@
  *   may.
  * - A log that is found is written again, byte by byte, before anything is done on its word: SQLite believes what the kernel has
  *   in memory, and after an fsync that failed in the process before us this may be more than what is on the disk.
+ * - A page that cannot be read is an error: {@link urlOf}.
  * - `user_version` is the schema's version, `application_id` says that the file is ours.
  */
 import {
@@ -20,7 +21,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { XmqError } from '@xmq/protocol'
 import Database from 'libsql'
 import { MIGRATIONS, SCHEMA_VERSION } from './schema.ts'
@@ -98,10 +99,18 @@ const pidFileOf = (path: string) => `${path}.pid`
 function connect(path: string): Connection {
   try {
     mkdirSync(dirname(path), { recursive: true })
-    return new Database(path)
+    return new Database(urlOf(path))
   } catch (error) {
     throw explain(error, path)
   }
+}
+
+/**
+ * The file, to be read and written by SQLite's own file layer. The one that libsql puts above it, for encryption, takes a read
+ * that failed for one that worked: the page is then what the memory held before, and a checkpoint writes that into the file.
+ */
+function urlOf(path: string): string {
+  return `file:${resolve(path).replace(/[%?#]/g, encodeURIComponent)}?vfs=unix`
 }
 
 const pragmaOf = (db: Connection, name: string) => Number(db.prepare(`PRAGMA ${name}`).raw().all()[0]?.toString())

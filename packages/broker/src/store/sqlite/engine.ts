@@ -170,9 +170,11 @@ function failureOf(error: unknown, path: string): EngineFailure {
       message: `The store cannot write: ${path} is read-only (${why}). Make it writable; it goes on by itself.`,
     }
   }
+  // What SQLite also says when the disk cannot be read.
+  const hint = code === 'SQLITE_CORRUPT' ? ' The disk fails, or the file is damaged: see the log of the system.' : ''
   return {
     code: 'overloaded',
-    message: `The store cannot use ${path}: ${why} (${code}). It tries again with each request.`,
+    message: `The store cannot use ${path}: ${why} (${code}).${hint} It tries again with each request.`,
   }
 }
 
