@@ -54,11 +54,23 @@ const SQLITE_CODES: Readonly<Record<string, string>> = {
   ENOMEM: 'SQLITE_NOMEM',
 }
 
+/** Names of SQLite's primary codes, for extended ones that libsql has no name for. */
+const PRIMARY_CODES: Readonly<Record<number, string>> = {
+  5: 'SQLITE_BUSY',
+  7: 'SQLITE_NOMEM',
+  8: 'SQLITE_READONLY',
+  10: 'SQLITE_IOERR',
+  11: 'SQLITE_CORRUPT',
+  13: 'SQLITE_FULL',
+  14: 'SQLITE_CANTOPEN',
+}
+
 /** The code of an error of SQLite, or of one of the disk in SQLite's words; `''` for any other. */
 export function sqliteCode(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  if (typeof code !== 'string') return ''
-  return code.startsWith('SQLITE_') ? code : (SQLITE_CODES[code] ?? '')
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return ''
+  if (error.code.startsWith('SQLITE_')) return error.code
+  if (!('rawCode' in error) || typeof error.rawCode !== 'number') return SQLITE_CODES[error.code] ?? ''
+  return PRIMARY_CODES[error.rawCode & 0xff] ?? 'SQLITE_ERROR'
 }
 
 /**
