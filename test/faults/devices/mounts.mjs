@@ -12,7 +12,6 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
-  statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
@@ -170,18 +169,5 @@ export class ImageDisk extends Mounted {
     rmSync(this.#image)
     run('mv', copy, this.#image)
     this.mount()
-  }
-
-  /** The bytes of a snapshot's file, as a mount of it shows them. */
-  readIn(copy, name) {
-    const place = `${copy}.mounted`
-    mkdirSync(place, { recursive: true })
-    run('mount', '-o', 'loop', copy, place)
-    try {
-      const path = join(place, name)
-      return statSync(path, { throwIfNoEntry: false }) === undefined ? Buffer.alloc(0) : readFileSync(path)
-    } finally {
-      run('umount', place)
-    }
   }
 }
