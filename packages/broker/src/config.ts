@@ -55,6 +55,8 @@ export interface BrokerLimits {
   readonly pingIntervalMs: number
   /** Milliseconds that a consumer has to answer a ping. @default 10000 */
   readonly pingTimeoutMs: number
+  /** Longest pause between two tries to connect to the server; the first ones are shorter. */
+  readonly reconnectMsMax: number
   /** Most bytes of messages that are on their way to the store; above it publishes are refused. @default 64 MiB */
   readonly storingBytesMax: number
   /** When new work is refused. */
@@ -121,6 +123,7 @@ const LIMIT_KEYS = [
   'maxOpenRequestsPerJid',
   'pingInterval',
   'pingTimeout',
+  'maxReconnectPause',
   'maxStoringBytes',
   'maxLoopDelay',
   'maxInputDelay',
@@ -333,6 +336,7 @@ function readLimits(value: unknown, problems: Problems): BrokerLimits {
     openRequestsPerJidMax: count('maxOpenRequestsPerJid', 1_000, 1_000_000),
     pingIntervalMs: duration('pingInterval', 60 * SECOND_MS, HOUR_MS),
     pingTimeoutMs: duration('pingTimeout', 10 * SECOND_MS, HOUR_MS),
+    reconnectMsMax: duration('maxReconnectPause', 30 * SECOND_MS, HOUR_MS),
     storingBytesMax:
       (section.has('maxStoringBytes')
         ? readSize(section.get('maxStoringBytes'), 'limits.maxStoringBytes', 1024, 1024 * 64 * MIB, problems)
@@ -477,6 +481,7 @@ export function describeConfig(config: BrokerConfig): Record<string, unknown> {
       maxOpenRequestsPerJid: config.limits.openRequestsPerJidMax,
       pingInterval: formatDuration(config.limits.pingIntervalMs),
       pingTimeout: formatDuration(config.limits.pingTimeoutMs),
+      maxReconnectPause: formatDuration(config.limits.reconnectMsMax),
       maxStoringBytes: formatSize(config.limits.storingBytesMax),
       maxLoopDelay: formatDuration(config.limits.overload.loopDelayMsMax),
       maxInputDelay: formatDuration(config.limits.overload.inputDelayMsMax),

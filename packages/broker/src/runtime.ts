@@ -42,6 +42,8 @@ const DRAIN_MS = 2000
 const CONGESTED = new XmqError('overloaded', 'The server does not take what the broker has for it. Try again later.', {
   retryAfterSeconds: 1,
 })
+/** Ceiling of the first pause between two tries to connect. */
+const RECONNECT_MS_MIN = 250
 const TIMER_MS_MAX = 2 ** 31 - 1
 
 /**
@@ -123,7 +125,9 @@ class RunningBroker implements Broker {
     })
     const instance = { id: randomUUID(), startedAt: Date.now() }
     for (const domain of domains) {
-      const link = { ...config.server, domain, secret: config.secret, instance }
+      const backoffMaxMs = config.limits.reconnectMsMax
+      const backoffMinMs = Math.min(RECONNECT_MS_MIN, backoffMaxMs)
+      const link = { ...config.server, domain, secret: config.secret, instance, backoffMinMs, backoffMaxMs }
       this.#links.set(domain, parts.createLink(link, this.#handlersOf(domain)))
     }
     this.#metrics = new Metrics(

@@ -38,6 +38,7 @@ describe('what is left out', () => {
         openRequestsPerJidMax: 1_000,
         pingIntervalMs: 60_000,
         pingTimeoutMs: 10_000,
+        reconnectMsMax: 30_000,
         storingBytesMax: 67_108_864,
         overload: { loopDelayMsMax: 1000, inputDelayMsMax: 2000, commitMsMax: 2000 },
       },
