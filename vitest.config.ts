@@ -9,7 +9,6 @@ const unit = (name: string) => ({
     name,
     root: `packages/${name}`,
     include: ['test/**/*.test.ts'],
-    exclude: ['test/simulation/**'],
     testTimeout: 15_000,
   },
 })
@@ -28,8 +27,8 @@ export default defineConfig({
         ...sources,
         test: {
           name: 'simulation',
-          root: 'packages/broker',
-          include: ['test/simulation/**/*.test.ts'],
+          root: 'test',
+          include: ['simulation/**/*.test.ts'],
           testTimeout: 600_000,
         },
       },

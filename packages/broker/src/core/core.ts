@@ -476,11 +476,12 @@ class QueueCore implements Core {
   }
 
   #handleIq(step: Step, arrival: Arrival): void {
-    const { stanza, domain, address } = arrival
+    const { stanza, domain, queue, address } = arrival
     const type = iqType(stanza)
     if (type === 'result' || type === 'error') {
       if (this.#deliveries.handleAnswer(step, stanza)) return
       if (this.#sessions.handleAnswer(step, stanza) || this.#requests.handleAnswer(step, stanza)) return
+      if (type === 'result' && queue !== undefined && this.#verbs.settleLate(step, queue, stanza)) return
       step.ignore(address, stanza, 'an answer that nobody waits for')
     } else if (type === undefined) {
       step.ignore(address, stanza, 'an iq without a known type')

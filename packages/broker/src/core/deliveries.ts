@@ -140,8 +140,10 @@ export class Deliveries {
       step.send(queue.domain, ping(queue.address, consumer.session.jid, id))
       return
     }
+    const { unreceivedMax } = queue.rules.reliable
+    if (consumer.handovers.size >= unreceivedMax) this.#closeVoid(consumer)
     let at = 0
-    while (at < waiting.length && consumer.handovers.size < queue.rules.reliable.unreceivedMax) {
+    while (at < waiting.length && consumer.handovers.size < unreceivedMax) {
       const leases: Lease[] = []
       const items: WrittenItem[] = []
       let bytes = 0
@@ -345,6 +347,16 @@ export class Deliveries {
   #close(consumer: Consumer, id: string): void {
     consumer.handovers.delete(id)
     this.#handovers.delete(id)
+  }
+
+  /**
+   * Forgets the stanzas of which nothing is held any more: all in them was settled without a word that they arrived, or by another
+   * session. Nobody would ever notice that they lack their answer.
+   */
+  #closeVoid(consumer: Consumer): void {
+    for (const [id, { leases }] of consumer.handovers) {
+      if (leases.every((lease) => lease.consumer !== consumer)) this.#close(consumer, id)
+    }
   }
 
   #closeAll(consumer: Consumer): void {

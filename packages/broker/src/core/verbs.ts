@@ -1,6 +1,7 @@
 /** The IQs of `xmq:queue:1`: who may send which, and who does what they say. docs/protocol-reliable.md. Stateless. */
 import {
   childElements,
+  decodeReceived,
   decodeSettle,
   encodeAlive,
   encodeSettled,
@@ -95,6 +96,17 @@ export class Verbs {
     if (verb.name === 'stats') admin.stats(queue, iq, verb)
     else if (isSet) admin.order(queue, iq, verb)
     else admin.browse(queue, iq, verb)
+  }
+
+  /**
+   * An answer that nobody waits for any more, since its stream was down or its lease ran out: what it settles counts still.
+   * @returns false when it settles nothing
+   */
+  settleLate(step: Step, queue: Queue, iq: XmlElement): boolean {
+    const settlements = decodeReceived(iq)
+    if (settlements.length === 0) return false
+    this.#options.settling.settle(step, queue, iq.attrs.get('from') ?? '', settlements, () => {})
+    return true
   }
 
   /** No right is asked for: a lease is one, and is bound to its worker's bare JID. */

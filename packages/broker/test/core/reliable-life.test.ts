@@ -85,6 +85,18 @@ describe('credit', () => {
     expect(w.counts().leased).toBe(6)
   })
 
+  it('comes back with a deliver stanza that was never answered, when all in it was settled', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 100 })
+    for (let n = 0; n < 4; n++) {
+      await w.publish('t')
+      const [handed] = w.delivered(A)
+      await w.settleWith(A, ack(handed?.items[0] as { lease: string }))
+    }
+    await w.publish('t')
+    expect(w.delivered(A)).toHaveLength(1)
+  })
+
   it('makes one claim for what many publishes brought, not one each', async () => {
     const w = await StoreWorld.start()
     await w.publish(Array.from({ length: 500 }, (_, n) => `t${n % 50}`))
@@ -98,6 +110,22 @@ describe('credit', () => {
     for (const topic of ['a.b', 'a.*', 'a.>', '>']) await w.sub(A, topic, { credit: 10 })
     await w.publish('a.b')
     expect(await w.work(A)).toHaveLength(1)
+  })
+})
+
+describe('an answer to a delivery that nobody waits for any more', () => {
+  it('settles still: its stream was down in between', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [handed] = w.delivered(A)
+    await w.input({ type: 'link-down', domain: 'any.localhost' })
+    await w.input({ type: 'link-up', domain: 'any.localhost' })
+    const settle = `<settle xmlns='xmq:queue:1'>${ack(handed?.items[0] as { lease: string })}</settle>`
+    await w.receive(`<iq type='result' id='${handed?.id}' from='b@localhost/1' to='any.localhost'>${settle}</iq>`)
+    expect(w.counts().leased).toBe(1)
+    await w.receive(`<iq type='result' id='${handed?.id}' from='${A}' to='any.localhost'>${settle}</iq>`)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
   })
 })
 

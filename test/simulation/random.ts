@@ -1,5 +1,5 @@
 /** A seeded source of randomness: the same seed gives the same run, on every machine. */
-import type { Entropy } from '../../src/core/port.ts'
+import type { Entropy } from '../../packages/broker/src/core/port.ts'
 
 export interface Random extends Entropy {
   /** A whole number in [0, below). */

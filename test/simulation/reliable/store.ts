@@ -8,9 +8,9 @@
  * Requests take effect in their order, and answers come in theirs; what became claimable is told before the answer.
  */
 import { XmqError } from '@xmq/protocol'
-import type { Effect, Input } from '../../src/core/port.ts'
-import type { ClaimableTopic, Store } from '../../src/store/port.ts'
-import type { Random } from './random.ts'
+import type { Effect, Input } from '../../../packages/broker/src/core/port.ts'
+import type { ClaimableTopic, Store } from '../../../packages/broker/src/store/port.ts'
+import type { Random } from '../random.ts'
 
 export type StoreEffect = Exclude<Effect, { readonly type: 'send' | 'event' }>
 export type StoreAnswer = Extract<Input, { readonly call: number }>

@@ -17,12 +17,15 @@
  * 11. clean       when everything is over, nothing is left in the core
  */
 import { bareOf, childElements, decodeError, domainOf, findChild, type XmlElement, writeElement } from '@xmq/protocol'
-import type { CoreEvent, CoreRules, CoreStats, Effect, Input, QueueRules } from '../../src/core/port.ts'
-
-/** A rule that the core broke. */
-export class Violation extends Error {
-  override readonly name = 'Violation'
-}
+import type {
+  CoreEvent,
+  CoreRules,
+  CoreStats,
+  Effect,
+  Input,
+  QueueRules,
+} from '../../../packages/broker/src/core/port.ts'
+import { Violation } from '../violation.ts'
 
 interface ModelSubscription {
   readonly queue: string

@@ -1,23 +1,21 @@
 /**
- * The clients of the reliable simulation.
+ * Clients that follow a script, and do what the SDK never would.
  *
  * A producer publishes batches, and publishes again under the same ids what was not confirmed. A worker session subscribes,
  * says what it received, and settles, or does something worse; its account remembers the leases across its sessions.
  */
 import { childElements, element, isPing, isResubscribe, stanza, type XmlElement } from '@xmq/protocol'
-import type { SentItem } from './reliable-oracle.ts'
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
+import { FILTERS, makeItem, type SentItem } from './items.ts'
 
 const NS = 'xmq:queue:1'
-export const QUEUE = 'jobs.localhost'
-const TOPICS = ['a', 'b', 'c.d', 'c.e'] as const
-const FILTERS = ['a', 'a', 'b', 'c.*', 'c.>', '>', '>'] as const
-const KEYS = [undefined, undefined, 'k', 'l'] as const
 /** A client asks again what was not answered for so long. */
 const ANSWER_MS = 3_000
 
 /** What clients need of the world. */
 export interface ClientHost {
+  /** The queue's address. */
+  readonly queue: string
   readonly random: Random
   readonly isCalm: () => boolean
   readonly now: () => number
@@ -60,20 +58,8 @@ export class Producer {
   }
 
   #make(): SentItem {
-    const { random } = this.#host
-    const key = random.pick(KEYS)
-    const isPlain = key !== undefined || random.chance(0.6)
-    const delayMs = isPlain ? 0 : random.pick([0, 500, 3_000])
-    return {
-      id: this.#host.id(),
-      sender: this.jid.slice(0, this.jid.indexOf('/')),
-      topic: random.pick(TOPICS),
-      key,
-      priority: isPlain ? 0 : random.int(10),
-      delayMs,
-      ttlMs: random.chance(0.15) ? delayMs + random.pick([200, 2_000, 10_000]) : undefined,
-      payload: this.#host.id(),
-    }
+    const { random, queue, id } = this.#host
+    return makeItem(random, queue, this.jid.slice(0, this.jid.indexOf('/')), id)
   }
 
   #send(items: readonly SentItem[]): void {
@@ -102,7 +88,7 @@ export class Producer {
       ),
     )
     const publish = element('publish', NS, undefined, children)
-    this.#host.send(this.jid, stanza('iq', { type: 'set', id, to: QUEUE }, [publish]))
+    this.#host.send(this.jid, stanza('iq', { type: 'set', id, to: this.#host.queue }, [publish]))
   }
 
   receive(iq: XmlElement): void {
@@ -144,7 +130,8 @@ export class WorkerSession {
   readonly #asked = new Map<string, readonly XmlElement[]>()
   #due: XmlElement[] = []
 
-  constructor(jid: string, host: ClientHost, memory: LeaseMemory) {
+  /** @param wanted topics and patterns to subscribe to, when it does not choose them itself */
+  constructor(jid: string, host: ClientHost, memory: LeaseMemory, wanted?: readonly string[]) {
     const { random } = host
     const isCalm = host.isCalm()
     this.jid = jid
@@ -156,7 +143,7 @@ export class WorkerSession {
     this.#renews = isCalm || random.chance(0.8)
     this.#pongs = isCalm || random.chance(0.9)
     this.#credit = isCalm ? 20 : random.pick([1, 2, 3, 8])
-    this.#filters = isCalm ? ['>'] : [random.pick(FILTERS), random.pick(FILTERS)]
+    this.#filters = wanted ?? [random.pick(FILTERS), random.pick(FILTERS)]
     this.#subscribe()
     if (this.#memory.length > 0) this.#resume()
     this.#renew()
@@ -196,7 +183,7 @@ export class WorkerSession {
 
   #ask(children: readonly XmlElement[]): void {
     if (!this.isAlive) return
-    this.#host.send(this.jid, stanza('iq', { type: 'set', id: this.#host.id(), to: QUEUE }, children))
+    this.#host.send(this.jid, stanza('iq', { type: 'set', id: this.#host.id(), to: this.#host.queue }, children))
   }
 
   #later(delayMs: number, act: () => void): void {
@@ -240,7 +227,7 @@ export class WorkerSession {
   }
 
   #answer(id: string, children: readonly XmlElement[] = []): void {
-    this.#host.send(this.jid, stanza('iq', { type: 'result', id, to: QUEUE }, children))
+    this.#host.send(this.jid, stanza('iq', { type: 'result', id, to: this.#host.queue }, children))
   }
 
   #take(id: string, deliver: XmlElement): void {
@@ -252,7 +239,7 @@ export class WorkerSession {
     if (receipts === 'errors' && this.#host.random.chance(0.5)) {
       const condition = element('service-unavailable', 'urn:ietf:params:xml:ns:xmpp-stanzas')
       const error = element('error', 'jabber:client', { type: 'cancel' }, [condition])
-      this.#host.send(this.jid, stanza('iq', { type: 'error', id, to: QUEUE }, [error]))
+      this.#host.send(this.jid, stanza('iq', { type: 'error', id, to: this.#host.queue }, [error]))
       return
     }
     if (receipts === 'settles') {
@@ -314,7 +301,7 @@ export class WorkerSession {
     const id = this.#host.id()
     this.#asked.set(id, settlements)
     const settle = element('settle', NS, undefined, settlements)
-    this.#host.send(this.jid, stanza('iq', { type: 'set', id, to: QUEUE }, [settle]))
+    this.#host.send(this.jid, stanza('iq', { type: 'set', id, to: this.#host.queue }, [settle]))
     // What was not answered is said again.
     if (again === 0) return
     this.#later(ANSWER_MS, () => {

@@ -1,15 +1,7 @@
-/** What of the reliable layer is broken on purpose, one rule each. `find` stands exactly once in the file. */
+/** Rules of core and store, broken on purpose. */
+import type { Mutation } from '../mutants.ts'
 
-export interface ReliableMutation {
-  /** Completes "the oracle notices when …". */
-  readonly breaks: string
-  /** Of packages/broker/src. */
-  readonly file: string
-  readonly find: string
-  readonly replace: string
-}
-
-export const RELIABLE_MUTATIONS: readonly ReliableMutation[] = [
+export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a publish is confirmed before it is stored',
     file: 'core/publishing.ts',

@@ -1,19 +1,18 @@
 /**
  * Seeded runs of the core against the oracle.
  *
- *     XMQ_SIM_SEEDS=100000 npx vitest run --project simulation      more seeds
- *     XMQ_SIM_SEED=4711 npx vitest run --project simulation         replay one
- *     XMQ_SIM_TRAIL=500 …                                           show more of what led to it
+ *     XMQ_SIM_SEEDS=100000 npx vitest run --project simulation plain.test    more seeds
+ *     XMQ_SIM_SEED=4711 npx vitest run --project simulation plain.test       replay one
+ *     XMQ_SIM_TRAIL=500 …                                                    show more of what led to it
  */
 import { expect, test } from 'vitest'
-import { createCore } from '../../src/core/index.ts'
-import { Violation } from './oracle.ts'
-import { KEPT_SEEDS } from './kept-seeds.ts'
-import { simulate } from './world.ts'
+import { createCore } from '../../packages/broker/src/core/index.ts'
+import { KEPT_SEEDS } from './plain/kept-seeds.ts'
+import { simulate } from './plain/world.ts'
+import { explainFailure, seedFlags } from './seeds.ts'
 
-const only = process.env['XMQ_SIM_SEED']
-const trail = Number(process.env['XMQ_SIM_TRAIL'] ?? 12)
-const count = Number(process.env['XMQ_SIM_SEEDS'] ?? 2_000)
+const { only, count, trail } = seedFlags(2_000)
+const kept = new URL('plain/kept-seeds.ts', import.meta.url)
 
 /** Every rule must have been met: a simulation that never gets there proves nothing. */
 const MUST_BE_SEEN = [
@@ -47,15 +46,12 @@ function runSeed(seed: number): ReadonlyMap<string, number> {
   try {
     return simulate(createCore, seed, trail).seen
   } catch (error) {
-    if (error instanceof Violation) {
-      error.message += `\n\nReplay: XMQ_SIM_SEED=${seed} npx vitest run --project simulation\nThen add the seed to kept-seeds.ts.`
-    }
-    throw error
+    throw explainFailure(error, seed, { tests: 'plain.test', kept })
   }
 }
 
 test.runIf(only !== undefined)(`seed ${only}`, () => {
-  expect(runSeed(Number(only)).size).toBeGreaterThan(0)
+  expect(runSeed(only as number).size).toBeGreaterThan(0)
 })
 
 test.skipIf(only !== undefined)(`${KEPT_SEEDS.length} kept seeds and ${count} others`, () => {

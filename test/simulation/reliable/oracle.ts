@@ -11,28 +11,17 @@
  * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store.
  */
 import { bareOf, childElements, isPing, matchesPattern, writeElement, type XmlElement } from '@xmq/protocol'
-import type { CoreRules, Effect, Input } from '../../src/core/port.ts'
-import type { ClaimAnswer, PublishOp, StoreOp, StoreResult } from '../../src/store/port.ts'
-import { Violation } from './oracle.ts'
-import type { StoreAnswer, StoreEffect } from './reliable-store.ts'
+import type { CoreRules, Effect, Input } from '../../../packages/broker/src/core/port.ts'
+import type { ClaimAnswer, PublishOp, StoreOp, StoreResult } from '../../../packages/broker/src/store/port.ts'
+import { Violation } from '../violation.ts'
+import type { SentItem } from './items.ts'
+import type { StoreAnswer, StoreEffect } from './store.ts'
 
 const SETTLEMENTS: ReadonlySet<string> = new Set(['ack', 'nack', 'release', 'reject', 'extend'])
 /** What a message goes out for at most (docs/protocol-reliable.md section 12), beside what restarts cost. */
 const DELIVERIES_MAX = 20
 /** So many claims that find nothing in one second are a storm. */
 const EMPTY_CLAIMS_MAX = 100
-
-/** What a producer sends under one id. */
-export interface SentItem {
-  readonly id: string
-  readonly sender: string
-  readonly topic: string
-  readonly key: string | undefined
-  readonly priority: number
-  readonly delayMs: number
-  readonly ttlMs: number | undefined
-  readonly payload: string
-}
 
 interface Message {
   readonly seq: number
@@ -53,6 +42,9 @@ interface Lease {
   readonly holder: string
   readonly attempt: number
   readonly life: number
+  readonly madeAt: number
+  /** No fault was at work any more when it was made. */
+  readonly isCalm: boolean
   /** The core has the store's answer. */
   isAnswered: boolean
   /** Full JID that it went to. */
@@ -82,8 +74,13 @@ interface Settling {
 /** See the top of this file. */
 export class ReliableOracle {
   readonly seen: Map<string, number> = new Map()
+  /** No fault is at work any more. */
+  isCalm = false
   readonly #rules: CoreRules
   readonly #queue: string
+  readonly #onStored: (item: SentItem) => void
+  /** Names, and names with their seqs. */
+  readonly #everStored = new Set<string>()
   readonly #sent = new Map<string, SentItem>()
   readonly #messages = new Map<number, Message>()
   readonly #byId = new Map<string, Message>()
@@ -109,9 +106,16 @@ export class ReliableOracle {
   /** Leases whose receipt is being handled. */
   #touched: Lease[] = []
 
-  constructor(rules: CoreRules, queue: string) {
+  /** @param onStored told of each item that is stored for the first time, in whatever life of the broker */
+  constructor(rules: CoreRules, queue: string, onStored: (item: SentItem) => void) {
     this.#rules = rules
     this.#queue = queue
+    this.#onStored = onStored
+  }
+
+  /** Whether an item was ever stored under a seq, in whatever life of the broker. */
+  wasStored({ sender, id }: SentItem, seq: number): boolean {
+    return this.#everStored.has(`${nameOf(sender, id)} ${seq}`)
   }
 
   /** A producer is about to send this. */
@@ -278,6 +282,10 @@ export class ReliableOracle {
     }
     this.#messages.set(result.seq, message)
     this.#byId.set(name, message)
+    this.#everStored.add(`${name} ${result.seq}`)
+    if (this.#everStored.has(name)) return
+    this.#everStored.add(name)
+    this.#onStored(sent)
   }
 
   #claimed(answer: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
@@ -308,6 +316,8 @@ export class ReliableOracle {
         holder,
         attempt: deliveries,
         life: this.#life,
+        madeAt: now,
+        isCalm: this.isCalm,
         isAnswered: false,
         jid: undefined,
         receivedAt: undefined,
@@ -388,16 +398,7 @@ export class ReliableOracle {
       const asked = this.#pings.get(id)
       if (asked?.jid === from) this.#pings.delete(id)
       if (type === 'error') this.#doubted.add(from)
-      const handed = this.#delivers.get(id)
-      if (handed === undefined || handed.jid !== from) return
-      this.#delivers.delete(id)
-      for (const token of handed.tokens) {
-        const lease = this.#leases.get(token) as Lease
-        this.#touched.push(lease)
-        if (type === 'error') lease.wasRefused = true
-        else lease.receivedAt = now
-      }
-      this.#note(type === 'error' ? 'refused' : 'received')
+      this.#receipt(from, id, type === 'error', now)
     }
     for (const child of childElements(stanza)) {
       if (child.name === 'settle') this.#settle(from, id, child, type === 'result', now)
@@ -410,6 +411,19 @@ export class ReliableOracle {
       if (child.name === 'renew') this.#credit(from, child, now)
       if (child.name === 'xmq') this.#command(from, child, now)
     }
+  }
+
+  #receipt(from: string, id: string, isRefusal: boolean, now: number): void {
+    const handed = this.#delivers.get(id)
+    if (handed === undefined || handed.jid !== from) return
+    this.#delivers.delete(id)
+    for (const token of handed.tokens) {
+      const lease = this.#leases.get(token) as Lease
+      this.#touched.push(lease)
+      if (isRefusal) lease.wasRefused = true
+      else lease.receivedAt = now
+    }
+    this.#note(isRefusal ? 'refused' : 'received')
   }
 
   #command(from: string, xmq: XmlElement, now: number): void {
@@ -523,6 +537,9 @@ export class ReliableOracle {
     const isFailure = op.type === 'nack' || (op.type === 'dead' && op.failures !== undefined)
     const touchedAt = Math.max(receivedAt ?? 0, extendedAt ?? 0)
     if (overAskedAt !== undefined) {
+      const mayExtend = now - lease.madeAt < this.#reliable.maxLeaseMs - 2_000
+      if (this.isCalm && lease.isCalm && mayExtend && jid?.includes('/xmq-') === true && touchedAt > 0)
+        throw new Violation(`${token} of ${jid} ended as over, though nothing is in the way of extending it`)
       if (touchedAt > overAskedAt && life === this.#life && !lease.wasSettled && !this.#hasEnded(lease, now)) {
         throw new Violation(`${token} ended as over, but it was touched after that was asked`)
       }
@@ -573,7 +590,6 @@ export class ReliableOracle {
 
   #checkConfirm(to: string, id: string, published: XmlElement): void {
     const asked = this.#publishes.get(`${to} ${id}`)
-    this.#publishes.delete(`${to} ${id}`)
     const items = childElements(published)
     if (asked?.join(' ') !== items.map((item) => item.attrs.get('id')).join(' '))
       throw new Violation(`${id} confirms others`)
@@ -640,7 +656,6 @@ export class ReliableOracle {
   #checkSettled(to: string, id: string, settled: XmlElement): void {
     const asked = this.#settlings.get(`${to} ${id}`)
     if (asked === undefined) throw new Violation(`${id} settles what nobody asked for`)
-    this.#settlings.delete(`${to} ${id}`)
     const failed = new Set(childElements(settled).map((item) => item.attrs.get('lease')))
     for (const { kind, lease, token } of asked.settlements) {
       if (failed.has(lease)) {

@@ -25,10 +25,11 @@ import {
   type Input,
   OVERLOAD_DEFAULTS,
   RELIABLE_DEFAULTS,
-} from '../../src/core/port.ts'
-import { Agenda } from './agenda.ts'
-import { Oracle, Violation } from './oracle.ts'
-import { createRandom, type Random } from './random.ts'
+} from '../../../packages/broker/src/core/port.ts'
+import { Agenda } from '../agenda.ts'
+import { createRandom, type Random } from '../random.ts'
+import { Violation } from '../violation.ts'
+import { Oracle } from './oracle.ts'
 
 const RULES: CoreRules = {
   domains: ['jobs.localhost', 'news.localhost', 'xmq.localhost'],

@@ -1,0 +1,228 @@
+/**
+ * Who takes part in a run, and what befalls them: publishers and workers on the SDK, scripted ones that do what the SDK never
+ * would, and the faults of streams, processes, server, store and broker.
+ */
+import { matchesPattern } from '@xmq/protocol'
+import type { Random } from '../random.ts'
+import { FILTERS, type SentItem, TOPICS } from './items.ts'
+import type { Break, Network } from './network.ts'
+import { Promises, type StoreTruth } from './promises.ts'
+import { SdkPublisher } from './publisher.ts'
+import { JOBS, sessionRules } from './rules.ts'
+import { type ClientHost, type LeaseMemory, Producer, WorkerSession } from './scripted.ts'
+import type { SdkHost, SdkProcess } from './sdk.ts'
+import { SdkWorker } from './worker.ts'
+
+const WORKERS = ['w1@localhost', 'w2@localhost', 'w3@localhost']
+const PRODUCERS = ['p1@localhost', 'p2@localhost']
+
+/** No client hangs for longer. */
+export const STALL_MS_MAX = 8_000
+
+/** What the cast needs of the world. */
+export interface CastHost {
+  readonly random: Random
+  readonly network: Network
+  readonly sdk: SdkHost
+  readonly truth: StoreTruth
+  readonly now: () => number
+  readonly at: (at: number, act: () => void) => void
+  readonly isCalm: () => boolean
+  readonly id: () => string
+  /** An item is about to be sent. */
+  readonly onSent: (item: SentItem) => void
+  readonly failStore: () => void
+  readonly crashBroker: () => void
+}
+
+/** See the top of this file. */
+export class Cast {
+  readonly promises: Promises
+  readonly #host: CastHost
+  readonly #producers: Producer[] = []
+  readonly #publishers: SdkPublisher[] = []
+  readonly #workers: SdkWorker[] = []
+  /** Accounts whose workers are scripted, with the leases that they remember. */
+  readonly #scripted = new Map<string, LeaseMemory>()
+  readonly #sessions = new Map<string, WorkerSession>()
+
+  constructor(host: CastHost) {
+    this.#host = host
+    this.promises = new Promises(host.truth)
+    const { random } = host
+    // In some runs everybody is on the SDK, so that nobody makes up for what it does not do.
+    const share = random.pick([0.4, 0.6, 1])
+    for (const account of PRODUCERS) {
+      if (random.chance(share)) this.#addPublisher(account)
+      else this.#addProducer(`${account}/a`)
+    }
+    for (const account of WORKERS) {
+      if (!random.chance(share)) this.#scripted.set(account, [])
+      else for (let count = random.pick([1, 1, 2]); count > 0; count--) this.#addWorker(account, 'abc'[count] ?? '')
+    }
+    for (const account of this.#scripted.keys()) this.#bind(account)
+  }
+
+  /** Whether everybody who sends is answered, and everybody who works has said everything. */
+  get isIdle(): boolean {
+    return this.pending === undefined
+  }
+
+  /** Who still waits for something. */
+  get pending(): string | undefined {
+    const producer = this.#producers.find(({ isIdle }) => !isIdle)
+    if (producer !== undefined) return `${producer.jid} never got its confirms`
+    const publisher = this.#publishers.find(({ isIdle }) => !isIdle)
+    if (publisher !== undefined) return `${publisher.account} never got its confirms`
+    const worker = this.#workers.find(({ isIdle }) => !isIdle)
+    return worker === undefined ? undefined : `${worker.process.name} never came to an end`
+  }
+
+  /** The faults are over: what nobody on the SDK works on, scripted workers do. */
+  calmDown(): void {
+    const isCovered = (topic: string): boolean =>
+      this.#workers.some(({ wanted }) => wanted.some((one) => matchesPattern(one.topic, topic)))
+    const missing = TOPICS.filter((topic) => !isCovered(topic))
+    if (missing.length === 0) return
+    this.#scripted.set('calm@localhost', [])
+    this.#bind('calm@localhost', missing)
+  }
+
+  /** Everybody publishes once more. */
+  publishLast(): void {
+    for (const publisher of [...this.#producers, ...this.#publishers]) publisher.publish()
+  }
+
+  /** Something happens. */
+  act(): void {
+    const { random, network, isCalm } = this.#host
+    if (isCalm()) return
+    const dice = random.int(100)
+    if (dice < 35) return this.#publish()
+    if (dice < 50) {
+      const accounts = [...this.#scripted.keys()]
+      return accounts.length === 0 ? this.#publish() : this.#bind(random.pick(accounts))
+    }
+    if (dice < 57) return this.#vanish()
+    if (dice < 64) return this.#stall()
+    if (dice < 71) return this.#cut()
+    if (dice < 74) return this.#kill()
+    if (dice < 76) return network.isLinkUp ? this.#breakLink() : undefined
+    if (dice < 78) return this.#host.failStore()
+    if (dice < 80) return this.#host.crashBroker()
+    if (dice < 81) return network.crashServer()
+    if (dice < 82) return this.#workers.length === 0 ? undefined : random.pick(this.#workers).stop()
+    const session = this.#anySession()
+    if (session === undefined) return
+    if (dice < 86) return session.leave()
+    const lease = random.pick([...this.#scripted.values()].map((memory) => memory.at(-1)))
+    if (dice < 94 && lease !== undefined) session.meddle(lease)
+  }
+
+  // ---- who there is ----
+
+  #addProducer(jid: string): void {
+    const { network, at, now, random, onSent } = this.#host
+    const producer = new Producer(jid, this.#clientHost(), onSent)
+    const connect = (): void => {
+      const stream = network.connect(jid, { receive: (incoming) => producer.receive(incoming), ended: again })
+      if (stream === undefined) again()
+    }
+    const again = (): void => at(now() + random.gap(500), connect)
+    connect()
+    this.#producers.push(producer)
+  }
+
+  #addPublisher(account: string): void {
+    const { sdk, random, id, onSent } = this.#host
+    const rules = sessionRules(random, JOBS, 0)
+    const publisher = new SdkPublisher(sdk, account, rules, this.promises, id, onSent)
+    this.#publishers.push(publisher)
+  }
+
+  #addWorker(account: string, suffix: string): void {
+    const { sdk, random } = this.#host
+    const rules = sessionRules(random, JOBS, random.pick([2, 6, 12]))
+    const wanted = [...new Set([random.pick(FILTERS), random.pick(FILTERS)])].map((topic) => ({ topic }))
+    this.#workers.push(new SdkWorker(sdk, account, rules, wanted, this.promises, suffix))
+  }
+
+  #bind(account: string, wanted?: readonly string[]): void {
+    const { network, random, isCalm } = this.#host
+    // Few resources, so that a full JID comes back while its old session's end is still on its way.
+    const jid = `${account}/${isCalm() ? 'calm' : random.pick(['r1', 'r2'])}`
+    if (this.#sessions.get(jid)?.isAlive === true || !network.isServerUp) return
+    let session: WorkerSession | undefined
+    network.connect(jid, {
+      receive: (incoming) => session?.receive(incoming),
+      ended: () => {
+        if (session !== undefined) session.isAlive = false
+      },
+    })
+    session = new WorkerSession(jid, this.#clientHost(), this.#scripted.get(account) ?? [], wanted)
+    this.#sessions.set(jid, session)
+  }
+
+  #clientHost(): ClientHost {
+    const { random, isCalm, now, at, network, id } = this.#host
+    return {
+      queue: JOBS,
+      random,
+      isCalm,
+      now,
+      at: (delayMs, act) => at(now() + delayMs, act),
+      send: (from, outgoing) => network.sendAs(from, outgoing),
+      id,
+    }
+  }
+
+  // ---- what befalls them ----
+
+  #publish(): void {
+    this.#host.random.pick([...this.#producers, ...this.#publishers]).publish()
+  }
+
+  #anySession(): WorkerSession | undefined {
+    const alive = [...this.#sessions.values()].filter(({ isAlive }) => isAlive)
+    return alive.length === 0 ? undefined : this.#host.random.pick(alive)
+  }
+
+  #vanish(): void {
+    const session = this.#anySession()
+    if (session === undefined) return
+    session.isAlive = false
+    const stream = this.#host.network.find(session.jid)
+    if (stream !== undefined) this.#host.network.vanish(stream, this.#host.random.chance(0.7) ? [JOBS] : [])
+  }
+
+  /** A client hangs, or the way to it. */
+  #stall(): void {
+    const { random, network } = this.#host
+    const { bound } = network
+    if (bound.length > 0) network.stall(random.pick(bound), Math.min(random.gap(4_000), STALL_MS_MAX))
+  }
+
+  #cut(): void {
+    const { random, network } = this.#host
+    const process = this.#anyProcess(({ stream }) => stream !== undefined)
+    if (process?.stream === undefined) return
+    network.cut(process.stream, random.pick<Break>(['reset', 'half-open client', 'half-open server']))
+  }
+
+  #kill(): void {
+    const { random } = this.#host
+    const all = [...this.#workers, ...this.#publishers]
+    if (all.length > 0) random.pick(all).kill()
+  }
+
+  #anyProcess(fits: (process: SdkProcess) => boolean): SdkProcess | undefined {
+    const fitting = [...this.#workers, ...this.#publishers].map(({ process }) => process).filter(fits)
+    return fitting.length === 0 ? undefined : this.#host.random.pick(fitting)
+  }
+
+  #breakLink(): void {
+    const { network, random, at, now } = this.#host
+    network.link(false)
+    at(now() + random.gap(2_000), () => network.link(true))
+  }
+}

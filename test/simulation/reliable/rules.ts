@@ -1,0 +1,72 @@
+/** The rules of a seed: queues and bounds, tight enough that each rule is met within seconds. */
+import { type CoreRules, OVERLOAD_DEFAULTS, type QueueRules, RELIABLE_DEFAULTS } from '../../../packages/broker/src/core/port.ts'
+import type { SessionRules } from '../../../packages/client/src/session/index.ts'
+import type { Random } from '../random.ts'
+
+export const DOMAIN = 'jobs.localhost'
+/** The queue of type `any`. */
+export const JOBS = 'jobs.localhost'
+
+/** The rules of the broker. */
+export function coreRules(random: Random): CoreRules {
+  const durability = random.chance(0.8) ? 'disk' : 'memory'
+  const reliable: QueueRules['reliable'] = {
+    ...RELIABLE_DEFAULTS,
+    leaseMs: 4_000,
+    maxLeaseMs: 20_000,
+    maxAttempts: random.pick([1, 3, 3]),
+    backoffMs: 500,
+    backoffMaxMs: 4_000,
+    lengthMax: random.pick([15, 100_000, 100_000, 100_000]),
+    unreceivedMax: random.pick([1, 4]),
+    whenNobody: 'keep',
+  }
+  const queue = (address: string, type: 'any' | 'all'): QueueRules => ({
+    address,
+    type,
+    publish: ['localhost'],
+    consume: ['localhost'],
+    admins: ['ops@localhost'],
+    preserveFrom: false,
+    requestTimeoutMs: 8_000,
+    ttlSecondsMax: 60,
+    payloadBytesMax: 10_000,
+    topicsMax: 100,
+    subscriptionsPerJidMax: 10,
+    reliable,
+  })
+  return {
+    domains: [DOMAIN],
+    queues: [queue(JOBS, 'any')],
+    subscriptionsMax: 1_000,
+    openRequestsMax: 10,
+    openRequestsPerJidMax: 10,
+    pingTimeoutMs: 3_000,
+    pingIntervalMs: 10_000,
+    software: { name: 'XMQ', version: '0.0.0' },
+    durability,
+    bodyBytesMax: 8 * 1024 * 1024,
+    storingBytesMax: random.pick([2_000, 64 * 1024 * 1024]),
+    overload: OVERLOAD_DEFAULTS,
+  }
+}
+
+/** The rules of one SDK process. @param credit 0 for a producer */
+export function sessionRules(random: Random, queue: string, credit: number): SessionRules {
+  return {
+    queue,
+    domain: 'localhost',
+    mode: random.pick(['auto', 'reliable']),
+    ttlSeconds: 20,
+    backoffMs: { base: 100, max: 2_000 },
+    answerTimeoutMs: random.pick([1_500, 5_000]),
+    silenceMs: 6_000,
+    leaveTimeoutMs: 2_000,
+    pendingMax: 1_000,
+    pendingBytesMax: 1_000_000,
+    publishTimeoutMs: 30_000,
+    dedupeWindowMs: RELIABLE_DEFAULTS.dedupeMs,
+    credit,
+    workerInfo: undefined,
+  }
+}
