@@ -36,12 +36,13 @@ export class Handed {
   readonly #acked = new Set<string>()
   readonly #byToken = new Map<string, Job[]>()
   /** What was said in a `<settle/>` that is not answered yet, by the id of its stanza. */
-  readonly #asked = new Map<string, { readonly tokens: readonly string[]; readonly overdueAt: number }>()
+  readonly #asked = new Map<string, { readonly tokens: Set<string>; readonly overdueAt: number }>()
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
   readonly #unreceived = new Map<string, number>()
   /** Jobs that lost their last lease with the input at hand. */
   #losing = new Set<Job>()
+  #mayLose = new Set<Job>()
   #now = 0
   #declared: Set<string> | undefined
   #extended = new Set<string>()
@@ -55,6 +56,7 @@ export class Handed {
   /** An input is about to be told of by its effects. */
   before(input: Input, now: number): void {
     this.#losing = new Set()
+    this.#mayLose = new Set()
     this.#declared = undefined
     this.#extended = new Set()
     this.#now = now
@@ -105,6 +107,11 @@ export class Handed {
   #answered(id: string, iq: XmlElement): void {
     const asked = this.#asked.get(id)
     if (asked === undefined) return
+    const later = new Set<string>()
+    for (const [other, { tokens }] of this.#asked) {
+      if (other === id) later.clear()
+      else for (const token of tokens) later.add(token)
+    }
     this.#asked.delete(id)
     const settled = childElements(iq).find((child) => child.name === 'settled')
     // A refusal of the whole is repeated, or told of: nothing was done.
@@ -113,14 +120,18 @@ export class Handed {
     for (const token of asked.tokens) {
       const error = failed.get(token)
       if (error === 'wait') continue
-      this.#owed.delete(token)
-      if (error !== undefined) this.#leaseOver(token)
+      // Of what was said again the earlier answer may count or not: its stanza may pass for lost.
+      const isSaidAgain = later.has(token)
+      if (!isSaidAgain) this.#owed.delete(token)
+      if (error !== undefined) this.#leaseOver(token, !isSaidAgain)
     }
   }
 
-  #leaseOver(token: string): void {
+  #leaseOver(token: string, isSure: boolean): void {
     for (const job of this.#byToken.get(token) ?? []) {
-      if (job.state === 'handed' && job.tokens.delete(token) && job.tokens.size === 0) this.#losing.add(job)
+      if (job.state !== 'handed' || !job.tokens.has(token)) continue
+      if (job.tokens.size === 1) (isSure ? this.#losing : this.#mayLose).add(job)
+      if (isSure) job.tokens.delete(token)
     }
   }
 
@@ -138,9 +149,10 @@ export class Handed {
   /** A handler is told to stop. */
   lost(key: string): void {
     const job = this.#jobs.get(key)
-    if (job === undefined || !this.#losing.delete(job))
+    if (job === undefined || !(this.#losing.delete(job) || this.#mayLose.has(job)))
       return this.#broken(`the handler of ${key} is stopped for nothing`)
     job.isLost = true
+    job.tokens.clear()
     this.#note('sdk lease lost')
   }
 
@@ -163,7 +175,7 @@ export class Handed {
       }
     }
     const overdueAt = this.#now + this.#rules.answerTimeoutMs
-    if (!isReceipt) this.#asked.set(stanza.attrs.get('id') ?? '', { tokens, overdueAt })
+    if (!isReceipt) this.#asked.set(stanza.attrs.get('id') ?? '', { tokens: new Set(tokens), overdueAt })
   }
 
   #maySay({ key, state, outcome }: Job, kind: string): boolean {

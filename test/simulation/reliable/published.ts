@@ -98,7 +98,10 @@ export class Published {
   }
 
   #checkKeys(calls: readonly Call[], open: ReadonlySet<Call>): void {
-    const inFlight = [...open, ...calls].filter(({ chain, end }) => chain !== undefined && end === undefined)
+    // One that the session takes for lost with its broker is sent again beside itself.
+    const inFlight = [...new Set([...open, ...calls])].filter(
+      ({ chain, end }) => chain !== undefined && end === undefined,
+    )
     const chains = new Set<string | undefined>()
     for (const { chain, item } of inFlight) {
       if (chains.has(chain)) this.#broken(`${item.id} is unconfirmed beside another one of its key`)

@@ -1,5 +1,10 @@
 /** The rules of a seed: queues and bounds, tight enough that each rule is met within seconds. */
-import { type CoreRules, OVERLOAD_DEFAULTS, type QueueRules, RELIABLE_DEFAULTS } from '../../../packages/broker/src/core/port.ts'
+import {
+  type CoreRules,
+  OVERLOAD_DEFAULTS,
+  type QueueRules,
+  RELIABLE_DEFAULTS,
+} from '../../../packages/broker/src/core/port.ts'
 import type { SessionRules } from '../../../packages/client/src/session/index.ts'
 import type { Random } from '../random.ts'
 

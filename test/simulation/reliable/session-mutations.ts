@@ -86,8 +86,8 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'leases are not extended',
     file: 'session/leases.ts',
-    find: '    const lease: Lease = { token, leaseMs, extendAt: now + (leaseMs * 2) / 3 }',
-    replace: '    const lease: Lease = { token, leaseMs, extendAt: now + leaseMs * 20 }',
+    find: 'const lease: Lease = { token: item.lease, leaseMs, extendAt: now + (leaseMs * 2) / 3 }',
+    replace: 'const lease: Lease = { token: item.lease, leaseMs, extendAt: now + leaseMs * 20 }',
   },
   {
     breaks: 'a handler is not told that its lease is lost',
@@ -98,8 +98,8 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a handler is stopped though another lease of its message lives',
     file: 'session/leases.ts',
-    find: '!job.leases.delete(settlement.lease) || job.leases.size > 0) return',
-    replace: '!job.leases.delete(settlement.lease)) return',
+    find: '    if (!wasThere || left.length > 0) return\n',
+    replace: '    if (!wasThere) return\n',
   },
   {
     breaks: 'a delivery is answered when its handlers have ended, however long that takes',
@@ -116,7 +116,7 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'settlements are lost when the connection ends',
     file: 'session/settlements.ts',
-    find: '      this.#giveBack(batch)\n    }\n    this.#batches.clear()',
+    find: '      this.#giveBack(settled)\n    }\n    this.#batches.clear()',
     replace: '    }\n    this.#batches.clear()',
   },
   {
