@@ -88,10 +88,11 @@ export function claim(request: PackedClaim, parts: ClaimParts): EngineClaimAnswe
     bytes += row.bytes
     leased.push({ row, topic: tallies.topicById(row.topic).name, apart: apart as Buffer | undefined })
   }
+  const messages = packMessages(leased)
   const rows = leased.map(({ row }) => row)
   transitions.lease(rows, now, leaseMs, now + leaseMs, false)
   const corrupt = buried.map((row) => bury(row, parts))
-  return { status: 'ok', messages: packMessages(leased), expired, corrupt, more }
+  return { status: 'ok', messages, expired, corrupt, more }
 }
 
 function lanesOf(line: LineTally, request: PackedClaim, { rows, tallies }: ClaimParts): Lane[] {

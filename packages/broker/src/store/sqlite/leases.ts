@@ -92,9 +92,10 @@ export class Leases {
     return { id: this.#lastClaim, out: 0 }
   }
 
-  /** Begins a lease of an entry that has none. */
+  /** Begins a lease of an entry that has none. The row is the lease's from now on. */
   begin(row: Row, deadline: number, received: boolean, claim: Claim): void {
-    this.#exchange(row, undefined, { row: { ...row, data: undefined }, deadline, received, claim, slot: -1 })
+    row.data = undefined
+    this.#exchange(row, undefined, { row, deadline, received, claim, slot: -1 })
   }
 
   /** Changes a lease's deadline. */

@@ -278,11 +278,14 @@ export class Operations {
   }
 
   #ack(op: AckOp): StoreResult {
-    const row = this.#row(op)
+    const line = this.#tallies.line(op.queue, op.subscription)
+    const lease = line === undefined ? undefined : this.#leases.get(line.id, op.seq)
+    const row = lease === undefined ? this.#row(op) : lease.row
     if (row !== undefined && isHeldBy(row, op)) {
       this.#acks.add(op, op.token, row.holder ?? '', this.#now)
       this.#leases.undo.push(() => this.#acks.remove(op))
-      this.#transitions.move(row, 'gone')
+      if (lease === undefined) this.#transitions.move(row, 'gone')
+      else this.#transitions.finish(lease)
     } else if (row !== undefined || !this.#acks.has(op, op.token, op.holder, this.#now)) {
       return NOT_FOUND
     }

@@ -42,7 +42,7 @@ export interface Row {
   /** When the window of its deduplication record is over; undefined without one. */
   readonly dedupeUntil: number | undefined
   /** The message, see message-data.ts; undefined where it was not read: a lease keeps none. */
-  readonly data: Buffer | undefined
+  data: Buffer | undefined
   state: number
   rank: number
   /** dueAt of DELAYED, diedAt of DEAD. */
@@ -173,6 +173,17 @@ export function pushValues(values: Value[], row: Row): void {
   const { line, seq, topic, lane, state, rank, at, expiresAt, key, isDroppable } = row
   values.push(line, seq, line, topic, lane, state, rank, at, expiresAt, chainOrdOf(row), isDroppable ? 1 : 0)
   values.push(key === undefined ? null : Buffer.from(key), restOf(row), row.data as Buffer)
+}
+
+/** Whether {@link pushPlainValues} says all of a row that is new. */
+export function isPlain(row: Row): boolean {
+  const isNew = row.token === undefined && row.failures === 0 && row.history.length === 0
+  return isNew && row.state === CLAIMABLE && row.key === undefined && row.expiresAt === null && !row.isDroppable
+}
+
+/** Adds the values of one row of `addPlain` to a list. */
+export function pushPlainValues(values: Value[], { seq, topic, rank, data }: Row): void {
+  values.push(seq, topic, rank, data as Buffer)
 }
 
 /** The values of `saveEntry`. */

@@ -16,7 +16,18 @@
  */
 import type { Leases } from './leases.ts'
 import { Places } from './places.ts'
-import { changedValues, CLAIMABLE, LEASED, ordOf, pushValues, readRow, type Row, rowOf } from './row.ts'
+import {
+  changedValues,
+  CLAIMABLE,
+  LEASED,
+  isPlain,
+  ordOf,
+  pushPlainValues,
+  pushValues,
+  readRow,
+  type Row,
+  rowOf,
+} from './row.ts'
 import { ADDED_AT_ONCE, type StatementName, type Statements, type Value } from './statements.ts'
 
 interface Change {
@@ -28,6 +39,7 @@ interface Change {
 type ListName = Extract<StatementName, `list${string}`>
 
 const ADDERS = { 64: 'addEntries64', 8: 'addEntries8', 1: 'addEntries1' } as const
+const PLAIN_ADDERS = { 64: 'addPlain64', 8: 'addPlain8', 1: 'addPlain1' } as const
 
 /** See the top of this file. */
 export class Rows {
@@ -44,10 +56,11 @@ export class Rows {
 
   /** An entry, to be changed and saved; undefined when there is none. */
   get(line: number, seq: number): Row | undefined {
+    const lease = this.#leases.get(line, seq)
+    if (lease !== undefined) return { ...lease.row }
     const change = this.#changes.get(line, seq)
     if (change !== undefined) return change.kind === 'remove' ? undefined : change.row
-    const lease = this.#leases.get(line, seq)
-    return lease === undefined ? this.read(line, seq) : { ...lease.row }
+    return this.read(line, seq)
   }
 
   /** An entry as the file has it. */
@@ -190,16 +203,29 @@ export class Rows {
     }
     if (removed.length > 0) this.#statements.removeEntries.run([line, JSON.stringify(removed)])
     if (leased.length > 0) this.#statements.leaseEntries.run([line, JSON.stringify(leased)])
-    this.#add(added)
+    this.#add(
+      ADDERS,
+      added.filter((row) => !isPlain(row)),
+      [],
+      pushValues,
+    )
+    const plain = added.filter(isPlain)
+    const lane = plain[0]?.lane as number
+    this.#add(PLAIN_ADDERS, plain, [line, Math.min(lane, 0)], pushPlainValues)
   }
 
-  #add(rows: readonly Row[]): void {
+  #add(
+    adders: typeof ADDERS | typeof PLAIN_ADDERS,
+    rows: readonly Row[],
+    first: readonly number[],
+    push: (values: Value[], row: Row) => void,
+  ): void {
     let place = 0
     for (const count of ADDED_AT_ONCE) {
       for (; rows.length - place >= count; place += count) {
-        const values: Value[] = []
-        for (let n = 0; n < count; n++) pushValues(values, rows[place + n] as Row)
-        this.#statements[ADDERS[count]].run(values)
+        const values: Value[] = [...first]
+        for (let n = 0; n < count; n++) push(values, rows[place + n] as Row)
+        this.#statements[adders[count]].run(values)
       }
     }
   }

@@ -28,6 +28,14 @@ const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 export const ADDED_AT_ONCE = [64, 8, 1] as const
 const addEntries = (count: number) =>
   `INSERT INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
+/** Most entries are claimable at once, without key, ttl or limits to give way to: line, lane (0: the topic), then seq, topic, rank, data of each. */
+const addPlain = (count: number) => {
+  const rows = Array.from({ length: count }, (_, row) => {
+    const [seq, topic, rank, data] = [3, 4, 5, 6].map((place) => `?${place + 4 * row}`)
+    return `((?1 << 44) | ${seq}, ?1, ${topic}, iif(?2 = 0, ${topic}, ?2), 2, ${rank}, 0, 0, ${data})`
+  })
+  return `INSERT INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
+}
 /** The ids of a line that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
@@ -66,6 +74,9 @@ export type StatementName =
   | 'addEntries64'
   | 'addEntries8'
   | 'addEntries1'
+  | 'addPlain64'
+  | 'addPlain8'
+  | 'addPlain1'
   | 'hasEntry'
   | 'readEntry'
   | 'saveEntry'
@@ -133,6 +144,9 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   addEntries64: addEntries(64),
   addEntries8: addEntries(8),
   addEntries1: addEntries(1),
+  addPlain64: addPlain(64),
+  addPlain8: addPlain(8),
+  addPlain1: addPlain(1),
   hasEntry: `SELECT 1 FROM entries WHERE id = ${ID}`,
   readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
   saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,

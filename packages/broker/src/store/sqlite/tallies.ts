@@ -24,6 +24,8 @@ export interface Tally {
 export interface LineTally extends Tally {
   readonly queue: QueueTally
   readonly subscription: string
+  /** Its topics that are cached, by name. */
+  readonly topics: Map<string, TopicTally>
   /** Deleted; its entries are being removed. */
   isGone: boolean
   /** READY entries that were published without `dead-letter-oldest`. */
@@ -75,7 +77,6 @@ export class Tallies {
   readonly #queues = new Map<string, QueueTally>()
   readonly #linesById = new Map<number, LineTally>()
   readonly #topicsById = new Map<number, TopicTally>()
-  readonly #topicsByName = new Map<string, TopicTally>()
   readonly #idleTopics = new Set<TopicTally>()
   #dirty: Tally[] = []
   #dirtyQueues: QueueTally[] = []
@@ -91,8 +92,7 @@ export class Tallies {
 
   /** Forgets everything and reads the lines. Numbers go on above all that may have been drawn. */
   load(): void {
-    for (const map of [this.#queues, this.#linesById, this.#topicsById, this.#topicsByName, this.#idleTopics])
-      map.clear()
+    for (const map of [this.#queues, this.#linesById, this.#topicsById, this.#idleTopics]) map.clear()
     this.#dirty = []
     this.#dirtyQueues = []
     this.#changedLines.clear()
@@ -168,7 +168,16 @@ export class Tallies {
   }
 
   #keepLine(queue: QueueTally, id: number, subscription: string, isGone: boolean, counts: Counts): LineTally {
-    const line: LineTally = { id, queue, subscription, isGone, counts, undroppable: 0, isDirty: false }
+    const line: LineTally = {
+      id,
+      queue,
+      subscription,
+      topics: new Map(),
+      isGone,
+      counts,
+      undroppable: 0,
+      isDirty: false,
+    }
     this.#linesById.set(id, line)
     this.#lastLine = Math.max(this.#lastLine, id)
     if (!isGone) queue.lines.set(subscription, line)
@@ -192,7 +201,7 @@ export class Tallies {
 
   /** A topic that is there. */
   topic(line: LineTally, name: string): TopicTally | undefined {
-    const cached = this.#topicsByName.get(`${line.id} ${name}`)
+    const cached = line.topics.get(name)
     if (cached !== undefined) return cached
     const found = this.#statements.findTopic.get([line.id, bytesOfText(name)])
     return found === undefined ? undefined : this.#keepTopic(line, Number(found[0]), name, countsOf(found, 1))
@@ -215,7 +224,7 @@ export class Tallies {
   #keepTopic(line: LineTally, id: number, name: string, counts: Counts): TopicTally {
     const topic: TopicTally = { id, line, name, counts, isDirty: false }
     this.#topicsById.set(id, topic)
-    this.#topicsByName.set(`${line.id} ${name}`, topic)
+    line.topics.set(name, topic)
     return topic
   }
 
@@ -267,7 +276,7 @@ export class Tallies {
   trim(): void {
     if (this.#topicsById.size <= TOPICS_CACHED_MAX) return
     this.#topicsById.clear()
-    this.#topicsByName.clear()
+    for (const line of this.#linesById.values()) line.topics.clear()
     this.#idleTopics.clear()
   }
 
@@ -287,7 +296,7 @@ export class Tallies {
 
   #forgetTopic(topic: TopicTally): void {
     this.#topicsById.delete(topic.id)
-    this.#topicsByName.delete(`${topic.line.id} ${topic.name}`)
+    topic.line.topics.delete(topic.name)
     this.#idleTopics.delete(topic)
   }
 }

@@ -107,6 +107,17 @@ export class Transitions {
     }
   }
 
+  /** Ends a leased entry, which is done. */
+  finish(lease: Lease): void {
+    const { row } = lease
+    // A leased entry is the first of its chain.
+    const next = this.#rows.nextOfChain(row)
+    this.#tallies.count(row, -1)
+    this.#leases.end(lease)
+    this.#remove(row)
+    if (next?.state === BLOCKED) this.#offerNext(next)
+  }
+
   /** Gives an entry up. */
   kill(row: Row, reason: DeadReason, holder: string, why: string): void {
     row.reason = DEAD_REASONS.indexOf(reason)
