@@ -305,6 +305,7 @@ describe('the plan of each statement', () => {
     ['nextOfChain', 'entries_chain'],
     ['listDroppable', 'entries_overflow'],
     ['firstEnding', 'dedupe_ending'],
+    ['listEnded', 'dedupe_ending'],
   ] as const)('%s goes by %s', (name, index) => {
     const path = freshPath()
     const db = openDatabase({ path })

@@ -10,7 +10,7 @@ import { type ConfirmDurability, type Headers, ID_BYTES_MAX, XmqError } from '@x
 import { type Duration, parseDuration } from './duration.ts'
 import { encodeMessage, type MessageOptions, validate } from './payload.ts'
 import type { Room } from './room.ts'
-import { type CallEnd, type CallOutcome, randomId, type Runtime } from './runtime.ts'
+import { type CallEnd, type CallOutcome, ascendingId, type Runtime } from './runtime.ts'
 import type { Mode, OutgoingMessage } from './session/index.ts'
 import { type Topic, topicOf } from './topic.ts'
 
@@ -200,7 +200,7 @@ async function outcomeOf(publish: Promise<Published>, id: string | undefined): P
 }
 
 function idOf(id: string | undefined): string {
-  if (id === undefined) return randomId()
+  if (id === undefined) return ascendingId()
   if (id !== '' && id.length <= ID_BYTES_MAX) return id
   throw new XmqError('bad-request', `id has ${id.length} characters; expected 1 to ${ID_BYTES_MAX}.`)
 }

@@ -68,6 +68,15 @@ export function randomId(): string {
   return source.randomUUID?.() ?? toHex(source.getRandomValues(new Uint8Array(16)))
 }
 
+/**
+ * A random id that begins with the time, as a UUID of version 7 (RFC 9562): a store keeps ids that ascend side by side, and writes
+ * many of them in one page.
+ */
+export function ascendingId(): string {
+  const time = Date.now().toString(16).padStart(12, '0')
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomId().slice(15)}`
+}
+
 function toHex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
 }

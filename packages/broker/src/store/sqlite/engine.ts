@@ -122,6 +122,7 @@ const CLAIMABLE_TOLD_MAX = 100_001
 interface OpenFile extends ClaimParts {
   readonly db: Connection
   readonly leases: Leases
+  readonly dedupe: Dedupe
   readonly statements: Statements
   readonly log: LogSize
 }
@@ -308,7 +309,7 @@ export class Engine {
     file: OpenFile,
     requests: readonly EngineRequest[],
   ): { readonly answers: EngineAnswer[]; readonly lines: readonly LineTally[] } {
-    const { db, transitions, tallies, rows, leases, statements } = file
+    const { db, transitions, tallies, rows, leases, dedupe, statements } = file
     const earlier = new Map(transitions.claimable)
     const lostBefore = this.#lostLines.length
     try {
@@ -318,6 +319,7 @@ export class Engine {
       const hasMore = this.#hasMore && file.operations.removeLost(this.#now)
       const answers = requests.map((request) => this.#answer(file, request))
       rows.flush()
+      dedupe.flush()
       leases.flush(statements)
       tallies.flush()
       db.exec('COMMIT')
@@ -329,6 +331,7 @@ export class Engine {
     } catch (error) {
       this.#rollback(db)
       rows.reset()
+      dedupe.reset()
       leases.takeBack()
       transitions.claimable = earlier
       this.#lostLines.length = lostBefore
@@ -400,7 +403,7 @@ export class Engine {
     const queries = new Queries(statements, tallies, rows, leases)
     leases.load(statements, this.#now, (line, seq) => rows.read(line, seq))
     const log = new LogSize(db, this.#options.path, this.#options.checkpointPages ?? CHECKPOINT_PAGES)
-    this.#file = { db, statements, tallies, leases, rows, transitions, operations, queries, log }
+    this.#file = { db, statements, tallies, leases, dedupe, rows, transitions, operations, queries, log }
     return this.#file
   }
 

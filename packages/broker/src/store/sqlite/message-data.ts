@@ -133,9 +133,13 @@ export function textsOf(data: Buffer, apart: Buffer | undefined): { readonly met
   return { meta: data.toString('utf8', bodyAt - metaBytes, bodyAt), body: data.toString('utf8', bodyAt) }
 }
 
-/** What a deduplication record is found by: the sender and id. */
-export function dedupeNameOf(data: Buffer): Buffer {
-  return data.subarray(HEAD_BYTES, HEAD_BYTES + data.readUInt16LE(10) + 1 + data.readUInt32LE(12))
+export const senderOfData = (data: Buffer): string =>
+  data.toString('utf8', HEAD_BYTES, HEAD_BYTES + data.readUInt16LE(10))
+
+/** The id of a message that has one. */
+export function idOfData(data: Buffer): Buffer {
+  const from = HEAD_BYTES + data.readUInt16LE(10) + 1
+  return data.subarray(from, from + data.readUInt32LE(12))
 }
 
 export const hasId = (data: Buffer): boolean => data.readUInt32LE(12) !== NO_ID

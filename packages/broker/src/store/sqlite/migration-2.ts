@@ -6,6 +6,7 @@
  */
 import { crc32 } from 'node:zlib'
 import type { HistoryEntry } from '../entry.ts'
+import { dedupeKeyOf } from './dedupe-key.ts'
 import type { Connection } from './database.ts'
 import { encodeClaim } from './leases.ts'
 import { type EncodedMessage, messageBytesOf, sealMessage, writeMessage } from './message-data.ts'
@@ -28,7 +29,13 @@ INSERT INTO lines_2 SELECT id, queue, subscription, meta, created_at, touched_at
 DROP TABLE lines;
 ALTER TABLE lines_2 RENAME TO lines;
 CREATE UNIQUE INDEX lines_name ON lines (queue, subscription) WHERE is_gone = 0;
-ALTER TABLE dedupe ADD COLUMN line INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dedupe RENAME TO dedupe_1;
+DROP INDEX dedupe_ending;
+CREATE INDEX dedupe_1_seq ON dedupe_1 (seq);
+CREATE TABLE dedupe (
+  queue INTEGER NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL, line INTEGER NOT NULL, hash BLOB NOT NULL,
+  until INTEGER NOT NULL, ending INTEGER NOT NULL, PRIMARY KEY (queue, key)
+) WITHOUT ROWID;
 ALTER TABLE entries RENAME TO entries_1;
 CREATE TABLE bodies (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE claims (id INTEGER PRIMARY KEY, line INTEGER NOT NULL, data BLOB NOT NULL);
@@ -42,6 +49,12 @@ CREATE TABLE entries (
 const INDEXES = `
 DROP TABLE entries_1;
 DROP TABLE messages;
+DROP INDEX dedupe_1_seq;
+CREATE TABLE old_dedupe (id INTEGER PRIMARY KEY CHECK (id = 1), until INTEGER NOT NULL);
+INSERT INTO old_dedupe SELECT 1, coalesce(max(until), 0) FROM dedupe_1;
+INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) SELECT queue, key, seq, 0, hash, until, ending FROM dedupe_1;
+DROP TABLE dedupe_1;
+CREATE INDEX dedupe_ending ON dedupe (queue, until, seq) WHERE ending = 1;
 CREATE INDEX entries_claim ON entries (lane, rank) WHERE state = 2;
 CREATE INDEX entries_chain ON entries (topic, key, ord) WHERE ord IS NOT NULL AND state < 6;
 CREATE INDEX entries_due ON entries (at) WHERE state = 4;
@@ -59,6 +72,10 @@ WHERE (e.line, e.seq) > (?, ?) ORDER BY e.line, e.seq LIMIT ${PAGE}`
 const ADD_ENTRY = `
 INSERT INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data)
 VALUES ((? << 44) | ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+const MOVE_RECORD = `
+INSERT OR IGNORE INTO dedupe (queue, key, seq, line, hash, until, ending)
+SELECT queue, ?, seq, ?, hash, until, ending FROM dedupe_1 WHERE seq = ?`
 
 /** States of version 1 in the numbers of this one. */
 const STATES = [0, CLAIMABLE, BLOCKED, DELAYED, LEASED, DEAD] as const
@@ -97,9 +114,8 @@ export function toVersion2(db: Connection): void {
   const addEntry = db.prepare(ADD_ENTRY)
   const addBody = db.prepare('INSERT OR IGNORE INTO bodies (seq, data) VALUES (?, ?)')
   const addClaim = db.prepare('INSERT INTO claims (id, line, data) VALUES (?, ?, ?)')
-  const keepLine = db.prepare('UPDATE dedupe SET line = ? WHERE seq = ?')
-  const hasDedupe = db.prepare('SELECT 1 FROM dedupe LIMIT 1').raw().all().length > 0
-  if (hasDedupe) db.exec('CREATE INDEX dedupe_seq ON dedupe (seq)')
+  const moveRecord = db.prepare(MOVE_RECORD)
+  const dropRecord = db.prepare('DELETE FROM dedupe_1 WHERE seq = ?')
   const listOld = db.prepare(OLD_ENTRIES)
   let claims = 0
   for (let last: { line: number; seq: number } | undefined = { line: -1, seq: -1 }; last !== undefined; ) {
@@ -113,11 +129,13 @@ export function toVersion2(db: Connection): void {
       addEntry.run(values)
       if (apart !== undefined) addBody.run([old.seq, apart])
       if (old.state === 4) addClaim.run([++claims, old.line, claimOf(old)])
-      if (hasDedupe && old.is_shared === 0) keepLine.run([old.line, old.seq])
+      if (old.dedupe_until !== null) {
+        moveRecord.run([dedupeKeyOf(data), old.is_shared === 1 ? 0 : old.line, old.seq])
+        dropRecord.run([old.seq])
+      }
     }
     last = page.at(-1)
   }
-  if (hasDedupe) db.exec('DROP INDEX dedupe_seq')
   db.exec(INDEXES)
 }
 

@@ -10,7 +10,8 @@
  * | `entries` | one row an entry, with its message where that is small and not shared (message-data.ts) |
  * | `bodies`, `shares` | bodies that are large or shared, by seq, and how many entries share one |
  * | `claims` | the leases that are out, those of one claim in one row (leases.ts) |
- * | `dedupe` | the deduplication records |
+ * | `dedupe` | the deduplication records, by dedupe-key.ts |
+ * | `old_dedupe` | when the last of them is over whose message was gone in version 1, and that kept that version's key |
  * | `probe` | empty but for a moment |
  *
  * entries.id: line * 2^44 + seq: entries of a line lie together, in the order of publishing. Always made and read in SQL: it is too large

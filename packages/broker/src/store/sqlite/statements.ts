@@ -36,6 +36,8 @@ const addPlain = (count: number) => {
   })
   return `INSERT INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
 }
+const addDedupe = (count: number) =>
+  `INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
 /** The ids of a line that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
@@ -99,7 +101,11 @@ export type StatementName =
   | 'listDelayed'
   | 'listDead'
   | 'findDedupe'
-  | 'addDedupe'
+  | 'addDedupe64'
+  | 'addDedupe8'
+  | 'addDedupe1'
+  | 'readOldDedupe'
+  | 'listEnded'
   | 'firstEnding'
   | 'keepDedupe'
   | 'removeDedupe'
@@ -172,7 +178,12 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   listDead: `SELECT ${ENTRY} FROM entries INDEXED BY entries_dead WHERE line = ?1 AND id > ((?1 << 44) | ?2) AND state = 6 ORDER BY id LIMIT ?3`,
 
   findDedupe: 'SELECT seq, line, hash, until FROM dedupe WHERE queue = ? AND key = ?',
-  addDedupe: 'INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES (?, ?, ?, ?, ?, ?, ?)',
+  addDedupe64: addDedupe(64),
+  addDedupe8: addDedupe(8),
+  addDedupe1: addDedupe(1),
+  readOldDedupe: 'SELECT until FROM old_dedupe WHERE id = 1',
+  // With whether the message is still there.
+  listEnded: `SELECT key, iif(line = 0, EXISTS (SELECT 1 FROM bodies b WHERE b.seq = d.seq), EXISTS (SELECT 1 FROM entries e WHERE e.id = ((d.line << 44) | d.seq))) FROM dedupe d WHERE queue = ? AND ending = 1 AND until <= ? ORDER BY until, seq LIMIT ?`,
   firstEnding: 'SELECT key, seq, line, until FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1',
   keepDedupe: 'UPDATE dedupe SET ending = 0 WHERE queue = ? AND key = ?',
   removeDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ?',

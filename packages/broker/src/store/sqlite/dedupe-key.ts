@@ -1,0 +1,40 @@
+/**
+ * What a deduplication record is found by. It begins with what its sender's name comes to, then is the id as it is: ids that ascend, as
+ * those of the SDK do, so lie side by side, and thousands of new records change a few pages. Under a hash of the id each would change one of
+ * its own.
+ */
+import { hash } from 'node:crypto'
+import { idOfData, senderOfData } from './message-data.ts'
+
+/** Longer ids are cut, and what they come to as a whole is added. */
+const ID_BYTES_MAX = 48
+const ID_BYTES_CUT = 32
+/** Senders whose digests are remembered. */
+const SENDERS_MAX = 1000
+
+// 96 and 128 bits: nobody finds a name that comes to the same as another's, and who makes two of his own ids or messages collide
+// deduplicates his own messages.
+const SENDER_DIGEST_BYTES = 12
+const DIGEST_BYTES = 16
+
+export const digest = (data: Buffer): Buffer => hash('sha256', data, 'buffer').subarray(0, DIGEST_BYTES)
+
+const senders = new Map<string, Buffer>()
+
+function prefixOf(sender: string): Buffer {
+  const known = senders.get(sender)
+  if (known !== undefined) return known
+  if (senders.size >= SENDERS_MAX) senders.clear()
+  const prefix = digest(Buffer.from(sender)).subarray(0, SENDER_DIGEST_BYTES)
+  senders.set(sender, prefix)
+  return prefix
+}
+
+/** dedupe.key of a message that has an id. */
+export function dedupeKeyOf(message: Buffer): Buffer {
+  const prefix = prefixOf(senderOfData(message))
+  const id = idOfData(message)
+  return id.length <= ID_BYTES_MAX
+    ? Buffer.concat([prefix, id])
+    : Buffer.concat([prefix, id.subarray(0, ID_BYTES_CUT), digest(id)])
+}
