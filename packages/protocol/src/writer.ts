@@ -145,24 +145,34 @@ function isLowSurrogate(unit: number): boolean {
  * on the way.
  */
 export function escapedLength(text: string): number {
-  return NOT_PLAIN.test(text) ? utf8Length(text) + escapes(text, false) : text.length
+  return NOT_PLAIN.test(text) ? countEscaped(text, TEXT_BYTES) : text.length
 }
 
 function escapedAttrLength(value: string): number {
-  return NOT_PLAIN.test(value) ? utf8Length(value) + escapes(value, true) : value.length
+  return NOT_PLAIN.test(value) ? countEscaped(value, ATTR_BYTES) : value.length
 }
 
-/** Bytes that escaping adds. */
-function escapes(text: string, inAttribute: boolean): number {
+/** Bytes of each ASCII character, escaped. */
+const TEXT_BYTES = bytesByUnit('&<>"\'\r')
+const ATTR_BYTES = bytesByUnit('&<>"\'\r\t\n')
+
+function bytesByUnit(escaped: string): Uint8Array {
+  const bytes = new Uint8Array(0x80).fill(1)
+  for (const character of escaped) bytes[character.charCodeAt(0)] = escapeCharacter(character).length
+  return bytes
+}
+
+/** One pass: bytes of UTF-8 and what escaping adds. */
+function countEscaped(text: string, bytesOf: Uint8Array): number {
   let bytes = 0
   for (let index = 0; index < text.length; index++) {
     const unit = text.charCodeAt(index)
-    if (unit > 0x3e) continue
-    if (unit === 0x26) bytes += 4
-    else if (unit === 0x3c || unit === 0x3e) bytes += 3
-    else if (unit === 0x22 || unit === 0x27) bytes += 5
-    else if (unit === 0xd) bytes += 4
-    else if (inAttribute && (unit === 0x9 || unit === 0xa)) bytes += unit === 0x9 ? 3 : 4
+    if (unit < 0x80) bytes += bytesOf[unit] as number
+    else if (unit < 0x800) bytes += 2
+    else if (unit >= 0xd800 && unit < 0xdc00 && isLowSurrogate(text.charCodeAt(index + 1))) {
+      bytes += 4
+      index++
+    } else bytes += 3
   }
   return bytes
 }

@@ -130,6 +130,9 @@ export class XmlWindow {
 
   /** Resolves the references in a stretch of `text`, which begins at `base` of this window. */
   #resolve(text: string, from: number, to: number, base: number): string {
+    // JSON that a server escaped has nothing but quotes: one search that copies once, instead of two pieces for each of them.
+    const quoted = text.slice(from, to).replace(/&quot;/g, '"')
+    if (!quoted.includes('&')) return quoted
     let out = ''
     let done = from
     for (let at = text.indexOf('&', from); at !== -1 && at < to; at = text.indexOf('&', done)) {

@@ -16,7 +16,8 @@ export interface WireLease {
   readonly name: string
 }
 
-const WIRE = /^([^.]{1,64})\.([1-9]\d{0,15})(?:\.(.+))?$/s
+const TOKEN_LENGTH_MAX = 64
+const SEQ = /^[1-9]\d{0,15}$/
 
 /** Writes a lease. */
 export function formatLease({ token, seq, name }: WireLease): string {
@@ -25,10 +26,14 @@ export function formatLease({ token, seq, name }: WireLease): string {
 
 /** Reads a lease; `undefined` when we never gave it. */
 export function parseLease(text: string): WireLease | undefined {
-  const found = WIRE.exec(text)
-  if (found === null) return undefined
-  const seq = Number(found[2])
-  return Number.isSafeInteger(seq) ? { token: found[1] as string, seq, name: found[3] ?? '' } : undefined
+  const dot = text.indexOf('.')
+  if (dot < 1 || dot > TOKEN_LENGTH_MAX) return undefined
+  const nameDot = text.indexOf('.', dot + 1)
+  const digits = nameDot === -1 ? text.slice(dot + 1) : text.slice(dot + 1, nameDot)
+  if (!SEQ.test(digits) || nameDot === text.length - 1) return undefined
+  const seq = Number(digits)
+  if (!Number.isSafeInteger(seq)) return undefined
+  return { token: text.slice(0, dot), seq, name: nameDot === -1 ? '' : text.slice(nameDot + 1) }
 }
 
 /**

@@ -9,12 +9,20 @@ const MS_MAX = 253_402_300_799_999
 /** The day that was written last: messages of a batch share it. */
 let lastDay = Number.NaN
 let lastDate = ''
+/** The instant that was written, and the one that was read last: those of a batch are often the same. */
+let lastWritten = { ms: Number.NaN, text: '' }
+let lastRead: { readonly text: string; readonly ms: number | undefined } = { text: '', ms: undefined }
 
 /**
  * Writes wall milliseconds: `2026-01-02T03:04:05.678Z`.
  * @throws RangeError when it is no whole number of milliseconds in a year of four digits
  */
 export function formatInstant(ms: number): string {
+  if (ms !== lastWritten.ms) lastWritten = { ms, text: textOfInstant(ms) }
+  return lastWritten.text
+}
+
+function textOfInstant(ms: number): string {
   if (!(Number.isInteger(ms) && ms >= MS_MIN && ms <= MS_MAX)) throw new RangeError(`${ms} ms is no instant`)
   const day = Math.floor(ms / DAY_MS)
   if (day !== lastDay) {
@@ -60,6 +68,11 @@ function dayOf(year: number, month: number, date: number): number {
 
 /** Wall milliseconds of an instant in any time zone, what is finer cut off; `undefined` when it is none. */
 export function parseInstant(text: string): number | undefined {
+  if (text !== lastRead.text) lastRead = { text, ms: readInstant(text) }
+  return lastRead.ms
+}
+
+function readInstant(text: string): number | undefined {
   const found = text.length <= 40 ? INSTANT.exec(text) : null
   if (found === null) return undefined
   const part = (index: number): number => Number(found[index] ?? 0)
