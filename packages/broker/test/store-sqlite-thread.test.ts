@@ -1,7 +1,7 @@
 // These run what is built, since Node 20 starts no worker thread from TypeScript.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { createRequire, syncBuiltinESMExports } from 'node:module'
 import { createInterface } from 'node:readline'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -113,7 +113,7 @@ describe('a store whose thread dies', () => {
     expect(await store.probe()).toBeUndefined()
     await thread.terminate()
     const count = threads.length
-    await vi.waitUntil(async () => (await store.probe()) === undefined, { interval: 2 })
+    await vi.waitUntil(async () => (await store.probe()) === undefined, { interval: 2, timeout: 20_000 })
     expect(threads.length).toBe(count + 1)
     await store.close()
   })
@@ -131,6 +131,24 @@ describe('a store whose thread dies', () => {
     await Promise.all(asked)
     expect((await seqsOf(store))[0]).toBe(kept)
     expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
+    await store.close()
+  })
+
+  it('never makes the file anew, and goes on when it is there again', async () => {
+    const path = freshPath()
+    const store = createSqliteStore({ path, reopenPauseMs: 1 })
+    await store.open(NOW)
+    const kept = await publish(store)
+    await threads.at(-1)?.terminate()
+    renameSync(path, `${path}.away`)
+    expect(await one(store, publishOp())).toMatchObject({
+      status: 'unavailable',
+      error: { type: 'wait', message: expect.stringContaining('that its file system is mounted') },
+    })
+    expect(existsSync(path)).toBe(false)
+    renameSync(`${path}.away`, path)
+    await vi.waitUntil(async () => (await store.probe()) === undefined, { interval: 2, timeout: 20_000 })
+    expect(await seqsOf(store)).toEqual([kept])
     await store.close()
   })
 

@@ -13,8 +13,9 @@ let disk
 export const scenario = {
   name: 'disk-readonly',
   fault:
-    'file system read-only: by an error of its own under load, then unmounted, checked and mounted again; or before the broker starts',
-  promise: 'publishes are refused with `wait`; the broker stays up, or starts and waits; it goes on by itself',
+    'file system gone under load (ext4 shut down), then unmounted, checked and mounted again; or read-only before the broker starts',
+  promise:
+    'publishes are refused with `wait`; the broker stays up, or starts and waits; it never makes another file; it goes on by itself',
   times: { whole: 20, short: 1 },
   obstacle: loopObstacle,
   prepare(scene, plan) {
@@ -27,13 +28,13 @@ export const scenario = {
     for (let time = 0; time < times; time++) {
       await scene.moment()
       await scene.fault('disk read-only', 'store', async () => {
-        if (time % 2 === 0) disk.breakFileSystem()
+        if (time % 2 === 0) disk.shutDown()
         else {
           await scene.broker.kill()
           disk.remount('ro')
           await scene.broker.start()
         }
-        await seesTrouble(scene.broker, /read-only|READONLY|IOERR/)
+        await seesTrouble(scene.broker, /read-only|READONLY|IOERR|cannot be opened/)
         await pause(READONLY_MS)
         if (time % 2 === 0) await disk.repair()
         else disk.remount('rw')

@@ -11,7 +11,8 @@
  * Invariants:
  * 1. An engine that has given its file up is thrown away with its thread. SQLite's locks are the process's, and prepared
  *    statements keep a connection alive until they are collected: in the same thread the file would stay locked, by us.
- * 2. An engine that takes another's place tells what a first one does not have to: every line and every topic that is
+ * 2. A file that was open once is never made anew.
+ * 3. An engine that takes another's place tells what a first one does not have to: every line and every topic that is
  *    claimable. What was committed before a death, but not told, would be waited for in vain otherwise.
  */
 import { XmqError } from '@xmq/protocol'
@@ -111,9 +112,7 @@ class Channel implements EngineChannel {
 
   async open(now: number): Promise<BatchAnswer> {
     this.#now = now
-    const answer = await this.#open()
-    this.#wasOpened = true
-    return answer
+    return await this.#open()
   }
 
   async run(requests: readonly EngineRequest[]): Promise<BatchAnswer> {
@@ -160,6 +159,7 @@ class Channel implements EngineChannel {
     try {
       const answer = (await this.#host?.ask(message)) as BatchAnswer
       this.#isOpen = answer.isOpen
+      if (answer.isOpen) this.#wasOpened = true
       if (!answer.isOpen) await this.#giveUp(answer.failure)
       return answer
     } catch (error) {

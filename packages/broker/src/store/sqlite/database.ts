@@ -12,6 +12,7 @@
  */
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -33,6 +34,8 @@ export interface SqliteFileOptions {
   readonly path: string
   /** `FULL`: nothing confirmed is lost in a power cut. `OFF` is for tests. @default 'FULL' */
   readonly synchronous?: 'FULL' | 'OFF'
+  /** Never make the file: it was there before. @default false */
+  readonly mustExist?: boolean
   /** Bytes of pages kept in memory. @default 64 MiB */
   readonly cacheBytes?: number
   /** Pages of the log after which it is copied into the file. @default 4000 (16 MB) */
@@ -79,7 +82,7 @@ export function sqliteCode(error: unknown): string {
  * @throws XmqError `conflict` or `invalid-config` when no waiting mends it; anything else as SQLite threw it
  */
 export function openDatabase(options: SqliteFileOptions): Connection {
-  const db = connect(options.path)
+  const db = connect(options)
   try {
     prepareFile(db, options)
     return db
@@ -108,21 +111,35 @@ export function closeDatabase(db: Connection, path: string): void {
 
 const pidFileOf = (path: string) => `${path}.pid`
 
-function connect(path: string): Connection {
+function connect({ path, mustExist = false }: SqliteFileOptions): Connection {
   try {
-    mkdirSync(dirname(path), { recursive: true })
-    return new Database(urlOf(path))
+    if (!mustExist) mkdirSync(dirname(path), { recursive: true })
   } catch (error) {
     throw explain(error, path)
   }
+  try {
+    return new Database(urlOf(path, mustExist ? 'rw' : 'rwc'))
+  } catch (error) {
+    // libsql gives no code here, and puts SQLite's number at the end of a text of its own.
+    const why = mustExist && !existsSync(path) ? 'it is not there any more' : 'SQLite cannot open it'
+    throw cannotOpen(path, why, error)
+  }
+}
+
+function cannotOpen(path: string, why: string, cause: unknown): XmqError {
+  return new XmqError(
+    'invalid-config',
+    `store: ${path} cannot be opened: ${why}. Check the directory, its rights, and that its file system is mounted.`,
+    { cause },
+  )
 }
 
 /**
  * The file, to be read and written by SQLite's own file layer. The one that libsql puts above it, for encryption, takes a read
  * that failed for one that worked: the page is then what the memory held before, and a checkpoint writes that into the file.
  */
-function urlOf(path: string): string {
-  return `file:${resolve(path).replace(/[%?#]/g, encodeURIComponent)}?vfs=unix`
+function urlOf(path: string, mode: 'rw' | 'rwc'): string {
+  return `file:${resolve(path).replace(/[%?#]/g, encodeURIComponent)}?vfs=unix&mode=${mode}`
 }
 
 const pragmaOf = (db: Connection, name: string) => Number(db.prepare(`PRAGMA ${name}`).raw().all()[0]?.toString())
@@ -224,12 +241,7 @@ function explain(error: unknown, path: string): unknown {
     return new XmqError('invalid-config', `store: ${path} is no SQLite database. Name another file.`, cause)
   }
   if (code.startsWith('SQLITE_CANTOPEN') || (code === '' && error instanceof Error && 'syscall' in error)) {
-    const why = error instanceof Error ? error.message : String(error)
-    return new XmqError(
-      'invalid-config',
-      `store: ${path} cannot be opened: ${why}. Check the directory and its rights.`,
-      cause,
-    )
+    return cannotOpen(path, error instanceof Error ? error.message : String(error), error)
   }
   return error
 }

@@ -207,7 +207,7 @@ export class Engine {
   open(now: number, isAgain = false): BatchAnswer {
     this.#now = now
     try {
-      const file = this.#openFile()
+      const file = this.#openFile(isAgain)
       if (isAgain) this.#offerAll(file)
     } catch (error) {
       this.#abandon()
@@ -381,8 +381,9 @@ export class Engine {
     }
   }
 
-  #openFile(): OpenFile {
-    const db = openDatabase(this.#options)
+  /** @param mustExist where it was once and is no more, its file system is away: what is put there would be hidden by it */
+  #openFile(mustExist: boolean): OpenFile {
+    const db = openDatabase({ ...this.#options, mustExist })
     try {
       return this.#read(db)
     } catch (error) {
