@@ -35,6 +35,9 @@ serve(async ({ server, domain, store }) => {
   }
   const timer = setInterval(() => void look(), 250)
   timer.unref()
+  broker.on('link', ({ status }) => {
+    if (status.state === 'down') console.error(`the broker lost its stream: ${status.reason.message}`)
+  })
   await broker.start()
   return {
     /** What was since the last time. */

@@ -78,7 +78,7 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
   bound(
     'stanzas late by',
     'limits.maxInputDelay',
-    '2s',
+    '1s',
     'new work refused: `overloaded`',
     'xmq_load_seconds',
     OVERLOADED,

@@ -39,7 +39,7 @@ import type { Store } from './store/port.ts'
 
 const DRAIN_MS = 2000
 /** The refusal of new work while a server does not take what was written. */
-const CONGESTED = new XmqError('overloaded', 'The server does not take what the broker has for it. Try again later.', {
+const CONGESTED = new XmqError('overloaded', 'The server is behind. Try again later.', {
   retryAfterSeconds: 1,
 })
 /** Ceiling of the first pause between two tries to connect. */

@@ -4,7 +4,7 @@
 export interface OverloadRules {
   /** How late the event loop is, on average. @default 1000 */
   readonly loopDelayMsMax: number
-  /** How long a stanza waits between the server and us while the process is busy. @default 2000 */
+  /** How long a stanza waits between the server and us while the process is busy. @default 1000 */
   readonly inputDelayMsMax: number
   /** How long a message that comes now will wait for the store's answer. @default 2000 */
   readonly commitMsMax: number
@@ -20,6 +20,6 @@ export interface Load {
 /** Where the configuration says nothing. */
 export const OVERLOAD_DEFAULTS: OverloadRules = Object.freeze({
   loopDelayMsMax: 1000,
-  inputDelayMsMax: 2000,
+  inputDelayMsMax: 1000,
   commitMsMax: 2000,
 })

@@ -73,9 +73,8 @@ export class Overload {
     this.#since ??= step.now
     const lasting = Math.floor((step.now - this.#since) / RETRY_GROWS_MS)
     const retryAfterSeconds = Math.min(RETRY_SECONDS_MAX, Math.max(1, Math.round(share)) + lasting)
-    this.#refusal = new XmqError('overloaded', `The broker has more to do than it can: ${text}. Try again later.`, {
-      retryAfterSeconds,
-    })
+    // Short, since the server has to take thousands of it: what the load is stands in the event.
+    this.#refusal = new XmqError('overloaded', 'Too much to do. Try again later.', { retryAfterSeconds })
     this.#answer = writeError(this.#refusal)
     if (!wasShedding) step.emit({ name: 'overload', queue: '', isShedding, text })
   }
