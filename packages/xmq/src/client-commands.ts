@@ -32,7 +32,8 @@ export function addClientCommands(program: Command, io: Io, done: (code: ExitCod
       'after',
       `
 --output json prints an object a message, once the queue has taken or refused it: its id and 'ok' or 'error', with --lines its
-line. A message is text or JSON; binary data goes as base64.
+line, of a reliable queue seq, durability and duplicate. Many lines are on their way at once; results come in the order of the lines,
+and the exit code tells whether any failed. A message is text or JSON; binary data goes as base64.
 ${CLIENT_HELP}
 
 Examples:

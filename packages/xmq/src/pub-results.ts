@@ -2,15 +2,20 @@
  * What becomes of each message that `xmq pub` sends. Owns the messages whose fate is not known yet.
  *
  * ```
- *  sent --returned--------------------------------------> refused
+ *  sent --confirmed (a reliable queue)------------------> taken
+ *   |`----refused, unconfirmed--------------------------> failed
+ *   |`----returned (a plain queue)----------------------> failed
  *   `--written--+--a ping sent after it is answered-----> taken
- *               `--no answer, or the connection is lost-> unconfirmed
+ *               `--no answer, or the connection is lost-> failed: unconfirmed
  * ```
  *
- * 1. Each message is told once, when its fate is known: streams are ordered, so a refusal comes before the ping's answer.
- * 2. At most one ping is under way; at most `PENDING_MAX` messages wait for one.
+ * 1. Each message is told once, when its fate and that of all before it is known: streams are ordered, so a refusal comes before the
+ *    ping's answer.
+ * 2. At most one ping is under way; at most `PENDING_MAX` messages are not told.
+ * 3. What fails before it is sent fails `send`, and nothing follows it.
  */
-import type { Client } from '@xmq/client'
+import { setImmediate } from 'node:timers/promises'
+import type { Client, Published } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
 import { explain } from './exit.ts'
 
@@ -21,8 +26,17 @@ export interface PubResult {
   readonly id: string
   /** Its line of stdin, from 1 on; 0 where it is no line. */
   readonly number: number
+  /** What a reliable queue confirmed. */
+  readonly published?: Published
   /** Why it was refused, or is not known to be taken. */
   readonly error?: XmqError
+}
+
+interface Message {
+  readonly id: string
+  readonly number: number
+  state: 'sent' | 'written' | 'over'
+  result: PubResult | undefined
 }
 
 /** What it needs of a client. */
@@ -31,9 +45,12 @@ type PubClient = Pick<Client, 'queue' | 'on' | 'ping'>
 /** Follows what a client publishes. */
 export class PubResults {
   readonly #client: PubClient
+  readonly #topic: string
   readonly #timeoutMs: number
   readonly #tell: (result: PubResult) => void
-  readonly #pending = new Map<string, { readonly number: number; isWritten: boolean }>()
+  /** In the order in which they were sent; from the first whose fate is not known. */
+  readonly #pending = new Map<string, Message>()
+  #changed: (() => void)[] = []
   #settling: Promise<void> | undefined
   #sentCount = 0
   #failedCount = 0
@@ -42,9 +59,10 @@ export class PubResults {
 
   constructor(client: PubClient, topic: string, timeoutMs: number, tell: (result: PubResult) => void) {
     this.#client = client
+    this.#topic = topic
     this.#timeoutMs = timeoutMs
     this.#tell = tell
-    client.on('returned', ({ id, error }) => this.#end(id, explain(error, client.queue, topic)))
+    client.on('returned', ({ id, error }) => this.#end(id, { error: explain(error, client.queue, topic) }))
     client.on('offline', ({ reason }) => this.#endWritten(reason))
   }
 
@@ -53,27 +71,47 @@ export class PubResults {
     return { sent: this.#sentCount, failed: this.#failedCount }
   }
 
-  /** Publishes one message, when there is room for it. */
-  async send(id: string, number: number, publish: () => Promise<unknown>): Promise<void> {
-    if (this.#pending.size >= PENDING_MAX) await this.#settling
+  /** Sends one message when there is room for it; what becomes of it is told. @throws what kept it from being sent */
+  async send(id: string, number: number, publish: () => Promise<Published | undefined | void>): Promise<void> {
+    while (this.#pending.size >= PENDING_MAX) await this.#change()
     if (this.#unanswered !== undefined) throw this.#unanswered
-    const message = { number, isWritten: false }
+    const message: Message = { id, number, state: 'sent', result: undefined }
     this.#pending.set(id, message)
     this.#sentCount++
-    try {
-      await publish()
-    } catch (error) {
-      // It was not sent: whoever called is told.
-      if (this.#pending.delete(id)) this.#sentCount--
-      throw error
+    let failure: unknown
+    let isSending = true
+    const publishing = publish().then(
+      (published) => this.#published(message, published ?? undefined),
+      (error: unknown) => {
+        if (isSending && !XmqError.from(error).fromBroker) failure = error
+        else this.#end(id, { error: explain(XmqError.from(error), this.#client.queue, this.#topic) })
+      },
+    )
+    // What cannot be sent fails within the turn; whatever else becomes of it is waited for while others are sent.
+    await Promise.race([publishing, setImmediate()])
+    isSending = false
+    if (failure === undefined) return
+    if (this.#pending.delete(id)) this.#sentCount--
+    throw failure
+  }
+
+  #published(message: Message, published: Published | undefined): void {
+    if (message.state === 'over') return
+    if (published?.seq !== undefined) {
+      this.#end(message.id, { published })
+      return
     }
-    message.isWritten = true
+    message.state = 'written'
     this.#settling ??= this.#settle()
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => void this.#changed.push(resolve))
   }
 
   /** Resolves when every message's fate is known, with the reason why not all were taken, if so. */
   async settled(): Promise<XmqError | undefined> {
-    await this.#settling
+    while (this.#pending.size > 0) await this.#change()
     const first = this.#first
     const error = first?.error
     if (first === undefined || error === undefined) return this.#unanswered
@@ -94,29 +132,34 @@ export class PubResults {
         this.#endWritten(this.#unanswered)
         break
       }
-      for (const id of batch) this.#end(id)
+      for (const id of batch) this.#end(id, {})
     }
     this.#settling = undefined
   }
 
   #written(): readonly string[] {
-    return [...this.#pending].filter(([, { isWritten }]) => isWritten).map(([id]) => id)
+    return [...this.#pending.values()].filter(({ state }) => state === 'written').map(({ id }) => id)
   }
 
   #endWritten(reason: XmqError): void {
     const text = `${reason.message} Whether the queue has taken it is not known.`
-    for (const id of this.#written()) this.#end(id, new XmqError('unconfirmed', text, { cause: reason }))
+    for (const id of this.#written()) this.#end(id, { error: new XmqError('unconfirmed', text, { cause: reason }) })
   }
 
-  #end(id: string, error?: XmqError): void {
+  #end(id: string, fate: Pick<PubResult, 'published' | 'error'>): void {
     const message = this.#pending.get(id)
-    if (message === undefined) return
-    this.#pending.delete(id)
-    const result: PubResult = { id, number: message.number, ...(error === undefined ? {} : { error }) }
-    if (error !== undefined) {
+    if (message === undefined || message.state === 'over') return
+    message.state = 'over'
+    message.result = { id, number: message.number, ...fate }
+    if (fate.error !== undefined) {
       this.#failedCount++
-      this.#first ??= result
+      this.#first ??= message.result
     }
-    this.#tell(result)
+    for (const first of this.#pending.values()) {
+      if (first.result === undefined) break
+      this.#pending.delete(first.id)
+      this.#tell(first.result)
+    }
+    for (const resolve of this.#changed.splice(0)) resolve()
   }
 }

@@ -49,8 +49,22 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
       on: tellTrouble(io).listeners,
     })
     try {
-      const tell = resultTeller(io, { queue, topic }, flags)
-      await publishAll(client, { topic, isJson, isLines, bodies, timeoutMs, tell })
+      const progress = new Progress(io, isLines)
+      const tellOne = resultTeller(io, { queue, topic }, flags)
+      const tell = (result: PubResult): void => progress.around(result, () => tellOne(result))
+      try {
+        await publishAll(client, {
+          topic,
+          isJson,
+          isLines,
+          bodies,
+          timeoutMs,
+          tell,
+          drained: async () => io.stdout.drained?.(),
+        })
+      } finally {
+        progress.end()
+      }
       await io.stdout.drained?.()
     } finally {
       await client.close()
@@ -67,14 +81,60 @@ function resultTeller(
   { queue, topic }: { readonly queue: string; readonly topic: string },
   flags: PubFlags,
 ): (result: PubResult) => void {
-  return ({ id, number, error }) => {
+  return ({ id, number, published, error }) => {
     if (flags.output === 'json') {
       const line = flags.lines === true ? { line: number } : {}
-      const outcome = error === undefined ? { ok: true } : { error: { code: error.code, text: error.message } }
+      const confirm =
+        published === undefined
+          ? {}
+          : { seq: published.seq, durability: published.durability, duplicate: published.duplicate }
+      const outcome =
+        error === undefined ? { ok: true, ...confirm } : { error: { code: error.code, text: error.message } }
       io.stdout.write(`${JSON.stringify({ queue, topic, ...line, id, ...outcome })}\n`)
     } else if (error !== undefined && flags.lines === true) {
       io.stderr.write(`${paint(io, 'stderr', 'yellow', 'xmq:')} line ${number}, message ${id}: ${error.message}\n`)
     }
+  }
+}
+
+const PROGRESS_MS = 250
+
+/** How far it is, on a terminal's last line: for people who publish many lines. */
+class Progress {
+  readonly #io: Io
+  readonly #isShown: boolean
+  #told = 0
+  #failed = 0
+  #shownAt = 0
+  #isOnScreen = false
+
+  constructor(io: Io, isLines: boolean) {
+    this.#io = io
+    this.#isShown = isLines && io.stderr.isTTY === true
+  }
+
+  /** Counts a result, and lets it be written with the line out of the way. */
+  around({ error }: PubResult, tell: () => void): void {
+    this.#told++
+    if (error !== undefined) this.#failed++
+    if (error !== undefined) this.#clear()
+    tell()
+    const now = performance.now()
+    if (!this.#isShown || now - this.#shownAt < PROGRESS_MS) return
+    this.#shownAt = now
+    this.#clear()
+    this.#isOnScreen = true
+    const failed = this.#failed === 0 ? '' : `, ${this.#failed} of them failed`
+    this.#io.stderr.write(`${this.#told} lines${failed}`)
+  }
+
+  end(): void {
+    this.#clear()
+  }
+
+  #clear(): void {
+    if (this.#isOnScreen) this.#io.stderr.write('\r\u001b[K')
+    this.#isOnScreen = false
   }
 }
 
@@ -85,6 +145,8 @@ interface Publishing {
   readonly bodies: Iterable<string> | AsyncIterable<string>
   readonly timeoutMs: number
   readonly tell: (result: PubResult) => void
+  /** Resolves when what was told is taken. */
+  readonly drained: () => Promise<unknown>
 }
 
 /**
@@ -92,7 +154,7 @@ interface Publishing {
  * @throws XmqError the body that could not be sent; else the first refusal, with how many of how many were refused
  */
 async function publishAll(client: Client, publishing: Publishing): Promise<void> {
-  const { topic, isJson, isLines, bodies, timeoutMs, tell } = publishing
+  const { topic, isJson, isLines, bodies, timeoutMs, tell, drained } = publishing
   const results = new PubResults(client, topic, timeoutMs, tell)
   const text = defineTopic(topic, { encoding: 'text' })
   const json = defineTopic(topic, { encoding: 'xml' })
@@ -100,13 +162,14 @@ async function publishAll(client: Client, publishing: Publishing): Promise<void>
   let failure: XmqError | undefined
   try {
     for await (const body of bodies) {
+      await drained()
       const what = isLines ? `Line ${++number} of stdin` : 'The body'
       if (isJson) parseJson(what, body)
       const id = randomUUID()
       await results.send(id, number, async () => {
         try {
-          if (isJson) await client.publish(json, encodeContent(body, true), { id })
-          else await client.publish(text, body, { id })
+          if (isJson) return await client.publish(json, encodeContent(body, true), { id })
+          return await client.publish(text, body, { id })
         } catch (error) {
           throw isLines ? prefixed(what, XmqError.from(error)) : error
         }

@@ -71,7 +71,15 @@ describe('pub', () => {
   it('tells a program what became of each message, with its id', async () => {
     const { io } = await subscriber([QUEUE, 'ids', '--output', 'json'])
     const taken = await cli(['pub', QUEUE, 'ids', 'x', '--output', 'json'])
-    expect(JSON.parse(taken.out)).toEqual({ queue: QUEUE, topic: 'ids', id: expect.any(String), ok: true })
+    expect(JSON.parse(taken.out)).toEqual({
+      queue: QUEUE,
+      topic: 'ids',
+      id: expect.any(String),
+      ok: true,
+      seq: expect.any(Number),
+      durability: 'memory',
+      duplicate: false,
+    })
     expect(JSON.parse(io.out)).toMatchObject({ id: (JSON.parse(taken.out) as { id: string }).id })
     const refused = await cli(['pub', QUEUE, 'nobody', 'x', '--mode', 'plain', '--output', 'json'])
     const { id, error, ...rest } = JSON.parse(refused.out) as { id: string; error: unknown }

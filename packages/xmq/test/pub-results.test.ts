@@ -1,4 +1,4 @@
-import type { Client, ClientEvents } from '@xmq/client'
+import type { Client, ClientEvents, Published } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
 import { expect, it } from 'vitest'
 import { PubResults, type PubResult } from '../src/pub-results.ts'
@@ -93,4 +93,55 @@ it('at most a thousand messages wait for the queue', async () => {
     await new Promise((resolve) => setImmediate(resolve))
   }
   expect(await results.settled()).toBeUndefined()
+})
+
+const confirm = (id: string, seq: number): Published => ({
+  id,
+  seq,
+  durability: 'disk',
+  duplicate: false,
+  subscriptions: undefined,
+})
+
+it('many are on their way to a reliable queue, and told in their order without a ping', async () => {
+  const { results, told, pings } = fakeClient()
+  const confirms: ((published: Published) => void)[] = []
+  const publish = () => new Promise<Published>((resolve) => confirms.push(resolve))
+  for (const [at, id] of ['a', 'b', 'c'].entries()) await results.send(id, at + 1, publish)
+  expect(confirms).toHaveLength(3)
+  confirms[1]?.(confirm('b', 2))
+  confirms[2]?.(confirm('c', 3))
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(told).toEqual([])
+  confirms[0]?.(confirm('a', 1))
+  expect(await results.settled()).toBeUndefined()
+  expect(told.map(({ id, published }) => [id, published?.seq])).toEqual([
+    ['a', 1],
+    ['b', 2],
+    ['c', 3],
+  ])
+  expect(pings).toEqual([])
+})
+
+it('one that fails later is told, and does not stop the others', async () => {
+  const { results, told } = fakeClient()
+  let refuse: (error: XmqError) => void = () => {}
+  await results.send('a', 1, () => new Promise((_, reject) => (refuse = reject)))
+  await results.send('b', 2, () => Promise.resolve(confirm('b', 2)))
+  refuse(new XmqError('conflict', 'That id was used.'))
+  expect(await results.settled()).toMatchObject({
+    code: 'conflict',
+    message: '1 of 2 messages were refused: That id was used.',
+  })
+  expect(told.map(({ id, error }) => [id, error?.code])).toEqual([
+    ['a', 'conflict'],
+    ['b', undefined],
+  ])
+})
+
+it('one that cannot be sent stops what follows', async () => {
+  const { results, told } = fakeClient()
+  const tooLarge = new XmqError('too-large', 'No.')
+  await expect(results.send('a', 1, () => Promise.reject(tooLarge))).rejects.toBe(tooLarge)
+  expect([told, results.counts]).toEqual([[], { sent: 0, failed: 0 }])
 })
