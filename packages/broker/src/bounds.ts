@@ -131,6 +131,14 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     'xmq_ephemeral_messages',
     'xmq_dropped_total',
   ),
+  bound(
+    'bytes of them',
+    'ephemeralBytesMax',
+    '16MiB',
+    'the oldest is dropped',
+    'xmq_ephemeral_bytes',
+    'xmq_dropped_total',
+  ),
   bound('messages that a worker holds', 'credit', 'its own word, at most 10000', 'it gets no more', 'xmq_leases'),
   bound('that a plain consumer holds', 'plainWindow', '256', 'it gets no more', 'xmq_leases'),
   bound(

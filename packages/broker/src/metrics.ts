@@ -233,6 +233,7 @@ export class Metrics {
     gauge('xmq_unanswered_deliveries', 'Deliver stanzas without an answer', () => sources.core().unansweredDeliveries)
     gauge('xmq_waiting_deliveries', 'Leased messages that wait for one', () => sources.core().waitingDeliveries)
     gauge('xmq_ephemeral_messages', 'Messages for ephemeral subscribers', () => sources.core().ephemeralMessages)
+    gauge('xmq_ephemeral_bytes', 'Bytes of messages for ephemeral subscribers', () => sources.core().ephemeralBytes)
     gauge('xmq_named_subscriptions', 'Durable subscriptions', () => sources.core().namedSubscriptions)
     gauge('xmq_held_answers', 'Answers that wait for a stream to be up', () => sources.core().heldAnswers)
     gauge('xmq_http_connections', 'Connections for health and metrics', () => sources.load().httpConnections)

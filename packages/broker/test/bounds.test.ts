@@ -44,6 +44,7 @@ describe('the list of bounds', () => {
     const constants = { plainWindow, unreceivedMax, ephemeralMax, DEFERRED_MAX, PUBLISHING_OPS_MAX, CLAIMS_MAX }
     const all = { ...constants, FAN_OUT_HELD_MAX, CLAIMABLE_TOPICS_MAX }
     for (const [name, value] of Object.entries(all)) expect([name, find(name)?.value]).toEqual([name, String(value)])
+    expect(find('ephemeralBytesMax')?.value).toBe(`${RELIABLE_DEFAULTS.ephemeralBytesMax / 1024 / 1024}MiB`)
     expect(find('DEFERRED_BYTES_MAX')?.value).toBe(`${DEFERRED_BYTES_MAX / 1024 / 1024}MiB`)
   })
 

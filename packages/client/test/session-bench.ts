@@ -70,6 +70,13 @@ export class SessionBench {
     return ask === undefined ? up : [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic'])])]
   }
 
+  /** A connection is up, and the queue says that it is plain. @returns what came of that */
+  plainAgain(): Effect[] {
+    const [ask] = stanzas(this.input({ type: 'up', jid: OWN }))
+    if (ask === undefined) throw new Error('The queue was not asked.')
+    return this.answer(ask, [disco(['xmq:command', 'xmq:topic'])])
+  }
+
   /** Starts, and comes up on a reliable queue. */
   reliable(): Effect[] {
     this.input({ type: 'start' })

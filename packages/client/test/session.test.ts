@@ -1,4 +1,4 @@
-import { XmqError } from '@xmq/protocol'
+import { type XmlElement, XmqError } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import {
   commands,
@@ -144,13 +144,32 @@ describe('mode', () => {
     expect(bench.session.status).toMatchObject({ mode: undefined })
   })
 
-  it('keeps plain over a reconnect, and asks a mod_xmq again', () => {
-    const plain = new SessionBench()
-    plain.online()
-    plain.input({ type: 'down', reason: lost, fatal: false })
-    plain.pass(1000)
-    expect(eventNames(plain.input({ type: 'up', jid: OWN }))).toEqual(['online', 'mode'])
+  it.each([
+    ['says so', (bench: SessionBench, ask: XmlElement) => bench.answer(ask, [disco(['xmq:topic'])]), 'plain'],
+    ['refuses', (bench: SessionBench, ask: XmlElement) => bench.refuse(ask, 'service-unavailable'), 'plain'],
+    ['is silent', (bench: SessionBench) => bench.pass(10_000), 'plain'],
+    [
+      'is reliable now',
+      (bench: SessionBench, ask: XmlElement) => bench.answer(ask, [disco(['xmq:queue:1'])]),
+      'reliable',
+    ],
+  ] as const)('asks a plain queue again on a new connection, where it %s', (_, answer, mode) => {
+    const bench = new SessionBench()
+    bench.online()
+    bench.down()
+    bench.publish('hi', 60_000)
+    bench.pass(1000)
+    const [ask] = stanzas(bench.input({ type: 'up', jid: OWN }))
+    const effects = [...answer(bench, ask!), ...bench.turn()]
+    expect(bench.session.status).toMatchObject({ mode })
+    expect(sent(effects).join('')).toContain(mode === 'plain' ? "<message type='chat' id='m1'" : '<publish')
+    bench.down()
+    bench.pass(30_000)
+    bench.input({ type: 'up', jid: OWN })
+    expect(bench.session.status).toMatchObject({ mode: mode === 'reliable' ? mode : undefined })
+  })
 
+  it('asks a mod_xmq again', () => {
     const original = new SessionBench()
     original.input({ type: 'start' })
     original.refuse(stanzas(original.input({ type: 'up', jid: OWN }))[0]!, 'not-acceptable', 'XMQ topic not found')
@@ -184,7 +203,7 @@ describe('subscriptions', () => {
     expect(events(bench.answer(stanzas(renewal)[0]!))).toEqual([{ name: 'subscribed', topic: 'a', renewal: true }])
     bench.input({ type: 'down', reason: lost, fatal: false })
     bench.pass(1000)
-    expect(sent(bench.input({ type: 'up', jid: OWN })).slice(0, 1)).toEqual([`<presence to='${QUEUE}'/>`])
+    expect(sent(bench.plainAgain()).slice(0, 1)).toEqual([`<presence to='${QUEUE}'/>`])
     expect(commands(bench.effects)).toEqual(['sub a ttl=60 load=0'])
   })
 
@@ -345,7 +364,7 @@ describe('publishes', () => {
     expect(verdicts(bench.input({ type: 'down', reason: lost, fatal: false }))).toEqual(['failed 1 connection-lost'])
     bench.publish()
     bench.pass(1000)
-    expect(sent(bench.input({ type: 'up', jid: OWN }))).toEqual([expect.stringContaining("id='m2'")])
+    expect(sent(bench.plainAgain())).toEqual([expect.stringContaining("id='m2'")])
   })
 
   it('come back as an event with the topic that they went to', () => {
@@ -390,7 +409,7 @@ describe('requests', () => {
     bench.request()
     expect(verdicts(bench.input({ type: 'down', reason: lost, fatal: false }))).toEqual(['failed 1 connection-lost'])
     bench.pass(1000)
-    expect(sent(bench.input({ type: 'up', jid: OWN }))).toEqual([])
+    expect(sent(bench.plainAgain())).toEqual([])
   })
 
   it('time out, and can be cancelled; a late answer is dropped', () => {

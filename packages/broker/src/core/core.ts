@@ -241,14 +241,24 @@ class QueueCore implements Core {
     }
   }
 
-  #countWaiting(): Pick<CoreStats, 'waitingDeliveries' | 'ephemeralMessages' | 'namedSubscriptions' | 'heldAnswers'> {
-    const counts = { waitingDeliveries: 0, ephemeralMessages: 0, namedSubscriptions: 0, heldAnswers: 0 }
+  #countWaiting(): Pick<
+    CoreStats,
+    'waitingDeliveries' | 'ephemeralMessages' | 'ephemeralBytes' | 'namedSubscriptions' | 'heldAnswers'
+  > {
+    const counts = {
+      waitingDeliveries: 0,
+      ephemeralMessages: 0,
+      ephemeralBytes: 0,
+      namedSubscriptions: 0,
+      heldAnswers: 0,
+    }
     for (const { held } of this.#queues.domains.values()) counts.heldAnswers += held.length
     for (const { lines, consumers } of this.#queues.all) {
       for (const { id } of lines.values()) if (id !== '') counts.namedSubscriptions++
       for (const { waiting, ephemeral } of consumers.values()) {
         counts.waitingDeliveries += waiting.length
         counts.ephemeralMessages += ephemeral?.items.length ?? 0
+        counts.ephemeralBytes += ephemeral?.bytes ?? 0
       }
     }
     return counts

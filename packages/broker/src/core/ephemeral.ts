@@ -8,7 +8,7 @@
  * Such a lease ends by a settle or with the session: there is nobody else to give the message to.
  *
  * Invariants:
- * 1. A buffer has at most `ephemeralMax` items, and exists while its consumer has an ephemeral subscription.
+ * 1. A buffer has at most `ephemeralMax` items with `ephemeralBytesMax` bytes, of which it knows the sum, and exists while its consumer has an ephemeral subscription.
  * 2. Overlapping subscriptions of one consumer give one delivery.
  */
 import type { Settlement } from '@xmq/protocol'
@@ -67,7 +67,7 @@ export class Ephemeral {
       if (item.attempt > 1) redelivered++
     }
     if (count === 0) return
-    buffer.items.splice(0, count)
+    for (const item of buffer.items.splice(0, count)) buffer.bytes -= item.content.bytes
     step.emit({ name: 'delivered', queue: queue.address, consumer: session.jid, count, redelivered })
     this.#options.deliveries().pump(step, consumer)
   }
@@ -98,13 +98,18 @@ export class Ephemeral {
   }
 
   #enqueue(step: Step, consumer: Consumer, item: EphemeralItem): void {
-    consumer.ephemeral ??= { items: [] }
-    const { items } = consumer.ephemeral
+    const buffer = (consumer.ephemeral ??= { items: [], bytes: 0 })
+    const { items } = buffer
+    const { ephemeralMax, ephemeralBytesMax } = consumer.queue.rules.reliable
     items.push(item)
+    buffer.bytes += item.content.bytes
     this.#options.onWaiting(consumer)
-    if (items.length <= consumer.queue.rules.reliable.ephemeralMax) return
-    items.shift()
-    step.emit({ name: 'dropped', queue: consumer.queue.address, what: 'ephemeral', count: 1 })
+    let count = 0
+    while (items.length > ephemeralMax || (items.length > 1 && buffer.bytes > ephemeralBytesMax)) {
+      buffer.bytes -= items.shift()?.content.bytes ?? 0
+      count++
+    }
+    if (count > 0) step.emit({ name: 'dropped', queue: consumer.queue.address, what: 'ephemeral', count })
   }
 }
 

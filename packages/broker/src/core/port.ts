@@ -278,6 +278,8 @@ export interface CoreStats {
   readonly waitingDeliveries: number
   /** Messages that wait for ephemeral subscribers. */
   readonly ephemeralMessages: number
+  /** Bytes of them; what several wait for counts for each. */
+  readonly ephemeralBytes: number
   /** Durable subscriptions. */
   readonly namedSubscriptions: number
   /** Answers to requests that wait for a stream to be up. */

@@ -205,6 +205,7 @@ export interface EphemeralItem {
 /** What waits for an ephemeral subscriber. */
 export interface EphemeralBuffer {
   readonly items: EphemeralItem[]
+  bytes: number
 }
 
 /**

@@ -44,6 +44,8 @@ export interface ReliableRules {
   readonly unreceivedMax: number
   /** Most messages that wait for an ephemeral consumer of an `all` queue; the oldest is dropped for a newer one. */
   readonly ephemeralMax: number
+  /** Most bytes of them; one message there is always room for. */
+  readonly ephemeralBytesMax: number
 }
 
 const SECOND_MS = 1000
@@ -72,4 +74,5 @@ export const RELIABLE_DEFAULTS: ReliableRules = Object.freeze({
   plainWindow: 256,
   unreceivedMax: 4,
   ephemeralMax: 1000,
+  ephemeralBytesMax: 16 * MIB,
 })

@@ -200,6 +200,7 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         unansweredDeliveries: 0,
         waitingDeliveries: 0,
         ephemeralMessages: 0,
+        ephemeralBytes: 0,
         namedSubscriptions: 0,
         heldAnswers: 0,
       })

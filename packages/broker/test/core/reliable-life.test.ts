@@ -280,6 +280,23 @@ describe('an all queue', () => {
     expect(got.at(-1)?.seq).toBe(5)
   })
 
+  it('bounds the bytes that wait for one, but always has room for one message', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, ephemeralBytesMax: 2500 }
+    const w = await StoreWorld.start({ queues: [queueRules(ALL, { type: 'all', reliable })] })
+    await w.sub(A, 't', { queue: ALL, credit: 0 })
+    const item = (id: number, length: number): string =>
+      `<item id='${id}' topic='t'><p xmlns='urn:x'>${'x'.repeat(length)}</p></item>`
+    for (const id of [1, 2, 3, 4]) await w.publish(item(id, 1000), { queue: ALL })
+    expect(w.core.stats()).toMatchObject({ ephemeralMessages: 2 })
+    expect(w.core.stats().ephemeralBytes).toBeGreaterThan(2000)
+    await w.publish(item(5, 5000), { queue: ALL })
+    expect(w.core.stats()).toMatchObject({ ephemeralMessages: 1 })
+    await w.sub(A, 't', { queue: ALL, credit: 10 })
+    expect(await w.work(A, ack)).toMatchObject([{ seq: 5 }])
+    expect(w.core.stats()).toMatchObject({ ephemeralMessages: 0, ephemeralBytes: 0 })
+    expect(w.named('dropped').reduce((sum, event) => sum + event.count, 0)).toBe(4)
+  })
+
   it('keeps for a named subscription what comes while nobody is there, from its creation on', async () => {
     const w = await StoreWorld.start()
     await w.publish('t', { queue: ALL })

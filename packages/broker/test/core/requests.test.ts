@@ -213,6 +213,7 @@ describe('an answer', () => {
       unansweredDeliveries: 0,
       waitingDeliveries: 0,
       ephemeralMessages: 0,
+      ephemeralBytes: 0,
       namedSubscriptions: 0,
       heldAnswers: 0,
     })

@@ -16,6 +16,7 @@ const NOTHING = {
   unansweredDeliveries: 0,
   waitingDeliveries: 0,
   ephemeralMessages: 0,
+  ephemeralBytes: 0,
   namedSubscriptions: 0,
   heldAnswers: 0,
 }

@@ -72,6 +72,7 @@ describe('sub', () => {
       unansweredDeliveries: 0,
       waitingDeliveries: 0,
       ephemeralMessages: 0,
+      ephemeralBytes: 0,
       namedSubscriptions: 0,
       heldAnswers: 0,
     })
@@ -117,6 +118,7 @@ describe('del', () => {
       unansweredDeliveries: 0,
       waitingDeliveries: 0,
       ephemeralMessages: 0,
+      ephemeralBytes: 0,
       namedSubscriptions: 0,
       heldAnswers: 0,
     })
@@ -181,6 +183,7 @@ describe('ttl', () => {
       unansweredDeliveries: 0,
       waitingDeliveries: 0,
       ephemeralMessages: 0,
+      ephemeralBytes: 0,
       namedSubscriptions: 0,
       heldAnswers: 0,
     })

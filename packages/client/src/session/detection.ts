@@ -9,8 +9,8 @@
  *
  * Invariants:
  * 1. A mode that was given is never asked for.
- * 2. `reliable` once found is kept for ever: nothing that happens makes it less. `plain` once found is kept over reconnects;
- *    `mod_xmq` is asked for again on each connection, since brokers replace it.
+ * 2. `reliable` once found is kept for ever: nothing that happens makes it less. `plain` and `mod_xmq` are asked for again on
+ *    each connection, since brokers replace them; a plain queue that does not say what it is is plain as before.
  * 3. One question at a time, repeated while it has no answer: a broker that dies takes questions with it, and nobody says so.
  *    With a growing pause after each that brought no mode.
  */
@@ -50,6 +50,8 @@ export class Detection {
   #repeatMs = REPEAT_MS
   #failures = 0
   #hindrance: XmqError | undefined
+  /** It was a plain queue over the connection before. */
+  #wasPlain = false
   #epoch: string | undefined
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
@@ -74,7 +76,8 @@ export class Detection {
 
   /** A connection is up: asks unless the mode is known. @returns whether it is */
   up(now: number, entropy: Entropy, out: Effect[]): boolean {
-    if (this.#rules.mode === 'auto' && this.#mode === 'mod_xmq') this.#mode = undefined
+    if (this.#mode !== undefined) this.#wasPlain = this.#mode === 'plain'
+    if (this.#rules.mode === 'auto' && this.#mode !== 'reliable') this.#mode = undefined
     if (this.#mode !== undefined) return true
     this.#ask(now, entropy, out)
     return false
@@ -90,22 +93,25 @@ export class Detection {
   doubt(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): boolean {
     if (this.#rules.mode !== 'auto' || this.#mode === 'reliable') return false
     this.#mode = undefined
+    this.#wasPlain = false
     this.#pause(reason, now, entropy, out)
     return true
   }
 
-  /** The answer is overdue, or the pause over. */
-  timer(now: number, entropy: Entropy, out: Effect[]): void {
+  /** The answer is overdue, or the pause over. @returns the mode, where it is taken to be that of before */
+  timer(now: number, entropy: Entropy, out: Effect[]): Mode | undefined {
     if (this.#askIds.size === 0) {
       this.#ask(now, entropy, out)
-      return
+      return undefined
     }
     if (now < this.#askedAt + this.#rules.answerTimeoutMs) {
       this.#send(now, entropy, out)
-      return
+      return undefined
     }
+    if (this.#wasPlain) return this.#found('plain')
     const text = `${this.#rules.queue} did not answer within ${this.#rules.answerTimeoutMs} ms.`
     this.#pause(new XmqError('timeout', text), now, entropy, out)
+    return undefined
   }
 
   isAsk(id: string): boolean {
@@ -122,15 +128,20 @@ export class Detection {
   ): Mode | undefined {
     const found = this.#modeOf(iq)
     if (found instanceof XmqError) {
+      if (this.#wasPlain) return this.#found('plain')
       this.#pause(explain(found), now, entropy, out)
       return undefined
     }
-    this.#mode = found
+    return this.#found(found)
+  }
+
+  #found(mode: Mode): Mode {
+    this.#mode = mode
     this.#askIds.clear()
     this.#failures = 0
     this.#hindrance = undefined
     this.#timers.delete(DETECTION_TIMER)
-    return found
+    return mode
   }
 
   #modeOf(iq: XmlElement): Mode | XmqError {

@@ -337,7 +337,7 @@ class ClientSession implements Session {
 
   #timer(name: string): void {
     if (name === TIMER_RECONNECT) this.#open()
-    else if (name === DETECTION_TIMER) this.#detection.timer(this.#now, this.#random, this.#out)
+    else if (name === DETECTION_TIMER) this.#detectionDue()
     else if (name === SILENCE_TIMER) this.#liveness.silence(this.#now, this.#random, this.#out)
     else if (name === PONG_TIMER) this.#pong()
     else if (name === TIMER_LOAD) this.#subscriptions.loadDue(this.#now, this.#random, this.#out)
@@ -347,6 +347,11 @@ class ClientSession implements Session {
     else if (name === RENEW_TIMER) this.#subscriptions.renewDue(this.#now, this.#random, this.#out)
     else if (this.#reliable.timer(name, this.#now, this.#random, this.#out)) return
     else this.#subscriptions.timer(name.slice(subscriptionTimer('').length), this.#now, this.#random, this.#out)
+  }
+
+  #detectionDue(): void {
+    const mode = this.#detection.timer(this.#now, this.#random, this.#out)
+    if (mode !== undefined) this.#becomeReady(mode)
   }
 
   /** Why nothing can be written at the moment. */
