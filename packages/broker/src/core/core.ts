@@ -489,6 +489,9 @@ class QueueCore implements Core {
     const { stanza, domain, queue, address } = arrival
     const type = iqType(stanza)
     if (type === 'result' || type === 'error') {
+      // Whatever it answers, and however late: it lives.
+      const consumer = type === 'result' ? arrival.queue?.consumers.get(arrival.sender) : undefined
+      if (consumer?.isStalled === true) this.#deliveries.revive(consumer)
       if (this.#deliveries.handleAnswer(step, stanza)) return
       if (this.#sessions.handleAnswer(step, stanza) || this.#requests.handleAnswer(step, stanza)) return
       if (type === 'result' && queue !== undefined && this.#verbs.settleLate(step, queue, stanza)) return

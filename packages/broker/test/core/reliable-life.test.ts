@@ -2,7 +2,7 @@
 import { decodeStats, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
-import { coreRules, queueRules } from './conversation.ts'
+import { coreRules, errorXml, queueRules } from './conversation.ts'
 import { CLAIMABLE_TOPICS_MAX, type Line } from '../../src/core/lines.ts'
 import { Queues } from '../../src/core/queues.ts'
 import { Consumer, type Queue, Session } from '../../src/core/records.ts'
@@ -160,6 +160,39 @@ describe('patterns', () => {
     const w = await StoreWorld.start()
     await w.sub(A, 'a.*')
     expect(await w.say('a.b')).toContain('No recipients found')
+  })
+})
+
+describe('a worker that let a lease end without receiving it', () => {
+  const stalled = async (): Promise<{ w: StoreWorld; late: string }> => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 4, ttl: 3600 })
+    await w.publish('t')
+    const [handed] = w.delivered(A)
+    await w.wait(30_000)
+    w.take()
+    await w.wait(10_000)
+    expect(w.delivered(A)).toEqual([])
+    return { w, late: handed?.id as string }
+  }
+  const iq = (type: string, id: string, inner = ''): string =>
+    `<iq type='${type}' id='${id}' from='${A}' to='any.localhost'>${inner}</iq>`
+
+  it.each([
+    ['a renewal', () => iq('set', 'n', "<renew xmlns='xmq:queue:1' ttl='60' load='0' credit='4'/>")],
+    ['a settlement', () => iq('set', 's', "<settle xmlns='xmq:queue:1'><ack lease='1.x'/></settle>")],
+    ['its late answer', (late: string) => iq('result', late)],
+    ['an answer to anything', () => iq('result', 'x')],
+  ])('gets messages again with %s', async (_, sign) => {
+    const { w, late } = await stalled()
+    await w.receive(sign(late))
+    expect(w.delivered(A)).toHaveLength(1)
+  })
+
+  it('does not with the word of its server that it is not there', async () => {
+    const { w, late } = await stalled()
+    await w.receive(iq('error', late, errorXml('service-unavailable')))
+    expect(w.delivered(A)).toEqual([])
   })
 })
 
