@@ -51,7 +51,7 @@ export class PubResults {
   /** In the order in which they were sent; from the first whose fate is not known. */
   readonly #pending = new Map<string, Message>()
   #changed: (() => void)[] = []
-  #settling: Promise<void> | undefined
+  #isSettling = false
   #sentCount = 0
   #failedCount = 0
   #first: PubResult | undefined
@@ -102,7 +102,7 @@ export class PubResults {
       return
     }
     message.state = 'written'
-    this.#settling ??= this.#settle()
+    if (!this.#isSettling) void this.#settle()
   }
 
   #change(): Promise<void> {
@@ -124,6 +124,7 @@ export class PubResults {
 
   /** Pings until nothing that was written is unsettled. */
   async #settle(): Promise<void> {
+    this.#isSettling = true
     for (let batch = this.#written(); batch.length > 0; batch = this.#written()) {
       try {
         await this.#client.ping({ timeout: this.#timeoutMs })
@@ -134,7 +135,7 @@ export class PubResults {
       }
       for (const id of batch) this.#end(id, {})
     }
-    this.#settling = undefined
+    this.#isSettling = false
   }
 
   #written(): readonly string[] {
