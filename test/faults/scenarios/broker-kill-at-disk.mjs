@@ -15,7 +15,7 @@ export const scenario = {
   name: 'kill-at-disk',
   fault: 'broker killed inside a commit or a checkpoint, at a drawn `pwrite64` or `fsync` of its store (strace)',
   promise: 'nothing confirmed is lost; a commit is there as a whole or not at all; service resumes by itself',
-  times: { whole: 60, short: 2 },
+  times: { whole: 60, short: 1 },
   obstacle: straceObstacle,
   async run(scene, times) {
     for (let time = 0; time < times; time++) {
