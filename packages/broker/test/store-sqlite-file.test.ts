@@ -177,6 +177,25 @@ describe('a body that is damaged on the disk', () => {
   })
 })
 
+describe('a head of a message that is damaged on the disk', () => {
+  it('makes a dead letter of its message, and leaves the counts of the others within reason', async () => {
+    const path = freshPath()
+    const store = await openSqlite(path)
+    const seq = await publish(store)
+    await publish(store)
+    await store.close()
+    const db = new Database(path)
+    db.exec(
+      `UPDATE entries SET data = substr(data, 1, 20) || x'ffffffff' || substr(data, 25) WHERE id & 17592186044415 = ${seq}`,
+    )
+    db.close()
+    const again = await openSqlite(path)
+    expect(await claim(again, 9)).toMatchObject({ messages: [{ seq: seq + 1 }], corrupt: [{ seq, reason: 'corrupt' }] })
+    expect(again.stats().lines).toMatchObject([{ ready: 0, leased: 1, dead: 1 }])
+    expect(Math.abs(again.stats().bytes)).toBeLessThan(1000)
+  })
+})
+
 describe('a store that cannot write', () => {
   it('refuses publishes on a full disk with nothing half done, still settles, and recovers by itself', async () => {
     const store = await openSqlite(freshPath())

@@ -1,5 +1,6 @@
 /** How entries look in memory and in the file. message-data.ts has how their messages do. */
 import { DEAD_REASONS, type DeadReason, type EntryState, type HistoryEntry } from '../entry.ts'
+import { BODY_BYTES_MAX } from '../limits.ts'
 import { dataBytesOf, dedupeUntilOf, isApartData, isSharedData } from './message-data.ts'
 import type { Value } from './statements.ts'
 
@@ -123,7 +124,8 @@ export function rowOf(columns: RowColumns): Row {
     lane: columns.lane,
     key: columns.key,
     isDroppable: columns.isDroppable,
-    bytes: dataBytesOf(data),
+    // Never more than there can be: a damaged head must not make the counts of its line worthless.
+    bytes: Math.min(dataBytesOf(data), isApartData(data) ? BODY_BYTES_MAX : data.length),
     isShared: isSharedData(data),
     isApart: isApartData(data),
     dedupeUntil: dedupeUntilOf(data),

@@ -164,7 +164,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   firstOfChain: 'SELECT 1 FROM entries WHERE topic = ? AND key = ? AND ord IS NOT NULL AND state < 6 LIMIT 1',
   nextOfChain: `SELECT line, ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL AND state < 6 ORDER BY ord LIMIT 1`,
   // Values as few as can be: each that goes over to JavaScript costs as much as finding its row.
-  listClaimable: `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(length(rest), 0) || ',' || length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?)`,
+  listClaimable: `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?)`,
   listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?`,
   listUndroppable: `SELECT ${ENTRY} FROM entries WHERE id > (?1 << 44) AND id < ((?1 + 1) << 44) AND is_droppable = 0 AND state < 4 ORDER BY id LIMIT ?2`,
   listDue: `SELECT ${ENTRY} FROM entries WHERE state = 4 AND at <= ? ORDER BY at LIMIT ?`,
