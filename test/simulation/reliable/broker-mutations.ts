@@ -3,6 +3,12 @@ import type { Mutation } from '../mutants.ts'
 
 export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
+    breaks: 'the core looks at a clock',
+    file: 'core/core.ts',
+    find: '    const step = new Step(now, entropy)\n    this.#handleDue(step)\n    switch',
+    replace: '    const step = new Step(Date.now() > 0 ? now : 0, entropy)\n    this.#handleDue(step)\n    switch',
+  },
+  {
     breaks: 'a publish is confirmed before it is stored',
     file: 'core/publishing.ts',
     find: '    this.#options.calls.apply(ops, (step, results) => {\n      this.#storing -= bytes\n      then(step, results)\n    })',

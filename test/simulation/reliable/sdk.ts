@@ -8,6 +8,7 @@
 import { type XmlElement, XmqError } from '@xmq/protocol'
 import type { Effect, Input, Session, SessionRules } from '../../../packages/client/src/session/index.ts'
 import { describe } from '../describe.ts'
+import { purely } from '../purity.ts'
 import type { Random } from '../random.ts'
 import type { Network, Stream } from './network.ts'
 
@@ -107,7 +108,7 @@ export class SdkProcess {
   #handle(input: Input): void {
     const { now, entropy, log } = this.#host
     log(() => `${this.name} ${describe(input)}`)
-    const effects = this.#session.handle(input, now(), entropy)
+    const effects = purely(() => this.#session.handle(input, now(), entropy))
     for (const effect of effects) log(() => `  ${this.name} -> ${describe(effect)}`)
     this.#watch.passed(this, input, effects)
     for (const effect of effects) this.#carryOut(effect)

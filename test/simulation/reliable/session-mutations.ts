@@ -3,6 +3,12 @@ import type { Mutation } from '../mutants.ts'
 
 export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
+    breaks: 'the session draws its own randomness',
+    file: 'session/session.ts',
+    find: '    const pause = this.#random.unit() * ceiling',
+    replace: '    const pause = Math.random() * ceiling',
+  },
+  {
     breaks: 'what came back is sent again in another order',
     file: 'session/lineup.ts',
     find: 'this.#returned.sort((a, b) => b.ordinal - a.ordinal)',

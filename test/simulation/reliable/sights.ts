@@ -50,6 +50,7 @@ export const RELIABLE_SIGHTS: readonly string[] = [
   'crash, store kept',
   'crash, store lost',
   'store refused',
+  'store torn',
   'store lost requests',
   'store lost answers',
   'sdk handed',

@@ -30,8 +30,12 @@ const TROUBLE = new XmqError('internal', 'The disk is full.', { type: 'wait' })
 
 /** See the top of this file. */
 export class LaggingStore {
-  /** While true, nothing is done and every answer is `unavailable`. */
+  /** While true, every answer is `unavailable`, */
   isFailing = false
+  /** and with this chance what was asked was done all the same: its answer was lost. */
+  torn = 0
+  /** How often that was so. */
+  tornCount = 0
   /** Mean milliseconds of each way. */
   lagMs = 5
   /** Requests that were asked and not done when the broker crashed. */
@@ -94,7 +98,7 @@ export class LaggingStore {
       if (life !== this.#life) return
       this.#waiting--
       const answer = await this.#do(effect, askedAt)
-      this.#host.onDone(effect, answer)
+      if (!isRefused(answer)) this.#host.onDone(effect, answer)
       const told = this.#claimable
       this.#claimable = []
       if (told.length > 0) this.#tell({ type: 'claimable', topics: told })
@@ -115,9 +119,21 @@ export class LaggingStore {
 
   async #do(effect: StoreEffect, askedAt: number): Promise<StoreAnswer> {
     const { call } = effect
+    const { random } = this.#host
     const store = this.#store
     const fails = this.isFailing ? ({ status: 'unavailable', error: TROUBLE } as const) : undefined
     if (fails !== undefined) this.refused++
+    if (fails !== undefined && (effect.type === 'apply' || effect.type === 'claim') && random.chance(this.torn)) {
+      this.tornCount++
+      if (effect.type === 'claim') {
+        const answer = await store.claim(effect.request)
+        this.#host.onDone(effect, { type: 'claimed', call, answer })
+        return { type: 'claimed', call, answer: fails }
+      }
+      const results = await store.apply(effect.ops, askedAt)
+      this.#host.onDone(effect, { type: 'applied', call, results })
+      return { type: 'applied', call, results: effect.ops.map(() => fails) }
+    }
     switch (effect.type) {
       case 'apply':
         return {
@@ -145,4 +161,10 @@ export class LaggingStore {
       for (const topic of topics) this.#claimable.push(topic)
     })
   }
+}
+
+function isRefused(answer: StoreAnswer): boolean {
+  if (answer.type === 'counts') return false
+  const first = answer.type === 'applied' ? answer.results[0] : answer.answer
+  return first?.status === 'unavailable'
 }

@@ -311,9 +311,12 @@ export class Leases {
     return this.#settlements.oldest(above)
   }
 
-  /** What was numbered below and is not answered is to be said again; `ready` says it, and what is held. */
-  lost(before: number): void {
+  /** What was numbered below and is not answered is said again. */
+  lost(before: number, out: Effect[]): void {
     this.#settlements.lost(before)
+    if (this.#settlements.size === 0) return
+    this.#isQuiet = false
+    this.#askTurn(out)
   }
 
   /** The queue's answer to a settle. */

@@ -92,6 +92,11 @@ export class Pulse {
     return ++this.#number
   }
 
+  /** The number that was given last. */
+  get last(): number {
+    return this.#number
+  }
+
   /** The connection is up and the queue reliable. */
   up(): void {
     this.#isUp = true

@@ -41,7 +41,7 @@ export class Reliable {
 
   /** What was numbered below and is not answered is lost. */
   lost(before: number, out: Effect[]): void {
-    this.leases.lost(before)
+    this.leases.lost(before, out)
     this.outbox.lost(before, out)
   }
 

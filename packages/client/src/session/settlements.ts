@@ -78,8 +78,8 @@ export class Settlements {
   readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
   #unsent = new Map<string, Settled>()
   readonly #batches = new Map<string, Batch>()
-  /** Acks that went with a received, the latest last. */
-  #ridden: Settled[] = []
+  /** Acks that went with a received, the latest last, each with the number of what was asked before it. */
+  #ridden: { readonly settled: Settled; readonly after: number }[] = []
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
@@ -127,7 +127,7 @@ export class Settlements {
       taken.push(written)
       bytes += written.bytes
       this.#unsent.delete(lease)
-      if (settlement.kind === 'ack') this.#ridden.push(settled)
+      if (settlement.kind === 'ack') this.#ridden.push({ settled, after: this.#pulse.last })
     }
     if (this.#ridden.length > RIDDEN_MAX * 2) this.#ridden = this.#ridden.slice(-RIDDEN_MAX)
     return taken
@@ -223,13 +223,13 @@ export class Settlements {
     return undefined
   }
 
-  /** What was numbered below and has no answer is lost with its broker, or done: it is said again, but for extends. */
+  /** What was numbered below and has no answer is lost with its broker, or done: it is said again. */
   lost(before: number): void {
     const lost = [...this.#batches].filter(([, { number }]) => number < before)
     for (const [id] of lost.reverse()) this.#giveBack(this.#take(id))
-    this.#giveBack(this.#ridden.slice(-RIDDEN_MAX))
-    this.#ridden = []
-    this.#forgetExtends()
+    const ridden = this.#ridden.slice(-RIDDEN_MAX)
+    this.#giveBack(ridden.filter(({ after }) => after < before).map(({ settled }) => settled))
+    this.#ridden = ridden.filter(({ after }) => after >= before)
   }
 
   #forgetExtends(): void {
