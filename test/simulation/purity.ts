@@ -63,7 +63,7 @@ globalThis.Date = new Proxy(Date, {
   },
   apply(target) {
     refuse('Date()')
-    return Reflect.apply(target, undefined, []) as string
+    return Reflect.apply(target, undefined, [])
   },
   get(target, name) {
     if (name === 'now') refuse('Date.now')

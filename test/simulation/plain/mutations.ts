@@ -246,7 +246,8 @@ export const PLAIN_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'an error is sent from another address',
     file: 'core/step.ts',
-    find: 'this.send(domain, errorTo(stanza, error))',
-    replace: "this.send(domain, errorTo({ ...stanza, attrs: new Map([...stanza.attrs, ['to', domain.name]]) }, error))",
+    find: 'this.send(domain, errorTo(stanza, error, encoded))',
+    replace:
+      "this.send(domain, errorTo({ ...stanza, attrs: new Map([...stanza.attrs, ['to', domain.name]]) }, error, encoded))",
   },
 ]

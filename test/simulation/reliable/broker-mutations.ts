@@ -200,6 +200,12 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace: '        line.rotate(coverage, topics)\n',
   },
   {
+    breaks: 'what became claimable during a claim is forgotten',
+    file: 'core/dispatch.ts',
+    find: 'if (!line.fresh.has(topic)) line.remove(topic)',
+    replace: 'line.remove(topic)',
+  },
+  {
     breaks: 'a claim that the store did not answer is not made again',
     file: 'core/dispatch.ts',
     find: '      this.#options.deadlines.set(line.again, step.now + STORE_RETRY_MS)\n',

@@ -5,7 +5,8 @@
  *                   |                                        |
  *                   crash: it never happened                 crash: done, and nobody was told
  *
- * Requests take effect in their order, and answers come in theirs; what became claimable is told before the answer.
+ * Requests take effect in their order, and answers come in theirs; what became claimable is told before the answer to what made it
+ * so, and maybe before earlier ones.
  */
 import { XmqError } from '@xmq/protocol'
 import type { Effect, Input } from '../../../packages/broker/src/core/port.ts'
@@ -109,8 +110,10 @@ export class LaggingStore {
 
   #tell(input: Input): void {
     const life = this.#life
-    this.#toldAt = Math.max(this.#toldAt, this.#host.now() + this.#host.random.gap(this.lagMs))
-    this.#host.at(this.#toldAt, () => {
+    const soon = this.#host.now() + this.#host.random.gap(this.lagMs)
+    const at = 'call' in input ? Math.max(this.#toldAt, soon) : soon
+    this.#toldAt = Math.max(this.#toldAt, at)
+    this.#host.at(at, () => {
       if (life !== this.#life) return
       if ('call' in input) this.#answers--
       this.#host.feed(input)
