@@ -70,7 +70,7 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
   bound(
     'event loop late by',
     'limits.maxLoopDelay',
-    '1s',
+    '2s',
     'new work refused: `overloaded`',
     'xmq_load_seconds',
     OVERLOADED,
@@ -78,7 +78,7 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
   bound(
     'stanzas late by',
     'limits.maxInputDelay',
-    '1s',
+    '5s',
     'new work refused: `overloaded`',
     'xmq_load_seconds',
     OVERLOADED,

@@ -40,7 +40,7 @@ describe('what is left out', () => {
         pingTimeoutMs: 10_000,
         reconnectMsMax: 30_000,
         storingBytesMax: 67_108_864,
-        overload: { loopDelayMsMax: 1000, inputDelayMsMax: 1000, commitMsMax: 2000 },
+        overload: { loopDelayMsMax: 2000, inputDelayMsMax: 5000, commitMsMax: 2000 },
       },
     })
     expect(config.queues).toEqual([

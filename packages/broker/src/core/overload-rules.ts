@@ -2,9 +2,9 @@
 
 /** Bounds of the load above which new work is refused, until all is below half of them again. Milliseconds. */
 export interface OverloadRules {
-  /** How late the event loop is, on average. @default 1000 */
+  /** How late the event loop is, on average. @default 2000 */
   readonly loopDelayMsMax: number
-  /** How long a stanza waits between the server and us while the process is busy. @default 1000 */
+  /** How long a stanza waits between the server and us while the process is busy. @default 5000 */
   readonly inputDelayMsMax: number
   /** How long a message that comes now will wait for the store's answer. @default 2000 */
   readonly commitMsMax: number
@@ -19,7 +19,7 @@ export interface Load {
 
 /** Where the configuration says nothing. */
 export const OVERLOAD_DEFAULTS: OverloadRules = Object.freeze({
-  loopDelayMsMax: 1000,
-  inputDelayMsMax: 1000,
+  loopDelayMsMax: 2000,
+  inputDelayMsMax: 5000,
   commitMsMax: 2000,
 })

@@ -18,15 +18,15 @@ describe('new work is refused', () => {
     const c = new Conversation()
     const taken = (share: number) => c.input(commit(share)).core.refusal === undefined
     expect([0.9, 1, 1.1, 0.9, 0.5, 0.49, 0.9].map(taken)).toEqual([true, true, false, false, false, true, true])
-    c.input(load({ inputDelayMs: 2100, commitMs: 100 }))
+    c.input(load({ inputDelayMs: 5100, commitMs: 100 }))
     c.input(load({ inputDelayMs: 100, commitMs: 1100 }))
     expect(c.core.refusal).toBeDefined()
   })
 
   it('by each of the three measures, which the event names', () => {
     for (const [part, text] of [
-      [{ loopDelayMs: 1001 }, 'event loop'],
-      [{ inputDelayMs: 1001 }, 'read'],
+      [{ loopDelayMs: 2001 }, 'event loop'],
+      [{ inputDelayMs: 5001 }, 'read'],
       [{ commitMs: 2001 }, 'stored'],
     ] as const) {
       const c = new Conversation().input(load(part))
