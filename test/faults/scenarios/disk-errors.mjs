@@ -22,7 +22,7 @@ const WAYS = [
     what: 'all that is written, and reads',
     injections: ['fsync:error=EIO', 'pwrite64:error=EIO', 'pread64:error=EIO'],
     files: ['', '-wal'],
-    reason: /IOERR|i\/o error|CORRUPT/,
+    reason: /IOERR|i\/o error|CORRUPT|cannot be opened/,
   },
 ]
 

@@ -120,7 +120,11 @@ function connect({ path, mustExist = false }: SqliteFileOptions): Connection {
   try {
     return new Database(urlOf(path, mustExist ? 'rw' : 'rwc'))
   } catch (error) {
-    // libsql gives no code here, and puts SQLite's number at the end of a text of its own.
+    // libsql gives no code here, but SQLite's number at the end of a text of its own.
+    const number = Number(/: (\d+)$/.exec(error instanceof Error ? error.message.replace(/"\)$/, '') : '')?.[1])
+    const code = PRIMARY_CODES[number & 0xff]
+    if (code !== undefined && code !== 'SQLITE_CANTOPEN')
+      throw Object.assign(new Error('it cannot be opened'), { code })
     const why = mustExist && !existsSync(path) ? 'it is not there any more' : 'SQLite cannot open it'
     throw cannotOpen(path, why, error)
   }
