@@ -30,9 +30,10 @@ describe('the list of bounds', () => {
       readonly limits: Record<string, unknown>
       readonly queues: Record<string, Record<string, unknown>>
     }
-    // Of a queue's keys those that are times bound no memory, nor does the number of attempts.
+    // Those that are times, but for the load's, bound no memory, nor does the number of attempts.
     const isTime = (key: string, value: unknown) =>
-      key === 'maxAttempts' || (!key.startsWith('limits.') && /^\d+(ms|s|m|h|d)$/.test(String(value)))
+      key === 'maxAttempts' ||
+      (!/max(LoopDelay|InputDelay|CommitTime)$/.test(key) && /^\d+(ms|s|m|h|d)$/.test(String(value)))
     const keys = [
       ...Object.entries(described.limits).map(([key, value]) => [`limits.${key}`, value] as const),
       ...Object.entries(described.queues['q.localhost'] ?? {}),
