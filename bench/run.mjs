@@ -227,10 +227,15 @@ async function main() {
   if (plan.json !== undefined) writeFileSync(plan.json, `${JSON.stringify({ plan, results }, undefined, 2)}\n`)
 }
 
-process.once('SIGINT', () => {
-  stopRunning()
-  process.exit(130)
-})
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+]) {
+  process.once(signal, () => {
+    stopRunning()
+    process.exit(code)
+  })
+}
 if (process.argv.includes('--peers')) {
   const { benchPeers } = await import('./peers/run.mjs')
   await benchPeers(process.argv.slice(2), { setup, compileServers })

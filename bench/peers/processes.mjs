@@ -38,7 +38,10 @@ export function folderBytes(folder) {
 /** A new folder for a system's data, and how to remove it. @param below where; the system's temporary folder, if not given */
 export function dataFolder(name, below = tmpdir()) {
   const folder = mkdtempSync(join(below, `xmq-bench-${name}-`))
-  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) }
+  const remove = () => rmSync(folder, { recursive: true, force: true })
+  // Also where the run is interrupted.
+  process.once('exit', remove)
+  return { folder, remove }
 }
 
 /** Whether a folder is in memory: what is "on disk" there is not. */
