@@ -21,8 +21,9 @@ import { linesOf, payloadOf, QUEUE_ALL, sumOf } from './messages.mjs'
  * handler begins, and its ack is on its way for a moment after it ended.
  */
 const SLACK_MS = 1000
-/** Deliveries that may end without an outcome before a message may be given up: fewer are no reason (`maxAttempts`). */
+/** A message may be given up after so many failures (`maxAttempts`), or so many deliveries that nobody settled. */
 const ATTEMPTS_MAX = 5
+const DELIVERIES_MAX = 20
 const VIOLATIONS_MAX = 50
 
 /**
@@ -257,14 +258,14 @@ class Oracle {
   }
 
   #checkDead() {
-    for (const { queue, line, seq, id, reason, failures } of this.#dead.values()) {
+    for (const { queue, line, seq, id, reason, failures, deliveries: handedOut } of this.#dead.values()) {
       const sent = this.#sent.get(`${queue} ${id}`)
       const deliveries = this.#entries.get(`${queue} ${line} ${seq}`)?.deliveries ?? []
       const isExplained =
         sent !== undefined &&
         ((reason === 'expired' && sent.ttlMs !== undefined) ||
           (reason === 'rejected' && deliveries.some(({ end }) => end?.t === 'rejected')) ||
-          (reason === 'max-attempts' && failures >= ATTEMPTS_MAX))
+          (reason === 'max-attempts' && (failures >= ATTEMPTS_MAX || handedOut >= DELIVERIES_MAX)))
       if (!isExplained)
         this.#violate('given-up', `${queue} ${line} ${seq} (${id}) is dead: ${reason}, ${failures} failures`)
       if (reason === 'max-attempts') this.#checkFailures(`${queue} ${line} ${seq}`, deliveries)

@@ -38,8 +38,8 @@ function run() {
       say('faults', 1, at, 'fault', { fault: at, kind, victim })
       say('faults', 1, until, 'over', { fault: at, kind, victim })
     },
-    dead: (seq, id, reason, failures) =>
-      dead.push({ queue: QUEUE_ANY, line: '', seq, id, reason, failures, deliveries: 1 }),
+    dead: (seq, id, reason, failures, deliveries = 1) =>
+      dead.push({ queue: QUEUE_ANY, line: '', seq, id, reason, failures, deliveries }),
     left: (seq, id) => left.push({ queue: QUEUE_ANY, line: '', seq, id, state: 'ready', deliveries: 0 }),
     lines,
     judge: () => judge({ lines, dead, left }),
@@ -337,6 +337,14 @@ describe('dead letters', () => {
     good.did('failed', 'worker1', 1, 16)
     good.dead(1, 'a', 'rejected', 0)
     expect(good.judge()).toMatchObject({ dead: { rejected: 1 }, lost: 0, violationCount: 0 })
+  })
+
+  test('that was handed out twenty times', () => {
+    const good = run()
+    good.sent('a', 10)
+    good.confirmed('a', 1, 12)
+    good.dead(1, 'a', 'max-attempts', 0, 20)
+    expect(rulesOf(good.judge())).toEqual([])
   })
 
   test.each([
