@@ -93,6 +93,11 @@ function groupsOf(scenarios, server, { isShort, times }) {
   const wanted = scenarios
     .map((scenario) => ({ scenario, times: times ?? timesOf(scenario, server, isShort) }))
     .filter((one) => one.times > 0 && (one.scenario.servers?.includes(server) ?? true))
+    .filter(({ scenario }) => {
+      const obstacle = scenario.obstacle?.()
+      if (obstacle !== undefined) console.log(`- ${scenario.name} on ${server}: SKIPPED: ${obstacle}`)
+      return obstacle === undefined
+    })
   const isOwn = ({ scenario }) => !isShort || scenario.prepare !== undefined || scenario.leaseMs !== undefined
   const shared = wanted.filter((one) => !isOwn(one))
   return [...(shared.length === 0 ? [] : [shared]), ...wanted.filter(isOwn).map((one) => [one])]
@@ -149,11 +154,6 @@ async function playAll(scenarios, options) {
   let failures = 0
   for (const server of options.servers) {
     for (const group of groupsOf(scenarios, server, options)) {
-      const obstacle = group[0].scenario.obstacle?.()
-      if (obstacle !== undefined) {
-        console.log(`- ${group[0].scenario.name} on ${server}: SKIPPED: ${obstacle}`)
-        continue
-      }
       try {
         const outcome = await play(group, server, options)
         console.log(describe(outcome))

@@ -77,6 +77,8 @@ function usualPlan({ folder, server, httpPort, leaseMs, hasSlow }) {
       store: `sqlite:${storePath}`,
       http: `127.0.0.1:${httpPort}`,
       log: { level: 'info', format: 'json' },
+      // A server that is killed every few seconds never lets a stream last: the pauses would grow to half a minute.
+      limits: { maxReconnectPause: '1s' },
       queues: { [QUEUE_ANY]: { type: 'any', ...rules }, [QUEUE_ALL]: { type: 'all', ...rules } },
     },
     wrap: (argv) => argv,

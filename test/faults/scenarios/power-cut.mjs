@@ -19,7 +19,7 @@ export const scenario = {
   name: 'power-cut',
   fault: 'power cut: only what was given to the device is left; each second time with the last writes torn',
   promise: 'everything confirmed is there; a torn commit is cut off',
-  times: { whole: 40, short: 1 },
+  times: { whole: 40, short: { prosody: 0, ejabberd: 1 } },
   obstacle: loopObstacle,
   prepare(scene, plan) {
     disk = new ImageDisk(join(scene.folder, 'disk'), join(scene.folder, 'disk.img'), MEBIBYTES)

@@ -30,9 +30,7 @@ export const scenario = {
   fault: 'component stream cut inside a stanza (publish, confirm, deliver, settle, settled), at every byte',
   promise:
     'nothing confirmed is lost; what had no answer is sent again under the same id; the streams come back by themselves',
-  times: { whole: CUTS.length, short: 5 },
-  // Cuts come one after the other: leases are to outlive several of them.
-  leaseMs: 8000,
+  times: { whole: CUTS.length, short: { prosody: 0, ejabberd: 5 } },
   async prepare(scene, plan) {
     proxy = await CutProxy.start(scene.server.componentPort)
     scene.afterwards(() => proxy.close())
