@@ -23,6 +23,8 @@ import { createRandom, seedOf } from './random.mjs'
 import { deadLetters, leftInStore } from './remains.mjs'
 
 const READ_MS = 20
+/** A machine that lets nobody run for so long makes leases of a few seconds end: that is written down as a fault. */
+const STALL_MS = 500
 const PATIENCE_MS = 90_000
 /** How long journals may be behind a store that has nothing more to give. */
 const JOURNALS_MS = 5000
@@ -108,6 +110,7 @@ export class Scene {
   #faults
   #serial = 0
   #timer
+  #tickedAt
   #undo = []
   #say
 
@@ -128,7 +131,7 @@ export class Scene {
     this.plan = plan
     const { config, wrap, env } = plan
     this.broker = new Broker({ folder: this.folder, config, wrap, env })
-    this.#timer = setInterval(() => this.read(), READ_MS)
+    this.#timer = setInterval(() => this.#tick(), READ_MS)
     await this.broker.start()
     const { service, domain } = this.server
     const common = { service, password: PASSWORD, seed: this.seed, hasSlow: plan.hasSlow }
@@ -149,6 +152,19 @@ export class Scene {
     await Promise.all(this.workers.map((worker) => this.ready(worker)))
     await Promise.all(this.producers.map((producer) => producer.start()))
     await this.flow('the load has begun')
+  }
+
+  /** Reads, and notices when this process did not get to it: whoever else wanted to run did not, either. */
+  #tick() {
+    const now = nowMs()
+    const lateFrom = this.#tickedAt
+    this.#tickedAt = now
+    if (lateFrom !== undefined && now - lateFrom > STALL_MS) {
+      const fault = { fault: ++this.#serial, kind: 'machine stalled', victim: 'machine' }
+      this.#faults.write('fault', { ...fault, at: lateFrom })
+      this.#faults.write('over', { ...fault, at: now })
+    }
+    this.read()
   }
 
   read() {
