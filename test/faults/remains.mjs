@@ -9,7 +9,14 @@ const PAGE = 500
 export async function deadLetters({ service, jid, password, domain }) {
   const dead = []
   for (const queue of [QUEUE_ANY, QUEUE_ALL]) {
-    const client = await connect({ service, jid, password, queue, backoff: { base: '200ms', max: '1s' } })
+    const client = await connect({
+      service,
+      jid,
+      password,
+      queue,
+      backoff: { base: '200ms', max: '1s' },
+      connectTimeout: '2m',
+    })
     try {
       const lines =
         queue === QUEUE_ANY
