@@ -10,7 +10,7 @@
  * 3. What a handler came to is said until the queue has answered, or with the receipt of a delivery.
  * 4. A delivery is answered within RECEIVE_MS_MAX, whatever handlers do.
  * 5. All that is handed and not lost is extended first thing on a new connection.
- * 6. A handler hears that its message is lost when the queue knows none of its leases any more, and only then.
+ * 6. A handler hears that its message is lost when the queue has refused to extend each of its leases, and only then.
  */
 import { childElements, type XmlElement } from '@xmq/protocol'
 import type { Delivery, Input, SessionEvent, SessionRules } from '../../../packages/client/src/session/index.ts'
@@ -36,7 +36,10 @@ export class Handed {
   readonly #acked = new Set<string>()
   readonly #byToken = new Map<string, Job[]>()
   /** What was said in a `<settle/>` that is not answered yet, by the id of its stanza. */
-  readonly #asked = new Map<string, { readonly tokens: Set<string>; readonly overdueAt: number }>()
+  readonly #asked = new Map<
+    string,
+    { readonly tokens: Set<string>; readonly extends: Set<string>; readonly overdueAt: number }
+  >()
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
   readonly #unreceived = new Map<string, number>()
@@ -123,7 +126,7 @@ export class Handed {
       // Of what was said again the earlier answer may count or not: its stanza may pass for lost.
       const isSaidAgain = later.has(token)
       if (!isSaidAgain) this.#owed.delete(token)
-      if (error !== undefined) this.#leaseOver(token, !isSaidAgain)
+      if (error !== undefined && asked.extends.has(token)) this.#leaseOver(token, !isSaidAgain)
     }
   }
 
@@ -160,6 +163,7 @@ export class Handed {
   said(stanza: XmlElement, settle: XmlElement): void {
     const isReceipt = stanza.attrs.get('type') === 'result'
     const tokens: string[] = []
+    const extended = new Set<string>()
     for (const child of childElements(settle)) {
       const token = child.attrs.get('lease') ?? ''
       tokens.push(token)
@@ -168,14 +172,17 @@ export class Handed {
         const states = jobs.map(({ state, outcome }) => outcome ?? state).join(', ')
         this.#broken(`says ${child.name} of ${token}, which is ${states === '' ? 'not its own' : states}`)
       }
-      if (child.name === 'extend') this.#extended.add(token)
-      else if (isReceipt) {
+      if (child.name === 'extend') {
+        extended.add(token)
+        this.#extended.add(token)
+      } else if (isReceipt) {
         this.#owed.delete(token)
         this.#note('sdk settled with the receipt')
       }
     }
     const overdueAt = this.#now + this.#rules.answerTimeoutMs
-    if (!isReceipt) this.#asked.set(stanza.attrs.get('id') ?? '', { tokens: new Set(tokens), overdueAt })
+    if (!isReceipt)
+      this.#asked.set(stanza.attrs.get('id') ?? '', { tokens: new Set(tokens), extends: extended, overdueAt })
   }
 
   #maySay({ key, state, outcome }: Job, kind: string): boolean {

@@ -163,18 +163,6 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     replace: '',
   },
   {
-    breaks: 'a broker that forgot the subscriptions is not told them again',
-    file: 'session/subscriptions.ts',
-    find: "      if (error.fromBroker && error.code === 'not-found') this.again(now, entropy, out)\n      else this.#renewFailed",
-    replace: '      this.#renewFailed',
-  },
-  {
-    breaks: 'a refused subscription is not asked for again',
-    file: 'session/subscriptions.ts',
-    find: '    this.#timers.set(subscriptionTimer(subscription.topic), retryAt)\n',
-    replace: '',
-  },
-  {
     breaks: 'a lost connection is not made again',
     file: 'session/session.ts',
     find: '    this.#timers.set(TIMER_RECONNECT, retryAt)\n',
