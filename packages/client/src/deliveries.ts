@@ -14,6 +14,7 @@
  * 5. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
  */
 import { matchesPattern, PROGRESS_MAX, type XmlElement, XmqError } from '@xmq/protocol'
+import PQueue from 'p-queue'
 import { abortError } from './abort-error.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
 import type { Emitter } from './events.ts'
@@ -21,7 +22,6 @@ import { decodePayload, encodeProgressValue, validate } from './payload.ts'
 import { answerStanza, asFailure, failureStanza, sizeOf } from './reply.ts'
 import { monotonicNow } from './runtime.ts'
 import type { Delivery, Outcome } from './session/index.ts'
-import { Slots } from './slots.ts'
 import type { Topic } from './topic.ts'
 import { outcomeOfFailure } from './verdict.ts'
 import type { DeliveryEvent, WorkerEvents } from './worker-events.ts'
@@ -92,7 +92,7 @@ export class Deliveries {
   readonly #limits: DeliveryLimits
   readonly #ports: DeliveryPorts
   readonly #emitter: Emitter<WorkerEvents>
-  readonly #slots: Slots<Work>
+  readonly #queue: PQueue
   readonly #aborted = new AbortController()
   readonly routes: Map<string, Route> = new Map()
   readonly middleware: Middleware[] = []
@@ -108,20 +108,20 @@ export class Deliveries {
     this.#limits = limits
     this.#emitter = emitter
     this.#ports = ports
-    this.#slots = new Slots(limits.concurrency, (work) => this.#handle(work))
+    this.#queue = new PQueue({ concurrency: limits.concurrency })
   }
 
   get running(): number {
-    return this.#slots.running
+    return this.#queue.pending
   }
 
   get waiting(): number {
-    return this.#slots.waiting
+    return this.#queue.size
   }
 
   /** Resolves when nothing runs and nothing waits. */
   whenIdle(): Promise<void> {
-    return this.#slots.whenIdle()
+    return this.#queue.onIdle()
   }
 
   /** Tells every handler to give up; what waits fails without having begun. */
@@ -143,7 +143,7 @@ export class Deliveries {
     this.#waitingBytes += bytes
     if (delivery.lease !== undefined) this.#leased.set(delivery.lease.key, work)
     if (delivery.kind === 'request') this.#requests.set(delivery.id, work)
-    this.#slots.add(work)
+    void this.#queue.add(() => this.#handle(work))
     this.#ports.onChange()
   }
 

@@ -157,9 +157,12 @@ function isGrowing({ type }: StoreOp): boolean {
   return type === 'publish' || type === 'create-subscription'
 }
 
-/** What a client hears when the store did not do what it was asked: to try again, and that nothing was kept. */
+/**
+ * What a client hears when the store did not do what it was asked: to try again, and that nothing was kept. Why is the operator's to
+ * know, in the log and on `/readyz`: it names files of the broker's machine.
+ */
 export function unavailable(cause: XmqError): XmqError {
-  return new XmqError('overloaded', `The broker's store does not answer now; nothing was stored. ${cause.message}`, {
+  return new XmqError('overloaded', "The broker's store does not answer now; nothing was stored. Try again.", {
     retryAfterSeconds: 1,
     cause,
   })
