@@ -79,6 +79,8 @@ export class Oracle {
   readonly #turns = new Map<string, { eligible: string; recipients: string[] }>()
   /** Full JIDs that may have ended: while a ping is out for them they may lose their turn to others. */
   readonly #doubted = new Set<string>()
+  /** Full JIDs and domains that presence went to, and no `unavailable` since: the session is known as long as it lasts. */
+  readonly #announced = new Set<string>()
   /** How often each thing happened: a simulation that never reaches a rule proves nothing about it. */
   readonly seen = new Map<string, number>()
 
@@ -124,7 +126,10 @@ export class Oracle {
 
   /** Rule 11, once everything is over. */
   checkEnd(stats: CoreStats): void {
-    const left = Object.entries(stats).filter(([, count]) => count !== 0)
+    const { sessions, ...others } = stats
+    const left = Object.entries(others).filter(([, count]) => count !== 0)
+    const there = new Set([...this.#announced].map((pair) => pair.slice(0, pair.indexOf(' ')))).size
+    if (sessions > there) throw new Violation(`${sessions} sessions are known, and ${there} are there`)
     if (left.length > 0) throw new Violation(`left in the core at the end: ${JSON.stringify(stats)}`)
     const open = this.#unanswered.filter((pending) => !pending.orphaned)
     if (open.length > 0)
@@ -158,6 +163,11 @@ export class Oracle {
     const type = stanza.attrs.get('type')
     const sender = attr(stanza, 'from')
     if (type === 'error' || (stanza.name === 'presence' && type === 'unavailable')) this.#doubt(sender)
+    if (stanza.name === 'presence') {
+      const pair = `${sender} ${domainOf(attr(stanza, 'to'))}`
+      if (type === undefined) this.#announced.add(pair)
+      if (type === 'unavailable') this.#announced.delete(pair)
+    }
     if (stanza.name !== 'iq') return
     const [from, to, id] = [attr(stanza, 'from'), attr(stanza, 'to'), attr(stanza, 'id')]
     if (type === 'get' || type === 'set') this.#unanswered.push({ from, to: bareOf(to), id, orphaned: false })
@@ -518,6 +528,8 @@ export class Oracle {
         if (
           code === 'timeout' &&
           !stopping &&
+          // A requester whose session is known to have ended waits for nothing.
+          !this.#provedGone(request.requester, now) &&
           now - request.openedAt + ROUNDING_MS < (this.#queues.get(request.queue)?.requestTimeoutMs ?? 0)
         )
           throw new Violation('a request timed out too early')

@@ -370,6 +370,10 @@ export class ReliableOracle {
         }
         return
       }
+      case 'link-down':
+        // Answers over it are lost; one that comes late over the next stream is none, though settles that ride on it count.
+        this.#delivers.clear()
+        return
       default:
     }
   }
