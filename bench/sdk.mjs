@@ -23,9 +23,8 @@ const queue = await startChild('../sdk/queue.mjs', {})
 const client = new URL('peers/client-xmq.mjs', import.meta.url).href
 const service = `xmpp://127.0.0.1:${queue.ready.port}`
 const options = { client, service, password: 'pw', queue: 'jobs.localhost', connections: 4 }
-const gc = process.env.XGC ? ['--trace-gc'] : []
 const publishing = { ...options, window: 500, bodyBytes: 200 }
-const producers = await startChild('../peers/producers.mjs', publishing, [...gc, ...profileOf(values, 'producers')])
+const producers = await startChild('../peers/producers.mjs', publishing, profileOf(values, 'producers'))
 const figures = { publish: [], work: [] }
 for (let round = 0; round <= values.rounds; round++) {
   const before = await producers.ask('sample')
@@ -38,7 +37,6 @@ for (let round = 0; round <= values.rounds; round++) {
 await producers.stop()
 
 const workers = await startChild('../peers/workers.mjs', { ...options, unacked: 200 }, [
-  ...gc,
   ...profileOf(values, 'workers'),
 ])
 for (let round = 0; round <= values.rounds; round++) {
