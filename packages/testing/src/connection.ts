@@ -9,6 +9,7 @@
  * 2. `onGone` comes exactly once, in the call that ends `open`: nobody routes to a connection that cannot take it.
  * 3. All that one turn of the loop sends leaves in one write.
  * 4. At most `outboundBytesMax` wait; one byte more ends the connection.
+ * 5. It is read while neither a stall nor a rest holds it up. A rest ends by itself.
  */
 import { NS_STREAM_ERROR, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
 
@@ -54,6 +55,12 @@ type Phase = 'open' | 'ending' | 'gone'
 
 /** Milliseconds that a peer has to close its side after the server closed its own. */
 const LINGER_MS = 2000
+/** Node's buffer for one read: after a full one more is there. */
+const CHUNK_BYTES_FULL = 64 * 1024
+/** So much may wait for a component before those who write to it are read slower. */
+const BEHIND_BYTES = 1024 * 1024
+/** How long a full chunk is rested after, for each {@link BEHIND_BYTES} that wait. */
+const REST_MS = 100
 
 export abstract class Connection {
   /** The peer's address, for log lines. */
@@ -66,6 +73,8 @@ export abstract class Connection {
   #pendingBytes = 0
   #flushScheduled = false
   #outputStalled = false
+  #inputStalled = false
+  #resting: NodeJS.Timeout | NodeJS.Immediate | undefined
   #cutAt: number | 'middle' | undefined
   #opened = false
   #lingerTimer: NodeJS.Timeout | undefined
@@ -84,6 +93,11 @@ export abstract class Connection {
   /** Whether it still takes stanzas. */
   get isOpen(): boolean {
     return this.#phase === 'open'
+  }
+
+  /** Bytes that the peer has not taken. */
+  get waitingBytes(): number {
+    return this.#pendingBytes + this.bufferedBytes
   }
 
   /** Answers the peer's stream header. */
@@ -139,12 +153,16 @@ export abstract class Connection {
 
   /** Holds up what comes in, what goes out, or both, until {@link unstall}. */
   stall(what: StallWhat): void {
-    if (what !== 'output') this.pauseInput()
+    if (what !== 'output') {
+      this.#inputStalled = true
+      this.pauseInput()
+    }
     if (what !== 'input') this.#outputStalled = true
   }
 
   unstall(): void {
-    this.resumeInput()
+    this.#inputStalled = false
+    this.#resume()
     this.#outputStalled = false
     this.#flush()
   }
@@ -195,8 +213,37 @@ export abstract class Connection {
     if (this.#phase === 'open') this.#handlers.onClosed()
   }
 
+  /**
+   * Lets everybody else have their turn after a chunk that left more to be read: whoever writes without end is no more to the server
+   * than all others. While a component is behind, each chunk is rested after, the longer the more waits for it, as a shaper
+   * of a real server does.
+   * @param behindBytes what waits for the component that has most of it
+   */
+  protected rest(chunkBytes: number, behindBytes: number): void {
+    if (this.#resting !== undefined || this.#phase !== 'open') return
+    const ms = behindBytes < BEHIND_BYTES ? 0 : (chunkBytes / CHUNK_BYTES_FULL) * (behindBytes / BEHIND_BYTES) * REST_MS
+    if (ms < 1 && chunkBytes < CHUNK_BYTES_FULL) return
+    const go = (): void => {
+      this.#resting = undefined
+      this.#resume()
+    }
+    this.pauseInput()
+    this.#resting = ms < 1 ? setImmediate(go) : setTimeout(go, ms)
+  }
+
+  #resume(): void {
+    if (!this.#inputStalled && this.#resting === undefined) this.resumeInput()
+  }
+
+  #endRest(): void {
+    clearTimeout(this.#resting as NodeJS.Timeout | undefined)
+    clearImmediate(this.#resting as NodeJS.Immediate | undefined)
+    this.#resting = undefined
+  }
+
   protected transportGone(): void {
     if (this.#phase === 'gone') return
+    this.#endRest()
     this.#leaveOpen()
     this.#phase = 'gone'
     clearTimeout(this.#lingerTimer)
@@ -206,7 +253,7 @@ export abstract class Connection {
     if (this.#phase !== 'open') return
     this.#pending.push(text)
     this.#pendingBytes += Buffer.byteLength(text)
-    if (this.#pendingBytes + this.bufferedBytes > this.#outboundBytesMax) {
+    if (this.waitingBytes > this.#outboundBytesMax) {
       this.#log(`cut off ${this.remote}: over ${this.#outboundBytesMax} bytes wait for it and it does not read`)
       this.drop('cut')
       return
@@ -229,6 +276,7 @@ export abstract class Connection {
 
   #finish(): void {
     this.#enqueue(this.footer())
+    this.#endRest()
     this.unstall()
     if (!this.isOpen) return
     this.#leaveOpen()

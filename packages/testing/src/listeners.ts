@@ -25,6 +25,8 @@ export interface AttachableHandlers extends ConnectionHandlers {
 export interface SessionFactories {
   readonly client: () => AttachableHandlers
   readonly component: () => AttachableHandlers
+  /** The most bytes that wait for a component. */
+  readonly behindBytes: () => number
 }
 
 /** The ports in use. */
@@ -102,7 +104,11 @@ export class Listeners {
     const rules = this.#rules
     const shape =
       kind === 'client'
-        ? { contentNs: NS_CLIENT, stanzaBytesMax: rules.stanzaBytesMax }
+        ? {
+            contentNs: NS_CLIENT,
+            stanzaBytesMax: rules.stanzaBytesMax,
+            behindBytes: this.#factories.behindBytes,
+          }
         : { contentNs: NS_COMPONENT, stanzaBytesMax: rules.componentStanzaBytesMax }
     return createTcpServer((socket) => {
       if (!this.#admit(socket)) return

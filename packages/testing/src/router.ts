@@ -82,6 +82,15 @@ export class Router {
     throw new XmqError('not-found', `No session or component is '${who}'; there are: ${there || 'none'}.`)
   }
 
+  /** The most bytes that wait for a component. */
+  behindBytes(): number {
+    let most = 0
+    for (const all of this.#components.values()) {
+      for (const { connection } of all) most = Math.max(most, connection.waitingBytes)
+    }
+    return most
+  }
+
   isLocal(domain: string): boolean {
     return domain === this.#rules.domain || domain === this.#rules.anonymousDomain
   }

@@ -65,6 +65,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions = {}): 
   const listeners = new Listeners(rules, {
     client: () => new C2sSession({ rules, accounts, router, presence, events }),
     component: () => new ComponentSession({ rules, router, events }),
+    behindBytes: () => router.behindBytes(),
   })
   await listeners.open()
   announce(rules, listeners)

@@ -10,6 +10,8 @@ export interface TcpConnectionRules {
   readonly contentNs: string
   readonly stanzaBytesMax: number
   readonly outboundBytesMax: number
+  /** Of a client: the most bytes that wait for a component now. A component is read as fast as it writes. */
+  readonly behindBytes?: () => number
   readonly log: (line: string) => void
 }
 
@@ -22,11 +24,13 @@ export class TcpConnection extends Connection {
   readonly #contentNs: string
   readonly #decoder = new StringDecoder('utf8')
   readonly #reader: XmlStreamReader
+  readonly #behindBytes: (() => number) | undefined
 
   constructor(socket: Socket, handlers: ConnectionHandlers, rules: TcpConnectionRules) {
     super(`${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`, handlers, rules)
     this.#socket = socket
     this.#contentNs = rules.contentNs
+    this.#behindBytes = rules.behindBytes
     this.#reader = new XmlStreamReader(
       {
         onOpen: (root) => this.#onOpen(root),
@@ -57,6 +61,7 @@ export class TcpConnection extends Connection {
       if (!(error instanceof XmqError) || error.code !== 'malformed-xml') throw error
       this.readMalformed(error)
     }
+    if (this.#behindBytes !== undefined) this.rest(chunk.length, this.#behindBytes())
   }
 
   override restartStream(): void {

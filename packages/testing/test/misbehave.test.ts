@@ -97,6 +97,33 @@ describe('stall', () => {
     await queue.next()
   })
 
+  test('of a component slows down who floods it, and nobody else: it is not cut off', async () => {
+    const count = 8000
+    let routed = 0
+    server.on('stanza', () => routed++)
+    const queue = await connectRawComponent({ port: server.componentPort, domain: 'queue1.localhost' })
+    const turn = () => new Promise((resolve) => setImmediate(resolve))
+    server.misbehave.stall('queue1.localhost', 'output')
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      alice.send(message('queue1.localhost', 'x'.repeat(1000)).repeat(count))
+      while (vi.getTimerCount() === 0) await turn()
+      const before = routed
+      expect(before).toBeLessThan(count / 2)
+      bob.send(message(bob.jid, 'quick'))
+      await bob.next((root) => root.name === 'message')
+      expect(routed).toBe(before + 1)
+      server.misbehave.unstall('queue1.localhost')
+      while (queue.stream.inbox.length < count) {
+        vi.advanceTimersByTime(1000)
+        await turn()
+      }
+    } finally {
+      vi.useRealTimers()
+    }
+    expect(server.components()).toEqual(['queue1.localhost'])
+  })
+
   test('a peer for which too much waits is cut off', async () => {
     const small = await start({ outboundBytesMax: 20_000 })
     try {
