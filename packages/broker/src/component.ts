@@ -97,6 +97,8 @@ export interface ComponentLink extends AsyncDisposable {
   readonly inputDelayMs: number
   /** Sends a ping through the server to this link itself, unless one is under way. */
   probe(): void
+  /** The process did not run for a while: the ping that is under way measures nothing. */
+  paused(): void
   /** Writes at once what waits to be joined. */
   flush(): void
   /** A watchdog's stanza of this domain that came in over another domain's link. */
@@ -186,6 +188,10 @@ class Link implements ComponentLink {
 
   probe(): void {
     this.#watchdog.probe()
+  }
+
+  paused(): void {
+    this.#watchdog.paused()
   }
 
   start(): void {

@@ -9,6 +9,10 @@
  * kernel and in the server. Only a stanza that took the same way knows how long. A server that hangs delays it, too: then this
  * process has nothing to do, and it does not count.
  *
+ * A process that was stopped for a while (SIGSTOP, a paused virtual machine) is late with everything, and has no load: a look that
+ * comes very late without much CPU used since the last one is a pause, and is not measured. Two in a row are not: a machine that
+ * has no CPU for this process is a load.
+ *
  * Invariants:
  * 1. While nothing is near its bound, nothing is told, and nothing is pinged while the process is mostly idle.
  * 2. What was told last and was not zero is followed by what comes after it, until it is zero.
@@ -25,12 +29,19 @@ const WEIGHT = 0.4
 /** A share below which a measure is not worth a word. */
 const TOLD_SHARE = 0.25
 
+/** A look so late may be one after a pause. */
+const PAUSE_MS_MIN = 500
+/** It is, when the process used less than this share of that time: what came before the pause may have cost some of it. */
+const PAUSE_CPU_SHARE = 0.1
+
 /** What {@link LoadMeter} needs. */
 export interface LoadPort {
   /** Each measure's bound. */
   readonly max: Load
   /** Milliseconds of a clock that nobody sets. */
   now(): number
+  /** Milliseconds of CPU that the process has used. */
+  cpuMs(): number
   /** The share of time since the last call in which the event loop had something to do. */
   busyShare(): number
   /** Milliseconds that a message which comes now will wait for the store. */
@@ -40,6 +51,8 @@ export interface LoadPort {
   /** Sends one ping on each link that has none under way. */
   probe(): void
   onLoad(load: Load): void
+  /** Nothing ran for so long: what has waited meanwhile has not waited for us. */
+  onPause(ms: number): void
 }
 
 /** See the top of this file. */
@@ -47,6 +60,8 @@ export class LoadMeter {
   readonly #port: LoadPort
   #timer: NodeJS.Timeout | undefined
   #sampledAt = 0
+  #cpuMs = 0
+  #wasPaused = false
   #busy = 0
   #load: Load = { loopDelayMs: 0, inputDelayMs: 0, commitMs: 0 }
   #isTold = false
@@ -62,6 +77,7 @@ export class LoadMeter {
 
   start(): void {
     this.#sampledAt = this.#port.now()
+    this.#cpuMs = this.#port.cpuMs()
     this.#timer = setInterval(() => this.#sample(), SAMPLE_MS).unref()
   }
 
@@ -73,12 +89,24 @@ export class LoadMeter {
     const now = this.#port.now()
     const late = Math.max(0, now - this.#sampledAt - SAMPLE_MS)
     this.#sampledAt = now
+    if (this.#isPause(late)) {
+      this.#port.busyShare()
+      this.#port.onPause(late)
+      return
+    }
     this.#busy += (this.#port.busyShare() - this.#busy) * WEIGHT
     const loopDelayMs = this.#load.loopDelayMs + (late - this.#load.loopDelayMs) * WEIGHT
     const inputDelayMs = this.#busy >= BUSY_SHARE ? this.#port.inputDelayMs() : 0
     this.#load = { loopDelayMs: loopDelayMs < 1 ? 0 : loopDelayMs, inputDelayMs, commitMs: this.#port.commitMs() }
     if (this.#busy >= PROBING_SHARE) this.#port.probe()
     this.#tell()
+  }
+
+  #isPause(late: number): boolean {
+    const before = this.#cpuMs
+    this.#cpuMs = this.#port.cpuMs()
+    this.#wasPaused = !this.#wasPaused && late >= PAUSE_MS_MIN && this.#cpuMs - before < late * PAUSE_CPU_SHARE
+    return this.#wasPaused
   }
 
   #tell(): void {

@@ -30,6 +30,12 @@ export function createBusyShare(): () => number {
   }
 }
 
+/** Milliseconds of CPU that this process has used, on all of its threads. */
+export function cpuMs(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
+}
+
 /** Randomness from the operating system, fetched by the page: a call for each id would cost more than the id. */
 export function createEntropy(): Entropy {
   const pool = new Uint8Array(4096)

@@ -32,7 +32,7 @@ import { createEventLog, type EventLog } from './log-events.ts'
 import { LoadMeter } from './load.ts'
 import { silentLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics.ts'
-import { createBusyShare, createClock, createEntropy, VERSION } from './runtime-world.ts'
+import { cpuMs, createBusyShare, createClock, createEntropy, VERSION } from './runtime-world.ts'
 import { StoreLoop } from './store-loop.ts'
 import { openStore } from './store/open.ts'
 import type { Store } from './store/port.ts'
@@ -116,12 +116,18 @@ class RunningBroker implements Broker {
       max: { loopDelayMs: loopDelayMsMax, inputDelayMs: inputDelayMsMax, commitMs: commitMsMax },
       now: () => performance.now(),
       busyShare: createBusyShare(),
+      cpuMs,
       commitMs: () => this.#storeLoop.commitMs(),
       inputDelayMs: () => Math.max(...Array.from(this.#links.values(), (link) => link.inputDelayMs)),
       probe: () => {
         for (const link of this.#links.values()) link.probe()
       },
       onLoad: (load) => this.#feed({ type: 'load', load }),
+      onPause: (ms) => {
+        this.#log.warn('the process was not run for a while', { ms: Math.round(ms) })
+        this.#storeLoop.paused(ms)
+        for (const link of this.#links.values()) link.paused()
+      },
     })
     const instance = { id: randomUUID(), startedAt: Date.now() }
     for (const domain of domains) {

@@ -119,6 +119,12 @@ export class StoreLoop {
     return this.#busyLooks > PACE_LOOKS && this.#pace > 0 ? this.publishing / this.#pace : now - oldest
   }
 
+  /** The process did not run for so long: that time is nobody's wait. */
+  paused(ms: number): void {
+    for (const [call, at] of this.#open) this.#open.set(call, at + ms)
+    this.#lookedAt += ms
+  }
+
   /** Makes a call. @param now as the core has it */
   handle(effect: StoreEffect, now: number): void {
     const { call } = effect

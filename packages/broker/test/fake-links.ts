@@ -40,6 +40,8 @@ export class FakeLink implements ComponentLink {
   probe(): void {
     this.probes++
   }
+
+  paused(): void {}
   receiveMisrouted(): void {}
   close(): Promise<void> {
     if (this.status.state === 'closed') return Promise.resolve()

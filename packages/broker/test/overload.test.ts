@@ -132,6 +132,14 @@ describe('the store loop', () => {
       expect(loop.commitMs()).toBe(0)
     })
 
+    it('a pause of the process not among it', () => {
+      const { loop } = setUp()
+      loop.handle(apply(1, publish(1)), 1)
+      vi.advanceTimersByTime(5100)
+      loop.paused(5000)
+      expect(loop.commitMs()).toBe(100)
+    })
+
     it('then as long as what is there will take at the pace of the store', async () => {
       const { loop, answer } = setUp()
       for (let call = 1; call <= 100; call++) loop.handle(apply(call, publish(call)), call)
@@ -244,10 +252,13 @@ describe('the load meter', () => {
       max: { loopDelayMs: 100, inputDelayMs: 100, commitMs: 100 },
       now: () => performance.now() + clock.late,
       busyShare: () => 0,
+      // What a busy process uses.
+      cpuMs: () => performance.now() + clock.late,
       commitMs: () => 0,
       inputDelayMs: () => 0,
       probe: () => {},
       onLoad: (load) => told.push(load),
+      onPause: () => {},
       ...changes,
     })
     meter.start()
@@ -282,6 +293,31 @@ describe('the load meter', () => {
     share = 1
     vi.advanceTimersByTime(1000)
     expect(meter.load.inputDelayMs).toBe(80)
+  })
+
+  it('takes a pause of the whole process for no load, but a machine that gives it no CPU', () => {
+    let cpuMs = 0
+    const pauses: number[] = []
+    const { meter, told, clock } = setUp({ cpuMs: () => cpuMs, onPause: (ms) => pauses.push(ms) })
+    vi.advanceTimersByTime(100)
+    cpuMs += 180
+    clock.late += 5000
+    vi.advanceTimersByTime(100)
+    expect([pauses, told, meter.load.loopDelayMs]).toEqual([[5000], [], 0])
+    vi.advanceTimersByTime(100)
+    expect([pauses, told]).toEqual([[5000], []])
+    // As late, but at work all the time.
+    cpuMs += 4900
+    clock.late += 5000
+    vi.advanceTimersByTime(100)
+    expect([pauses.length, told.length, meter.load.loopDelayMs]).toEqual([1, 1, 2000])
+    vi.advanceTimersByTime(2000)
+    for (let count = 0; count < 3; count++) {
+      clock.late += 1000
+      vi.advanceTimersByTime(100)
+    }
+    expect(pauses).toHaveLength(3)
+    expect(meter.load.loopDelayMs).toBeGreaterThan(300)
   })
 
   it('takes a loop for late only when it stays so', () => {

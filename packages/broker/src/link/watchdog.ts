@@ -93,6 +93,11 @@ export class Watchdog {
     this.#tell('get', id)
   }
 
+  /** The process did not run for a while: the ping that is under way measures nothing. */
+  paused(): void {
+    this.#probe = undefined
+  }
+
   /** The stream is up: pings now, a few times quickly, then every interval. */
   start(): void {
     this.#running = true

@@ -328,6 +328,22 @@ describe('the delay', () => {
     expect(dog.delayMs).toBe(0)
   })
 
+  test('is not what a pause of the process added to it', () => {
+    const domain = new Domain()
+    const dog = domain.add(young)
+    domain.clock.advance(INTERVAL_MS - 100)
+    let held: XmlElement | undefined
+    domain.pick = (root) => {
+      held = root
+      return undefined
+    }
+    dog.probe()
+    domain.clock.advance(50)
+    dog.paused()
+    dog.take(held as XmlElement)
+    expect(dog.delayMs).toBe(0)
+  })
+
   test('of a ping that is lost is as long as it was waited for, and another one is sent', () => {
     const domain = new Domain()
     const dog = domain.add(young)
