@@ -9,22 +9,25 @@ import { fileURLToPath } from 'node:url'
 import { spawnGuarded, stopGuarded } from '../servers/dist/index.js'
 
 const XMQ = fileURLToPath(new URL('../../packages/xmq/bin/xmq.js', import.meta.url))
+const WATCH = fileURLToPath(new URL('processes/stall-watch.mjs', import.meta.url))
 const STOP_GRACE_MS = 20_000
 
 /** Owner: one scene. */
 export class Broker {
   #folder
+  #journals
   #process
   #lives = 0
   /** What the next start uses; a scenario may change it. */
   plan
 
   /**
-   * @param {{ folder: string, config: object, wrap?: (argv: string[]) => string[], env?: object }} plan
+   * @param {{ folder: string, journals: string, config: object, wrap?: (argv: string[]) => string[], env?: object }} plan
    *   `config` as in xmq.config.yaml; `wrap` puts a command before (strace …); `env` is added to this process's own
    */
-  constructor({ folder, ...plan }) {
+  constructor({ folder, journals, ...plan }) {
     this.#folder = folder
+    this.#journals = journals
     this.plan = { wrap: (argv) => argv, env: {}, ...plan }
   }
 
@@ -58,6 +61,8 @@ export class Broker {
     writeFileSync(this.configPath, JSON.stringify(this.plan.config, undefined, 2))
     const [command, ...args] = this.plan.wrap([process.execPath, XMQ, 'serve', '--config', this.configPath])
     const env = { ...process.env, ...this.plan.env }
+    env.NODE_OPTIONS = `${env.NODE_OPTIONS ?? ''} --import=${WATCH}`
+    env.XMQ_FAULTS_STALLS = JSON.stringify({ folder: this.#journals, life: this.#lives })
     this.#process = await spawnGuarded(command, args, { env })
     void this.#process.exited.then(this.#keepLog(this.#process, this.#lives))
   }

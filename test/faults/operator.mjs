@@ -1,19 +1,19 @@
 /** What an operator sees of a store in trouble: `/readyz`, the log, the metrics. */
 import { setTimeout as pause } from 'node:timers/promises'
+import { PATIENCE_MS, TooLate } from './patience.mjs'
 
 const POLL_MS = 25
-const PATIENCE_MS = 30_000
 const TROUBLE = /"the store does not answer/
 const MENDED = /"the store answers again/
 
-/** Asks until it is true. @throws naming `what`, with the last answer */
+/** Asks until it is true. @throws TooLate naming `what`, with the last answer */
 async function until(what, ask) {
   const end = performance.now() + PATIENCE_MS
   for (;;) {
     const answer = await ask()
     if (answer.isTrue) return answer
     if (performance.now() > end)
-      throw new Error(`${what}: not within ${PATIENCE_MS / 1000} s: ${JSON.stringify(answer)}`)
+      throw new TooLate(`${what}: not within ${PATIENCE_MS / 1000} s: ${JSON.stringify(answer)}`)
     await pause(POLL_MS)
   }
 }

@@ -5,7 +5,7 @@
  * |---|---|
  * | lost | a confirmed message was neither finished by a worker of each of its lines, nor is it a dead letter that had to die |
  * | invented | a worker got what no producer sent, or something else than was sent |
- * | unexplained | a worker began a message that had been begun before, and nothing that was done then explains it |
+ * | unexplained | a worker began a message that had been begun before, and nothing that was done then, or stood still, explains it |
  * | order | of one key, a message was begun before an earlier one was finished for the first time |
  * | stored-twice | one id has two seqs, one seq has two ids, or the second confirm of an id is not a `duplicate` |
  * | confirm | a confirm of another durability than the store's, or of too few durable subscriptions |
@@ -15,12 +15,16 @@
  * Pure: it knows nothing but its arguments, so it is tested with journals that are wrong on purpose.
  */
 import { linesOf, payloadOf, QUEUE_ALL, sumOf } from './messages.mjs'
+import { BUSY_SHARE } from './stalls.mjs'
 
 /**
  * How far from a delivery a fault may be and still explain the next one: a message lies in the worker for a moment before its
  * handler begins, and its ack is on its way for a moment after it ended.
  */
 const SLACK_MS = 1000
+/** What stood still, by the journal that says so: the thread itself wrote it, or that of the run, which does nothing but look. */
+const STALLED = { faults: 'machine stalled', broker: 'broker stalled', store: "store's disk stalled" }
+const WORKER_STALLED = 'its worker stalled'
 /** A message may be given up after so many failures (`maxAttempts`), or so many deliveries that nobody settled. */
 const ATTEMPTS_MAX = 5
 const DELIVERIES_MAX = 20
@@ -34,8 +38,8 @@ const VIOLATIONS_MAX = 50
  */
 
 /**
- * @param {{ lines: readonly object[], dead: readonly object[], left: readonly object[], durability?: string }} run
- *   `lines`: of all journals, those of `faults` included; `dead`, `left`: see remains.mjs
+ * @param {{ lines: readonly object[], dead: readonly object[], left: readonly object[], leaseMs: number, durability?: string }} run
+ *   `lines`: of all journals, those of `faults` included; `dead`, `left`: see remains.mjs; `leaseMs`: of the queues
  * @returns {Verdict}
  */
 export function judge(run) {
@@ -46,6 +50,7 @@ class Oracle {
   #lines
   #dead
   #left
+  #leaseMs
   #durability
   #violations = []
   #violationCount = 0
@@ -57,14 +62,17 @@ class Oracle {
   /** By `queue line seq`: deliveries that reached a handler, in their order. */
   #entries = new Map()
   #faults = []
+  /** Of threads that did not get to run: `{ by, from, at }`. */
+  #stalls = []
   #again = {}
   #twice = {}
   #lost = 0
 
-  constructor({ lines, dead, left, durability = 'disk' }) {
+  constructor({ lines, dead, left, leaseMs, durability = 'disk' }) {
     this.#lines = [...lines].sort((a, b) => a.at - b.at)
     this.#dead = new Map(dead.map((one) => [`${one.queue} ${one.line} ${one.seq}`, one]))
     this.#left = left
+    this.#leaseMs = leaseMs
     this.#durability = durability
   }
 
@@ -120,6 +128,10 @@ class Oracle {
         return undefined
       case 'over':
         return this.#takeOver(line)
+      case 'stalled':
+        // A thread that was computing is no victim.
+        if (line.ranMs < (line.at - line.from) * BUSY_SHARE) this.#stalls.push(line)
+        return undefined
       default:
         return undefined
     }
@@ -219,7 +231,15 @@ class Oracle {
     if (next.attempt < last.attempt) return this.#faultNear(next.by, last.at - SLACK_MS, next.at)
     if (last.end?.t === 'failed') return 'its handler threw'
     const until = Math.min(next.at, (last.end?.at ?? Number.POSITIVE_INFINITY) + SLACK_MS)
-    return this.#faultNear(last.by, last.at - SLACK_MS, until)
+    return this.#faultNear(last.by, last.at - SLACK_MS, until) ?? this.#stallNear(last, next, until)
+  }
+
+  /** A lease that ended since somebody who had to extend it did not run: so it was as old as a lease, and they stalled meanwhile. */
+  #stallNear(last, next, until) {
+    if (next.at - last.at < this.#leaseMs - SLACK_MS) return undefined
+    const near = this.#stalls.filter(({ from, at }) => from <= until && at >= last.at - SLACK_MS)
+    if (near.some(({ by }) => by === last.by)) return WORKER_STALLED
+    return STALLED[near.find(({ by }) => STALLED[by] !== undefined)?.by]
   }
 
   /** What was done to a worker, or to all, in that time: the worker's own fault is the likelier cause. */
@@ -234,7 +254,7 @@ class Oracle {
       for (const line of linesOf(queue)) {
         const name = `${queue} ${line} ${seq}`
         const entry = this.#entries.get(name)
-        if (entry?.deliveries.some(isFinished) === true || this.#dead.has(name)) continue
+        if (entry?.deliveries.some(isFinished) === true || this.#dead.get(name)?.id === id) continue
         this.#lost++
         const fate =
           entry === undefined ? 'no worker ever got it' : `${entry.deliveries.length} deliveries, none finished`
@@ -259,6 +279,9 @@ class Oracle {
 
   #checkDead() {
     for (const { queue, line, seq, id, reason, failures, deliveries: handedOut } of this.#dead.values()) {
+      const confirmed = this.#confirmed.get(`${queue} ${id}`)
+      if (confirmed !== undefined && confirmed.seq !== seq)
+        this.#violate('stored-twice', `${queue} ${line} ${id} was confirmed as ${confirmed.seq} and is dead as ${seq}`)
       const sent = this.#sent.get(`${queue} ${id}`)
       const deliveries = this.#entries.get(`${queue} ${line} ${seq}`)?.deliveries ?? []
       const isExplained =

@@ -42,7 +42,8 @@ function run() {
       dead.push({ queue: QUEUE_ANY, line: '', seq, id, reason, failures, deliveries }),
     left: (seq, id) => left.push({ queue: QUEUE_ANY, line: '', seq, id, state: 'ready', deliveries: 0 }),
     lines,
-    judge: () => judge({ lines, dead, left }),
+    stalled: (by, from, at, ranMs = 0) => say(by, 1, at, 'stalled', { from, ranMs, waitedMs: at - from - ranMs }),
+    judge: () => judge({ lines, dead, left, leaseMs: 3000 }),
   }
   return steps
 }
@@ -223,6 +224,39 @@ describe('a second delivery', () => {
     expect(rulesOf(bad.judge())).toEqual(['unexplained'])
   })
 
+  describe('of a message whose lease ended while its handler ran', () => {
+    function slow({ by = 'worker1', from = 2000, until = 2800, ranMs = 10, againAt = 3200 } = {}) {
+      const run1 = run()
+      run1.sent('a', 10)
+      run1.confirmed('a', 1, 12)
+      run1.delivered('worker1', 'a', 1, 14)
+      run1.stalled(by, from, until, ranMs)
+      run1.delivered('worker2', 'a', 1, againAt, { attempt: 2 })
+      run1.did('finished', 'worker2', 1, againAt + 5)
+      run1.did('finished', 'worker1', 1, 4514)
+      return run1.judge()
+    }
+
+    test.each([
+      ['worker1', 'its worker stalled'],
+      ['broker', 'broker stalled'],
+      ['store', "store's disk stalled"],
+      ['faults', 'machine stalled'],
+    ])('is explained by a stall that %s wrote down', (by, cause) => {
+      expect(slow({ by })).toMatchObject({ again: { [cause]: 1 }, twice: { [cause]: 1 }, violations: [] })
+    })
+
+    test.each([
+      ['of another worker', { by: 'worker3' }],
+      ['of a producer', { by: 'producer1' }],
+      ['in which the thread was busy itself', { ranMs: 500 }],
+      ['after it', { from: 3300, until: 4000 }],
+      ['when it came before its lease could be over', { from: 100, until: 900, againAt: 1000 }],
+    ])('is not explained by a stall %s', (_, stall) => {
+      expect(rulesOf(slow(stall))).toEqual(['unexplained'])
+    })
+  })
+
   test('that comes late, since its own worker was stopped meanwhile', () => {
     for (const [victim, rules] of [
       ['worker2', []],
@@ -358,6 +392,19 @@ describe('dead letters', () => {
     bad.confirmed('a', 1, 12)
     bad.dead(1, 'a', reason, failures)
     expect(rulesOf(bad.judge())).toEqual(['given-up'])
+  })
+
+  test('of another message than the one that was confirmed under that number', () => {
+    const bad = run()
+    for (const [id, seq] of [
+      ['a', 1],
+      ['b', 2],
+    ]) {
+      bad.sent(id, 10, { ttlMs: 5 })
+      bad.confirmed(id, seq, 12)
+    }
+    bad.dead(1, 'b', 'expired', 0)
+    expect(rulesOf(bad.judge())).toEqual(['lost', 'lost', 'stored-twice'])
   })
 
   test('after failures that nobody told', () => {

@@ -1,11 +1,11 @@
-/** What is left of a run: dead letters, as an admin sees them, and what the store still has, once the broker is down. */
+/** What is left of a run: dead letters, as an admin sees them, and what is in the store once the broker is down, which is the truth. */
 import { connect } from '@xmq/client'
 import { createSqliteStore } from '@xmq/broker'
 import { lineOf, QUEUE_ALL, QUEUE_ANY, SUBSCRIPTIONS } from './messages.mjs'
 
 const PAGE = 500
 
-/** Every dead letter of every line. */
+/** Every dead letter of every line, as the queues list them. */
 export async function deadLetters({ service, jid, password, domain }) {
   const dead = []
   for (const queue of [QUEUE_ANY, QUEUE_ALL]) {
@@ -40,25 +40,32 @@ export async function deadLetters({ service, jid, password, domain }) {
   return dead
 }
 
-/** What the store holds beside dead letters: after everything settled, nothing. */
-export async function leftInStore(path) {
+/**
+ * What the store holds when its broker is down: dead letters, and after everything settled nothing else.
+ *
+ * @returns {Promise<{ dead: object[], left: object[] }>}
+ */
+export async function readStore(path, domain) {
   const store = createSqliteStore({ path })
   await store.open(Date.now())
   try {
+    const dead = []
     const left = []
     const { subscriptions } = await store.subscriptions(QUEUE_ALL)
     const lines = [[QUEUE_ANY, ''], ...subscriptions.map(({ subscription }) => [QUEUE_ALL, subscription])]
     for (const [queue, subscription] of lines) {
+      const line = subscription.replace(`@${domain}/`, '/')
       for (let after = 0; after !== undefined; ) {
         const page = await store.browse({ queue, subscription, after, max: PAGE, bodies: false })
         if (page.status !== 'ok') throw page.error
-        for (const { seq, id, state, deliveries } of page.entries) {
-          if (state !== 'dead') left.push({ queue, line: subscription, seq, id, state, deliveries })
+        for (const { seq, id, state, reason, failures, deliveries } of page.entries) {
+          if (state === 'dead') dead.push({ queue, line, seq, id, reason, failures, deliveries })
+          else left.push({ queue, line, seq, id, state, deliveries })
         }
         after = page.next
       }
     }
-    return left
+    return { dead, left }
   } finally {
     await store.close()
   }

@@ -9,13 +9,16 @@
  *
  *   --keep      keeps the journals also where all is well     --no-setup  with what is built
  *
- * Exit code 0 when nothing was lost and all is explained, else 1, with the path of the journals; 2 when the command was wrong.
+ * Exit code 0 when nothing was lost and all is explained, else 1, with the path of the journals; 2 when the command was wrong. A run
+ * in which something did not come in time is not judged: it shows nothing, and the exit code is 1, too.
  */
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { runCommand } from '../../scripts/run-command.mjs'
 import { root, setup } from '../../scripts/setup.mjs'
+import { TooLate } from './patience.mjs'
 import { describe, summarise, writeTable } from './report.mjs'
 
 const SERVERS = ['prosody', 'ejabberd']
@@ -120,7 +123,7 @@ async function play(group, server, { seed, isShort, isKept }) {
       await one.run(scene, times)
     }
     const remains = await scene.settle()
-    const verdict = judge({ lines: scene.ledger.lines, ...remains })
+    const verdict = judge({ lines: scene.ledger.lines, leaseMs: scene.plan.leaseMs, ...remains })
     isWell = verdict.violationCount === 0
     const seconds = (performance.now() - startedAt) / 1000
     const total = group.reduce((sum, { times }) => sum + times, 0)
@@ -135,7 +138,8 @@ async function play(group, server, { seed, isShort, isKept }) {
       folder: scene.folder,
     }
   } catch (error) {
-    throw new Error(`${name} on ${server} did not come to its end. Its journals: ${scene.folder}`, { cause: error })
+    const how = error instanceof TooLate ? 'was NOT JUDGED' : 'FAILED'
+    throw new Error(`${name} on ${server} ${how}. Its journals: ${scene.folder}`, { cause: error })
   } finally {
     await scene.close({ isKept: isKept || !isWell })
   }
@@ -146,12 +150,19 @@ function rowOf(outcome, [{ scenario: played }]) {
   const { scenario, server, times, seed, seconds, resumed } = outcome
   const { fault, promise } = played
   const verdict = { ...outcome.verdict, violations: undefined }
-  return { scenario, server, fault, promise, times, seed, seconds, verdict, resumed }
+  return { scenario, server, fault, promise, times, seed, seconds, ...codeOf(), verdict, resumed }
+}
+
+/** Which code was played: the last commit of what is tested; nothing where there is no repository. */
+function codeOf() {
+  const log = spawnSync('git', ['log', '-1', '--format=%h', '--', 'packages'], { cwd: root, encoding: 'utf8' })
+  return log.status === 0 && log.stdout !== '' ? { code: log.stdout.trim() } : {}
 }
 
 async function playAll(scenarios, options) {
   const rows = []
   let failures = 0
+  let unjudged = 0
   for (const server of options.servers) {
     for (const group of groupsOf(scenarios, server, options)) {
       try {
@@ -168,12 +179,14 @@ async function playAll(scenarios, options) {
         // At once: a run that is broken off leaves what it had.
         if (options.isTabled) writeTable([row])
       } catch (error) {
-        failures++
-        console.log(`✗ ${error.message}\n    ${error.cause?.stack ?? error.stack}`)
+        const isLate = error.cause instanceof TooLate
+        if (isLate) unjudged++
+        else failures++
+        console.log(`${isLate ? '?' : '✗'} ${error.message}\n    ${error.cause?.stack ?? error.stack}`)
       }
     }
   }
-  return { rows, failures }
+  return { rows, failures, unjudged }
 }
 
 async function build() {
@@ -197,10 +210,10 @@ async function main() {
   }
   if (options.hasSetup) await build()
   console.log(`seed ${options.seed}`)
-  const { rows, failures } = await playAll(scenarios, options)
+  const { rows, failures, unjudged } = await playAll(scenarios, options)
   const lost = rows.reduce((sum, { verdict }) => sum + verdict.lost, 0)
-  console.log(`\n${rows.length} runs, ${lost} lost, ${failures} failed`)
-  if (failures > 0) process.exitCode = 1
+  console.log(`\n${rows.length} runs judged, ${lost} lost, ${failures} failed, ${unjudged} not judged`)
+  if (failures + unjudged > 0) process.exitCode = 1
   return undefined
 }
 

@@ -19,15 +19,14 @@ import { ClientProcess } from './clients.mjs'
 import { journalName, nowMs, openJournal, Tail } from './journal.mjs'
 import { Ledger } from './ledger.mjs'
 import { QUEUE_ALL, QUEUE_ANY, SUBSCRIPTIONS } from './messages.mjs'
+import { PATIENCE_MS, TooLate } from './patience.mjs'
 import { createRandom, seedOf } from './random.mjs'
-import { deadLetters, leftInStore } from './remains.mjs'
+import { deadLetters, readStore } from './remains.mjs'
+import { watchStalls } from './stalls.mjs'
 
 const READ_MS = 20
-/** A machine that lets nobody run for so long makes leases of a few seconds end: that is written down as a fault. */
-const STALL_MS = 500
-const PATIENCE_MS = 90_000
 /** How long journals may be behind a store that has nothing more to give. */
-const JOURNALS_MS = 5000
+const JOURNALS_MS = 15_000
 /** How often the store is looked at while something is open. */
 const LOOK_MS = 300
 const PASSWORD = 'pw'
@@ -110,7 +109,7 @@ export class Scene {
   #faults
   #serial = 0
   #timer
-  #tickedAt
+  #stopWatch
   #undo = []
   #say
 
@@ -130,8 +129,9 @@ export class Scene {
   async start(plan) {
     this.plan = plan
     const { config, wrap, env } = plan
-    this.broker = new Broker({ folder: this.folder, config, wrap, env })
-    this.#timer = setInterval(() => this.#tick(), READ_MS)
+    this.broker = new Broker({ folder: this.folder, journals: this.journals, config, wrap, env })
+    this.#timer = setInterval(() => this.read(), READ_MS)
+    this.#stopWatch = watchStalls(this.#faults)
     await this.broker.start()
     const { service, domain } = this.server
     const common = { service, password: PASSWORD, seed: this.seed, hasSlow: plan.hasSlow }
@@ -154,19 +154,6 @@ export class Scene {
     await this.flow('the load has begun')
   }
 
-  /** Reads, and notices when this process did not get to it: whoever else wanted to run did not, either. */
-  #tick() {
-    const now = nowMs()
-    const lateFrom = this.#tickedAt
-    this.#tickedAt = now
-    if (lateFrom !== undefined && now - lateFrom > STALL_MS) {
-      const fault = { fault: ++this.#serial, kind: 'machine stalled', victim: 'machine' }
-      this.#faults.write('fault', { ...fault, at: lateFrom })
-      this.#faults.write('over', { ...fault, at: now })
-    }
-    this.read()
-  }
-
   read() {
     this.ledger.add(this.#tail.read())
   }
@@ -180,11 +167,11 @@ export class Scene {
     this.#say(text)
   }
 
-  /** Waits for `check` to say something other than `undefined`. @throws naming `what`, when that takes longer than `patienceMs` */
+  /** Waits for `check` to say something other than `undefined`. @throws TooLate naming `what`, after `patienceMs` */
   async until(what, check, patienceMs = PATIENCE_MS) {
     const answer = await this.ledger.when(check, patienceMs)
     if (answer !== undefined) return answer
-    throw new Error([`${what}: not within ${patienceMs / 1000} s.`, ...this.#state()].join('\n  '))
+    throw new TooLate([`${what}: not within ${patienceMs / 1000} s.`, ...this.#state()].join('\n  '))
   }
 
   /** Who runs, and what those who do not have said last. */
@@ -280,14 +267,24 @@ export class Scene {
     await Promise.all(this.producers.map((producer) => this.ready(producer)))
     await Promise.all(this.producers.map((producer) => producer.stop()))
     this.read()
-    const dead = await this.#drain()
+    const listed = await this.#drain()
     await Promise.all(this.workers.map((worker) => worker.stop()))
     await this.broker.stop()
     this.read()
-    return { dead, left: await leftInStore(this.plan.storePath) }
+    const remains = await readStore(this.plan.storePath, this.server.domain)
+    const namesOf = (dead) => new Set(dead.map(({ queue, line, seq, id }) => `${queue} ${line} ${seq} (${id})`))
+    const [shown, there] = [namesOf(listed ?? remains.dead), namesOf(remains.dead)]
+    const hidden = [...there].find((name) => !shown.has(name))
+    const gone = [...shown].find((name) => !there.has(name))
+    if (hidden !== undefined || gone !== undefined) {
+      throw new Error(
+        `The queues list ${shown.size} dead letters, their store has ${there.size}: ${hidden ?? gone} differs.`,
+      )
+    }
+    return remains
   }
 
-  /** Waits until the store holds nothing but dead letters, as long as something moves. */
+  /** Waits until the store holds nothing but dead letters, as long as something moves. @returns them, if it came to that */
   async #drain() {
     const { service, domain } = this.server
     const ask = { service, jid: `ops@${domain}`, password: PASSWORD, domain }
@@ -295,13 +292,13 @@ export class Scene {
       const dead = await deadLetters(ask)
       for (const { queue, line, seq } of dead) this.ledger.end(`${queue} ${line} ${seq}`)
       // What a killed worker had finished and not acked is still there, though its journal says that it is done.
-      const held = (await this.broker.metric('xmq_store_messages')) ?? 0
+      const held = (await this.broker.metric('xmq_store_messages')) ?? Number.POSITIVE_INFINITY
       const left = this.ledger.open.size + Math.max(0, held - dead.length)
       if (left === 0) return dead
       if (left < least) {
         least = left
         movedAt = nowMs()
-      } else if (nowMs() - movedAt > (held > dead.length ? PATIENCE_MS : JOURNALS_MS)) return dead
+      } else if (nowMs() - movedAt > (held > dead.length ? PATIENCE_MS : JOURNALS_MS)) return undefined
       await pause(LOOK_MS)
     }
   }
@@ -309,6 +306,7 @@ export class Scene {
   /** Ends everything. */
   async close({ isKept }) {
     clearInterval(this.#timer)
+    this.#stopWatch?.()
     for (const client of [...this.producers, ...this.workers]) if (client.running) await client.kill()
     if (this.broker?.running) await this.broker.kill()
     await this.server.dispose()

@@ -6,6 +6,9 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 
+/** What gives a file to its disk: SQLite and the store use one or the other. */
+export const SYNC = 'fsync,fdatasync'
+
 /** Why nothing can be injected here; `undefined` when it can. */
 export function straceObstacle() {
   if (process.platform !== 'linux') return 'needs Linux: faults are injected by strace'

@@ -8,6 +8,7 @@ import { connect } from '@xmq/client'
 import { openJournal, readJournal } from '../journal.mjs'
 import { drawMessage, optionsOf, payloadOf, QUEUE_ALL, QUEUE_ANY } from '../messages.mjs'
 import { createRandom } from '../random.mjs'
+import { watchStalls } from '../stalls.mjs'
 
 const TICK_MS = 10
 const AGAIN = 0.02
@@ -18,6 +19,7 @@ const { name, life, seed, service, jid, password, rate, window, hasSlow, journal
 const journal = openJournal(journalPath)
 const random = createRandom(seed)
 journal.write('start', { pid: process.pid })
+watchStalls(journal)
 
 let open = 0
 let serial = 0

@@ -7,6 +7,7 @@ import { Reject, Worker } from '@xmq/client'
 import { openJournal } from '../journal.mjs'
 import { lineOf, PATTERN, QUEUE_ALL, QUEUE_ANY, sumOf } from '../messages.mjs'
 import { createRandom } from '../random.mjs'
+import { watchStalls } from '../stalls.mjs'
 
 const { seed, service, jid, password, subscription, concurrency, handlerMs, slowMs, journalPath } = JSON.parse(
   process.env.XMQ_FAULTS,
@@ -14,6 +15,7 @@ const { seed, service, jid, password, subscription, concurrency, handlerMs, slow
 const journal = openJournal(journalPath)
 const random = createRandom(seed)
 journal.write('start', { pid: process.pid })
+watchStalls(journal)
 
 function workerOf(queue, line, name) {
   const note = (t, fields) => journal.write(t, { queue, line, ...fields })

@@ -1,13 +1,13 @@
 import { join } from 'node:path'
-import { inject, straceObstacle } from '../devices/strace.mjs'
+import { inject, straceObstacle, SYNC } from '../devices/strace.mjs'
 import { nowMs } from '../journal.mjs'
 
 /** Where in the store's work the broker dies: entering the N-th such call on such a file. */
 const PLACES = [
-  { call: 'fsync', suffix: '-wal', most: 4 },
+  { call: SYNC, suffix: '-wal', most: 4 },
   { call: 'pwrite64', suffix: '-wal', most: 60 },
   { call: 'pwrite64', suffix: '', most: 200 },
-  { call: 'fsync', suffix: '', most: 1 },
+  { call: SYNC, suffix: '', most: 1 },
 ]
 
 /** @type {import('../run.mjs').Scenario} */
@@ -22,7 +22,7 @@ export const scenario = {
       const { call, suffix, most } = PLACES[time % PLACES.length]
       await scene.moment()
       let startedAt = 0
-      await scene.fault(`broker killed at ${call}`, 'broker', async () => {
+      await scene.fault(`broker killed at ${call === SYNC ? 'fsync' : 'write'}`, 'broker', async () => {
         const injection = `${call}:signal=SIGKILL:when=${1 + scene.random.int(most)}`
         const log = join(scene.folder, `strace.${time}.txt`)
         const tracer = await inject(scene.broker.pid, [injection], [`${scene.plan.storePath}${suffix}`], log)

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { inject, straceObstacle } from '../devices/strace.mjs'
+import { inject, straceObstacle, SYNC } from '../devices/strace.mjs'
 import { nowMs } from '../journal.mjs'
 import { checkNoFlood, seesRecovery, seesTrouble } from '../operator.mjs'
 
@@ -9,7 +9,7 @@ const BROKEN_MS = 800
 
 /** What fails: the calls, the files, and what the operator is told. */
 const WAYS = [
-  { what: 'fsync of the log', injections: ['fsync:error=EIO'], files: ['-wal'], reason: /IOERR|i\/o error/ },
+  { what: 'fsync of the log', injections: [`${SYNC}:error=EIO`], files: ['-wal'], reason: /IOERR|i\/o error/ },
   { what: 'writes to the log', injections: ['pwrite64:error=EIO'], files: ['-wal'], reason: /IOERR|i\/o error/ },
   { what: 'no space for the log', injections: ['pwrite64:error=ENOSPC'], files: ['-wal'], reason: /is full/ },
   {
@@ -20,7 +20,7 @@ const WAYS = [
   },
   {
     what: 'all that is written, and reads',
-    injections: ['fsync:error=EIO', 'pwrite64:error=EIO', 'pread64:error=EIO'],
+    injections: [`${SYNC}:error=EIO`, 'pwrite64:error=EIO', 'pread64:error=EIO'],
     files: ['', '-wal'],
     reason: /IOERR|i\/o error|CORRUPT|cannot be opened/,
   },

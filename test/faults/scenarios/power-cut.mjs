@@ -2,7 +2,7 @@ import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:f
 import { join } from 'node:path'
 import { createSqliteStore } from '@xmq/broker'
 import { ImageDisk, loopObstacle, run as command } from '../devices/mounts.mjs'
-import { inject, straceObstacle } from '../devices/strace.mjs'
+import { inject, straceObstacle, SYNC } from '../devices/strace.mjs'
 import { nowMs } from '../journal.mjs'
 import { QUEUE_ANY } from '../messages.mjs'
 
@@ -51,7 +51,7 @@ export const scenario = {
 
 /** The broker dies with a commit that is written and not synced, so that there is something to tear. */
 async function killBeforeSync(scene, log) {
-  const injection = `fsync:signal=SIGKILL:when=${1 + scene.random.int(3)}`
+  const injection = `${SYNC}:signal=SIGKILL:when=${1 + scene.random.int(3)}`
   const tracer = await inject(scene.broker.pid, [injection], [`${scene.plan.storePath}-wal`], log)
   await scene.broker.exited
   await tracer.exited

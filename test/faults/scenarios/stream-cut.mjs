@@ -1,5 +1,5 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import { CutProxy } from '../devices/cut-proxy.mjs'
+import { inTime } from '../patience.mjs'
 
 /** What is cut: each stanza of the life of a message, at every byte of one with one item. */
 const STANZAS = [
@@ -17,8 +17,6 @@ const CUTS = STANZAS.flatMap((stanza, at) =>
     place: bytes / stanza.bytesMax + at * 1e-9,
   })),
 ).sort((a, b) => a.place - b.place)
-/** How long a stanza that is to be cut is waited for. */
-const PATIENCE_MS = 60_000
 /** A pause that keeps cuts coming. */
 const RECONNECT = '100ms'
 
@@ -44,9 +42,7 @@ export const scenario = {
       const { what, way, pattern, bytes } = CUTS[Math.floor((time * CUTS.length) / times) % CUTS.length]
       await scene.fault(`stream cut in a ${what}`, 'stream', async () => {
         const order = { way, pattern, bytes, isReset: scene.random.chance(0.3) }
-        const cut = await Promise.race([proxy.cut(order), pause(PATIENCE_MS, undefined, { ref: false })])
-        if (cut === undefined)
-          throw new Error(`No ${what} of ${bytes} bytes or more came within ${PATIENCE_MS / 1000} s.`)
+        await inTime(`a ${what} of ${bytes} bytes or more`, proxy.cut(order))
         await scene.flow('service after a cut', { confirmed: 1, finished: 1 })
       })
     }
