@@ -5,8 +5,11 @@ import { nowMs } from '../journal.mjs'
 import { checkNoFlood, seesRecovery, seesTrouble } from '../operator.mjs'
 
 const MEBIBYTES = 64
-/** How long the disk stays read-only once that is seen. */
-const READONLY_MS = 800
+/** What the operator is told. A page that cannot be read is to SQLite one that is damaged. */
+const GONE = { kind: 'file system gone', reason: /IOERR|CORRUPT|cannot be opened|read-only|READONLY/ }
+const READONLY = { kind: 'disk read-only', reason: /read-only|READONLY|IOERR|cannot be opened/ }
+/** How long the disk stays so once that is seen. */
+const BROKEN_MS = 800
 let disk
 
 /** @type {import('../run.mjs').Scenario} */
@@ -26,21 +29,23 @@ export const scenario = {
   },
   async run(scene, times) {
     for (let time = 0; time < times; time++) {
+      const isGone = time % 2 === 0
+      const { kind, reason } = isGone ? GONE : READONLY
       await scene.moment()
-      await scene.fault('disk read-only', 'store', async () => {
-        if (time % 2 === 0) disk.shutDown()
+      await scene.fault(kind, 'store', async () => {
+        if (isGone) disk.shutDown()
         else {
           await scene.broker.kill()
           disk.remount('ro')
           await scene.broker.start()
         }
-        await seesTrouble(scene.broker, /read-only|READONLY|IOERR|cannot be opened/)
-        await pause(READONLY_MS)
-        if (time % 2 === 0) await disk.repair()
+        await seesTrouble(scene.broker, reason)
+        await pause(BROKEN_MS)
+        if (isGone) await disk.repair()
         else disk.remount('rw')
         await seesRecovery(scene.broker)
       })
-      await scene.resume('disk read-only', nowMs())
+      await scene.resume(kind, nowMs())
     }
     checkNoFlood(scene.broker, times)
   },
