@@ -1,6 +1,7 @@
 import { childElements, decodeError, findTopic, parseElement, XmqError, type XmlElement } from '@xmq/protocol'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { Broker, BrokerOptions } from '../src/broker.ts'
+import { createComponentLink } from '../src/component.ts'
 import { parseConfig } from '../src/config.ts'
 import { createCore } from '../src/core/index.ts'
 import type { Core, Effect, Input } from '../src/core/port.ts'
@@ -11,11 +12,18 @@ import { fakeLinks, type FakeLink } from './fake-links.ts'
 
 const made: Broker[] = []
 
-function setUp(options: BrokerOptions & { readonly http?: string; readonly queues?: readonly string[] } = {}) {
-  const { http, queues = ['q.localhost'], ...rest } = options
+function setUp(
+  options: BrokerOptions & {
+    readonly http?: string
+    readonly queues?: readonly string[]
+    readonly limits?: object
+  } = {},
+) {
+  const { http, queues = ['q.localhost'], limits = {}, ...rest } = options
   const config = parseConfig({
     server: 'xmpp://127.0.0.1:1',
     secret: 'hunter2',
+    limits,
     queues: Object.fromEntries(queues.map((queue) => [queue, { type: 'any' }])),
     ...(http === undefined ? {} : { http }),
   })
@@ -61,6 +69,19 @@ describe('starting', () => {
     expect(links.map((link) => link.domain)).toEqual(['x.localhost', 'q.localhost'])
     expect(links[0]?.options.instance).toEqual(links[1]?.options.instance)
     expect(links[0]?.options.instance.id).not.toBe('')
+  })
+
+  it.each([
+    ['30s', {}],
+    ['10s', { maxReconnectPause: '10s' }],
+    ['100ms', { maxReconnectPause: '100ms' }],
+  ])('lets links wait for at most %s between two tries', (pause, limits) => {
+    const { link } = setUp({ limits })
+    const longest = { '30s': 30_000, '10s': 10_000, '100ms': 100 }[pause]
+    expect(link.options.backoffMaxMs).toBe(longest)
+    expect(link.options.backoffMinMs).toBe(Math.min(250, Number(longest)))
+    // What it was given is what a link takes.
+    expect(() => createComponentLink(link.options, link.handlers)).not.toThrow()
   })
 
   it('resolves when every link is up the first time', async () => {
