@@ -32,7 +32,7 @@ export const scenario = {
   fault: 'I/O errors: `fsync`, `pwrite64` and `pread64` of the store fail for a while (strace)',
   promise:
     'what could not be synced is refused with `wait`, never confirmed; `/readyz` and the log say so; it goes on by itself, in a new thread where it must',
-  times: { whole: 50, short: 0 },
+  times: { whole: 50, short: { prosody: 1 } },
   obstacle: straceObstacle,
   async run(scene, times) {
     for (let time = 0; time < times; time++) {

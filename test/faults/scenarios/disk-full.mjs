@@ -16,7 +16,7 @@ export const scenario = {
   fault: 'disk full (a small tmpfs), then space again',
   promise:
     'publishes are refused with `wait` and retried; nothing is confirmed that is not stored; `/readyz` and the log say so once; it goes on by itself',
-  times: { whole: 20, short: 0 },
+  times: { whole: 20, short: { prosody: 1 } },
   obstacle: mountObstacle,
   prepare(scene, plan) {
     disk = new SmallDisk(join(scene.folder, 'disk'), DISK_BYTES)

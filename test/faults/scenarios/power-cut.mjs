@@ -35,7 +35,7 @@ export const scenario = {
       await scene.moment()
       let startedAt = 0
       await scene.fault('power cut', 'broker', async () => {
-        const isTorn = time % 2 === 1
+        const isTorn = (scene.seed + time) % 2 === 1
         await (isTorn && canTrace
           ? killBeforeSync(scene, join(scene.folder, `strace.${time}.txt`))
           : scene.broker.kill())

@@ -28,7 +28,7 @@ export const scenario = {
   fault: 'component stream cut inside a stanza (publish, confirm, deliver, settle, settled), at every byte',
   promise:
     'nothing confirmed is lost; what had no answer is sent again under the same id; the streams come back by themselves',
-  times: { whole: CUTS.length, short: { prosody: 0, ejabberd: 5 } },
+  times: { whole: CUTS.length, short: { prosody: 0, ejabberd: 10 } },
   async prepare(scene, plan) {
     proxy = await CutProxy.start(scene.server.componentPort)
     scene.afterwards(() => proxy.close())
