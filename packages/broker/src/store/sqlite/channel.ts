@@ -23,7 +23,10 @@ import { type BatchAnswer, Engine, type EngineAnswer, type EngineFailure, type E
 export interface EngineChannel {
   /** Rejects with an XmqError as `Engine.open` throws it. */
   open(now: number): Promise<BatchAnswer>
-  /** One batch at a time. Rejects when none of it can be known to be done: the thread died, or the file cannot be opened now. */
+  /**
+   * Batches are answered in their order; {@link BATCHES_AHEAD_MAX} may be on their way once one was answered. Rejects when none of it
+   * can be known to be done: the thread died, or the file cannot be opened now.
+   */
   run(requests: readonly EngineRequest[]): Promise<BatchAnswer>
   close(): Promise<void>
 }
@@ -67,6 +70,9 @@ export interface ChannelOptions extends SqliteFileOptions {
 }
 
 const REOPEN_PAUSE_MS = 1000
+
+/** Batches that are on their way at most: one runs while another is brought to the disk. */
+export const BATCHES_AHEAD_MAX = 2
 
 /**
  * An engine in this thread: for tests, and where the sources run as they are, since Node 20 starts no worker from TypeScript.
@@ -156,21 +162,24 @@ class Channel implements EngineChannel {
   }
 
   async #ask(message: ToWorker): Promise<BatchAnswer> {
+    const host = this.#host
     try {
-      const answer = (await this.#host?.ask(message)) as BatchAnswer
-      this.#isOpen = answer.isOpen
-      if (answer.isOpen) this.#wasOpened = true
-      if (!answer.isOpen) await this.#giveUp(answer.failure)
+      const answer = (await host?.ask(message)) as BatchAnswer
+      if (answer.isOpen) {
+        this.#isOpen = true
+        this.#wasOpened = true
+      } else await this.#giveUp(host, answer.failure)
       return answer
     } catch (error) {
       const { code, message: why } = XmqError.from(error)
-      await this.#giveUp({ code, message: why })
+      await this.#giveUp(host, { code, message: why })
       throw error
     }
   }
 
-  async #giveUp(failure: EngineFailure | undefined): Promise<void> {
-    const host = this.#host
+  /** A batch that was on its way beside the one that failed fails too, and finds that its engine is no more. */
+  async #giveUp(host: EngineHost | undefined, failure: EngineFailure | undefined): Promise<void> {
+    if (this.#host !== host) return
     this.#host = undefined
     this.#isOpen = false
     this.#failure = failure
@@ -190,7 +199,7 @@ function createInlineHost(): EngineHost {
   return {
     ask: async (message) => {
       await Promise.resolve()
-      if (message.type === 'run') return engine?.run(message.requests)
+      if (message.type === 'run') return await engine?.run(message.requests)
       if (message.type === 'close') {
         engine?.close()
         return undefined
@@ -204,9 +213,11 @@ function createInlineHost(): EngineHost {
 
 class ThreadHost implements EngineHost {
   readonly #worker: Worker
-  #waiting:
-    | { readonly resolve: (answer: BatchAnswer | undefined) => void; readonly reject: (error: Error) => void }
-    | undefined
+  /** What was asked and is not answered yet, in that order. */
+  readonly #waiting: {
+    readonly resolve: (answer: BatchAnswer | undefined) => void
+    readonly reject: (error: Error) => void
+  }[] = []
   #isEnding = false
 
   constructor(url: URL, onDeath: (why: string) => void) {
@@ -214,8 +225,7 @@ class ThreadHost implements EngineHost {
     const worker = new Worker(url, { execArgv: [] })
     this.#worker = worker
     worker.on('message', (message: FromWorker) => {
-      const waiting = this.#waiting
-      this.#waiting = undefined
+      const waiting = this.#waiting.shift()
       if (message.type === 'done') waiting?.resolve(message.answer)
       else waiting?.reject(new XmqError(message.failure.code, message.failure.message))
     })
@@ -226,15 +236,14 @@ class ThreadHost implements EngineHost {
     worker.on('exit', () => {
       const why = `The thread of the store failed: ${cause}. It is started again.`
       if (!this.#isEnding) onDeath(why)
-      this.#waiting?.reject(new XmqError('internal', why))
-      this.#waiting = undefined
+      for (const { reject } of this.#waiting.splice(0)) reject(new XmqError('internal', why))
     })
   }
 
   ask(message: ToWorker): Promise<BatchAnswer | undefined> {
     this.#isEnding = message.type === 'close'
     return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
+      this.#waiting.push({ resolve, reject })
       this.#worker.postMessage(message, message.type === 'run' ? message.requests.flatMap(buffersOf) : [])
     })
   }

@@ -32,7 +32,7 @@ export type Connection = InstanceType<typeof Database>
 /** How the file is used; all but `path` has a default. */
 export interface SqliteFileOptions {
   readonly path: string
-  /** `FULL`: nothing confirmed is lost in a power cut. `OFF` is for tests. @default 'FULL' */
+  /** `FULL`: nothing confirmed is lost in a power cut (log-sync.ts). `OFF` is for tests. @default 'FULL' */
   readonly synchronous?: 'FULL' | 'OFF'
   /** Never make the file: it was there before. @default false */
   readonly mustExist?: boolean
@@ -186,6 +186,8 @@ function prepareFile(db: Connection, options: SqliteFileOptions): void {
     if (db.inTransaction) db.exec('ROLLBACK')
     throw error
   }
+  // From here on the engine syncs the log itself: log-sync.ts.
+  if (synchronous === 'FULL') db.exec('PRAGMA synchronous = NORMAL')
   writePid(path)
 }
 

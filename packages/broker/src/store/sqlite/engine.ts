@@ -48,6 +48,7 @@ import {
 import { Dedupe } from './dedupe.ts'
 import { Leases } from './leases.ts'
 import { LogSize } from './log-size.ts'
+import { LogSync } from './log-sync.ts'
 import { Operations } from './operations.ts'
 import { Queries } from './queries.ts'
 import { Rows } from './rows.ts'
@@ -125,11 +126,19 @@ interface OpenFile extends ClaimParts {
   readonly dedupe: Dedupe
   readonly statements: Statements
   readonly log: LogSize
+  /** Undefined where nothing is synced. */
+  readonly sync: LogSync | undefined
 }
 
 /** Requests that need new space in the file. */
 function isGrowing(request: EngineRequest): boolean {
   return request.type === 'apply' ? request.isGrowing : request.type === 'probe'
+}
+
+/** Whether a request may have written what somebody is told of, by its answer. */
+function hasWritten(answer: EngineAnswer): boolean {
+  if (answer.type === 'claim') return answer.answer.messages.numbers.length > 0 || answer.answer.corrupt.length > 0
+  return answer.type === 'apply' || answer.type === 'probe' || answer.type === 'pragma'
 }
 
 /** Gives back the space that a probe took. Where that fails, the next one does it. */
@@ -219,9 +228,34 @@ export class Engine {
     return { ...this.#batchAnswer([], lines), isFresh: true }
   }
 
-  run(requests: readonly EngineRequest[]): BatchAnswer {
+  /**
+   * Runs a batch; resolves when what it wrote is on the disk, in the order of the calls. The next batch need not wait for that.
+   *
+   * Where the disk does not tell that it has it, the file is given up, and every request of the batch has failed; what it did may
+   * be found when the file is opened again.
+   *
+   * @throws XmqError `internal` when the file is not open
+   */
+  async run(requests: readonly EngineRequest[]): Promise<BatchAnswer> {
     const file = this.#file
     if (file === undefined) throw new XmqError('internal', 'The store is not open.')
+    const answer = this.#runNow(file, requests)
+    try {
+      await file.sync?.safe(answer.answers.some(hasWritten))
+      return answer
+    } catch (error) {
+      if (this.#file === file) {
+        this.#failure = failureOf(error, this.#options.path)
+        this.#abandon()
+      }
+      return this.#batchAnswer(
+        requests.map(() => this.#failed(error)),
+        [],
+      )
+    }
+  }
+
+  #runNow(file: OpenFile, requests: readonly EngineRequest[]): BatchAnswer {
     try {
       if (requests.some(isGrowing)) file.log.check()
       const done = this.#commit(file, requests)
@@ -237,8 +271,10 @@ export class Engine {
 
   /** Copies the log into the file and closes it. */
   close(): void {
-    if (this.#file !== undefined) closeDatabase(this.#file.db, this.#options.path)
+    const file = this.#file
     this.#file = undefined
+    file?.sync?.close()
+    if (file !== undefined) closeDatabase(file.db, this.#options.path)
   }
 
   #fail(error: unknown): void {
@@ -250,6 +286,7 @@ export class Engine {
   #abandon(): void {
     const file = this.#file
     this.#file = undefined
+    file?.sync?.close()
     try {
       file?.db.close()
     } catch {
@@ -404,7 +441,8 @@ export class Engine {
     const queries = new Queries(statements, tallies, rows, leases)
     leases.load(statements, this.#now, (line, seq) => rows.read(line, seq))
     const log = new LogSize(db, this.#options.path, this.#options.checkpointPages ?? CHECKPOINT_PAGES)
-    this.#file = { db, statements, tallies, leases, dedupe, rows, transitions, operations, queries, log }
+    const sync = (this.#options.synchronous ?? 'FULL') === 'FULL' ? new LogSync(this.#options.path) : undefined
+    this.#file = { db, statements, tallies, leases, dedupe, rows, transitions, operations, queries, log, sync }
     return this.#file
   }
 

@@ -1,16 +1,17 @@
 /**
  * The sqlite store as the broker sees it: the port, in front of an engine in a worker thread.
  *
- * Owns the queue of requests and the one batch that is on its way.
+ * Owns the queue of requests, and which batches are on their way.
  *
  * ```
- *   apply, claim, … ──> waiting ──(engine free)──> batch ──> engine: one commit ──> answers, in order
+ *   apply, claim, … ──> waiting ──(engine free)──> batch ──> engine: one commit ──> one sync ──> answers, in order
  * ```
  *
- * Group commit: what is asked while a batch is on its way goes into the next one. Nobody waits for a timer.
+ * Group commit: what is asked while batches are on their way goes into the next one. Nobody waits for a timer.
  *
  * Invariants:
- * 1. At most one batch is on its way, and requests leave in the order in which they were made.
+ * 1. At most {@link BATCHES_AHEAD_MAX} batches are on their way, one while the file is not known to be open, and requests leave in the order in
+ *    which they were made.
  * 2. Every request is answered once, whatever becomes of the engine.
  * 3. After a batch that failed, whatever it did is unknown; what is told of it when the file is open again is the truth.
  * 4. `waiting` holds at most {@link WAITING_BYTES_MAX} of messages: publishes beyond are refused at once.
@@ -35,7 +36,13 @@ import {
   type TopicsAnswer,
   type TopicsRequest,
 } from '../port.ts'
-import { type ChannelOptions, createInlineChannel, createWorkerChannel, type EngineChannel } from './channel.ts'
+import {
+  BATCHES_AHEAD_MAX,
+  type ChannelOptions,
+  createInlineChannel,
+  createWorkerChannel,
+  type EngineChannel,
+} from './channel.ts'
 import type { BatchAnswer, EngineAnswer, EngineFailure, EngineRequest } from './engine.ts'
 import { packClaim, packOps, unpackMessages, unpackResults } from './wire.ts'
 
@@ -85,10 +92,11 @@ class SqliteStoreFront implements SqliteStore {
   #waitingBytes = 0
   #state: 'new' | 'opening' | 'open' | 'closed' = 'new'
   #isClosing = false
-  #isBusy = false
   #isPumpDue = false
   #hasMore = false
-  #sentAt = 0
+  /** When each batch that is on its way left, in that order. */
+  readonly #sentAt: number[] = []
+  #batchesMax = 1
   #failure: EngineFailure | undefined
   #probing: Promise<XmqError | undefined> | undefined
   #opened: Promise<void> | undefined
@@ -188,7 +196,7 @@ class SqliteStoreFront implements SqliteStore {
 
   async probe(): Promise<XmqError | undefined> {
     if (this.#isClosing || this.#state === 'closed') return closedError()
-    const busyMs = this.#isBusy ? performance.now() - this.#sentAt : 0
+    const busyMs = performance.now() - (this.#sentAt[0] ?? Number.POSITIVE_INFINITY)
     if (busyMs > STUCK_MS) return slowError(busyMs)
     // A commit that worked says enough; one that failed may work by now.
     if (this.#failure === undefined) return undefined
@@ -226,7 +234,7 @@ class SqliteStoreFront implements SqliteStore {
     if (wasNew) this.#state = 'closed'
     await this.#opened?.catch(() => undefined)
     const isOpen = this.#state === 'open'
-    if (isOpen && (this.#isBusy || this.#waiting.length > 0)) {
+    if (isOpen && (this.#sentAt.length > 0 || this.#waiting.length > 0)) {
       await new Promise<void>((resolve) => {
         this.#onIdle = resolve
       })
@@ -251,7 +259,7 @@ class SqliteStoreFront implements SqliteStore {
 
   /** Sends the next batch when this turn is over, with everything that is asked in it. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue || this.#state === 'new' || this.#state === 'opening') return
+    if (this.#isPumpDue || !this.#hasRoom || this.#state === 'new' || this.#state === 'opening') return
     this.#isPumpDue = true
     queueMicrotask(() => {
       this.#isPumpDue = false
@@ -259,10 +267,13 @@ class SqliteStoreFront implements SqliteStore {
     })
   }
 
+  get #hasRoom(): boolean {
+    return this.#sentAt.length < this.#batchesMax
+  }
+
   async #pump(): Promise<void> {
-    if (this.#isBusy || (this.#waiting.length === 0 && !this.#hasMore)) return
-    this.#isBusy = true
-    this.#sentAt = performance.now()
+    if (!this.#hasRoom || (this.#waiting.length === 0 && !this.#hasMore)) return
+    this.#sentAt.push(performance.now())
     const batch = this.#nextBatch()
     let answers: readonly EngineAnswer[]
     try {
@@ -273,14 +284,15 @@ class SqliteStoreFront implements SqliteStore {
       const { code, message } = XmqError.from(error)
       this.#failure = { code, message }
       this.#hasMore = false
+      this.#batchesMax = 1
       answers = batch.map(() => ({ type: 'failed', failure: { code, message } }))
     }
-    this.#isBusy = false
+    this.#sentAt.shift()
     // The next batch leaves before the answers of this one are looked at: the engine does not wait for them.
     if (this.#waiting.length > 0) void this.#pump()
     else if (this.#hasMore) this.#pumpSoon()
     for (const [place, { resolve }] of batch.entries()) resolve(answers[place] as EngineAnswer)
-    if (!this.#isBusy && this.#waiting.length === 0) this.#onIdle?.()
+    if (this.#sentAt.length === 0 && this.#waiting.length === 0) this.#onIdle?.()
   }
 
   #nextBatch(): Waiting[] {
@@ -299,8 +311,9 @@ class SqliteStoreFront implements SqliteStore {
     return batch
   }
 
-  #take({ claimable, lines, remembered, lostLines, failure, hasMore, isFresh }: BatchAnswer): void {
+  #take({ claimable, lines, remembered, lostLines, failure, hasMore, isFresh, isOpen }: BatchAnswer): void {
     this.#failure = failure
+    this.#batchesMax = isOpen ? BATCHES_AHEAD_MAX : 1
     if (isFresh === true) this.#lines.clear()
     this.#hasMore = hasMore
     for (const { queue, subscription } of lostLines) this.#lines.delete(`${queue}\0${subscription}`)

@@ -7,26 +7,29 @@ import { type BatchAnswer, Engine } from './engine.ts'
 const port = parentPort
 let engine: Engine | undefined
 
-function run(message: ToWorker): BatchAnswer | undefined {
+async function run(message: ToWorker): Promise<BatchAnswer | undefined> {
   switch (message.type) {
     case 'open':
       engine = new Engine(message.options)
       return engine.open(message.now, message.isAgain)
     case 'run':
-      return engine?.run(message.requests)
+      return await engine?.run(message.requests)
     default:
       engine?.close()
       return undefined
   }
 }
 
+function answer(message: FromWorker): void {
+  port?.postMessage(message, message.type === 'done' ? (message.answer?.answers ?? []).flatMap(buffersOf) : [])
+}
+
 port?.on('message', (message: ToWorker) => {
-  let answer: FromWorker
-  try {
-    answer = { type: 'done', answer: run(message) }
-  } catch (error) {
-    const { code, message: why } = XmqError.from(error)
-    answer = { type: 'failed', failure: { code, message: why } }
-  }
-  port.postMessage(answer, answer.type === 'done' ? (answer.answer?.answers ?? []).flatMap(buffersOf) : [])
+  run(message).then(
+    (batch) => answer({ type: 'done', answer: batch }),
+    (error: unknown) => {
+      const { code, message: why } = XmqError.from(error)
+      answer({ type: 'failed', failure: { code, message: why } })
+    },
+  )
 })
