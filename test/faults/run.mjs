@@ -146,21 +146,25 @@ async function play(group, server, { seed, isShort, isKept }) {
 }
 
 /** A row of the record: what was played, and how it ended. */
-function rowOf(outcome, [{ scenario: played }]) {
+function rowOf(outcome, [{ scenario: played }], code) {
   const { scenario, server, times, seed, seconds, resumed } = outcome
   const { fault, promise } = played
   const verdict = { ...outcome.verdict, violations: undefined }
-  return { scenario, server, fault, promise, times, seed, seconds, ...codeOf(), verdict, resumed }
+  return { scenario, server, fault, promise, times, seed, seconds, code, verdict, resumed }
 }
 
-/** Which code was played: the last commit of what is tested; nothing where there is no repository. */
+/** Which code is played: the last commit of what is tested; `undefined` where there is no repository. */
 function codeOf() {
-  const log = spawnSync('git', ['log', '-1', '--format=%h', '--', 'packages'], { cwd: root, encoding: 'utf8' })
-  return log.status === 0 && log.stdout !== '' ? { code: log.stdout.trim() } : {}
+  const { status, stdout } = spawnSync('git', ['log', '-1', '--format=%h', '--', 'packages'], {
+    cwd: root,
+    encoding: 'utf8',
+  })
+  return status === 0 && stdout !== '' ? stdout.trim() : undefined
 }
 
 async function playAll(scenarios, options) {
   const rows = []
+  const code = codeOf()
   let failures = 0
   let unjudged = 0
   for (const server of options.servers) {
@@ -174,7 +178,7 @@ async function playAll(scenarios, options) {
             console.log(`    ${rule}: ${text}`)
           console.log(`    ${outcome.verdict.violationCount} violations in all. Journals and logs: ${outcome.folder}`)
         } else if (options.isKept) console.log(`    journals and logs: ${outcome.folder}`)
-        const row = rowOf(outcome, group)
+        const row = rowOf(outcome, group, code)
         rows.push(row)
         // At once: a run that is broken off leaves what it had.
         if (options.isTabled) writeTable([row])
