@@ -31,7 +31,8 @@ import {
   type PublishOutcome,
 } from './publisher.ts'
 import { Room } from './room.ts'
-import { randomId, Runtime } from './runtime.ts'
+import { randomId } from './random-id.ts'
+import { Runtime } from './runtime.ts'
 import type { ConnectionStatus, Mode, SessionEvent } from './session/index.ts'
 import { type Topic, topicOf } from './topic.ts'
 

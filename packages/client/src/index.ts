@@ -15,6 +15,7 @@ export {
 export { type Duration, parseDuration } from './duration.ts'
 export type { Listeners, Unsubscribe } from './events.ts'
 export { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.ts'
+export { createMessageId } from './message-id.ts'
 export type { ConnectionOptions } from './options.ts'
 export type { Published, PublishItem, PublishOptions, PublishOutcome } from './publisher.ts'
 export type { ConnectionStatus, Mode } from './session/index.ts'

@@ -52,7 +52,9 @@ export function encodeMessage(
   mode: Mode | undefined,
 ): OutgoingMessage {
   const elements = encodePayload(topic, payload, 'payload')
-  const parts = { ...head, topic: topic.name, payload: elements, isText: topic.encoding === 'text' }
+  const { to, id, headers, key, priority, delayMs, ttlMs } = head
+  const isText = topic.encoding === 'text'
+  const parts = { to, id, topic: topic.name, payload: elements, isText, headers, key, priority, delayMs, ttlMs }
   if (mode === 'plain' || mode === 'mod_xmq') {
     const message = createOutgoing(parts)
     writable(message.stanza(), topic)
@@ -92,7 +94,7 @@ export function encodeAnswer(topic: Topic, answer: unknown): XmlElement | undefi
 }
 
 function encodePayload(topic: Topic, payload: unknown, what: 'payload' | 'answer'): readonly XmlElement[] {
-  const where = `The ${what} of '${topic.name}'`
+  const where = (): string => `The ${what} of '${topic.name}'`
   if (topic.encoding === 'json') {
     const text = jsonOf(payload, where)
     return text === undefined ? [] : [encodeJson(text)]
@@ -102,21 +104,24 @@ function encodePayload(topic: Topic, payload: unknown, what: 'payload' | 'answer
     if (typeof payload === 'string') return [element('body', NS_CLIENT, undefined, [payload])]
     throw new XmqError(
       'bad-request',
-      `${where} is ${typeNameOf(payload)}; the topic's encoding is 'text': give a string.`,
+      `${where()} is ${typeNameOf(payload)}; the topic's encoding is 'text': give a string.`,
     )
   }
   const elements = Array.isArray(payload) ? (payload as unknown[]) : [payload]
   if (elements.every(isXmlElement)) return elements
-  throw new XmqError('bad-request', `${where} is ${typeNameOf(payload)}; the topic's encoding is 'xml': give elements.`)
+  throw new XmqError(
+    'bad-request',
+    `${where()} is ${typeNameOf(payload)}; the topic's encoding is 'xml': give elements.`,
+  )
 }
 
-function jsonOf(value: unknown, where: string): string | undefined {
+function jsonOf(value: unknown, where: () => string): string | undefined {
   try {
     // Its type says string; for undefined and functions it is undefined.
     return JSON.stringify(value)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new XmqError('bad-request', `${where} has no JSON form: ${reason}`, { cause: error })
+    throw new XmqError('bad-request', `${where()} has no JSON form: ${reason}`, { cause: error })
   }
 }
 
@@ -190,7 +195,7 @@ function wrongKind(topic: Topic, what: string, problem: string, cause?: unknown)
  */
 export function encodeProgressValue(value: unknown, topic: string): XmlElement {
   const where = `The progress of '${topic}'`
-  const text = jsonOf(value, where)
+  const text = jsonOf(value, () => where)
   if (text === undefined) throw new XmqError('bad-request', `${where} is ${typeNameOf(value)}, which has no JSON form.`)
   const child = encodeJson(text)
   const bytes = wireLength(child)

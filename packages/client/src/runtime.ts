@@ -13,6 +13,7 @@ import { abortError } from './abort-error.ts'
 import { onAbort } from './abort-listeners.ts'
 import type { EndpointConfig } from './options.ts'
 import type { WritableStanza } from './payload.ts'
+import { randomId } from './random-id.ts'
 import {
   type Confirm,
   type ConnectionStatus,
@@ -59,26 +60,6 @@ const entropy: Entropy = {
 /** Milliseconds that never run backwards. */
 export function monotonicNow(): number {
   return performance.now()
-}
-
-/** A random id for stanzas, which nobody guesses: 122 bits or more. */
-export function randomId(): string {
-  // Browsers hide randomUUID from pages that did not come over https.
-  const source: Pick<Crypto, 'getRandomValues'> & Partial<Crypto> = globalThis.crypto
-  return source.randomUUID?.() ?? toHex(source.getRandomValues(new Uint8Array(16)))
-}
-
-/**
- * A random id that begins with the time, as a UUID of version 7 (RFC 9562): a store keeps ids that ascend side by side, and writes
- * many of them in one page.
- */
-export function ascendingId(): string {
-  const time = Date.now().toString(16).padStart(12, '0')
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomId().slice(15)}`
-}
-
-function toHex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
 }
 
 /** A session with its transport, clock and promises. */
@@ -167,21 +148,26 @@ export class Runtime {
 
   /** Hands an input to the session and carries its effects out. */
   dispatch(input: Input): void {
-    this.#inputs.push(input)
-    if (this.#handling) return
+    if (this.#handling) {
+      this.#inputs.push(input)
+      return
+    }
     this.#handling = true
     try {
+      this.#handle(input)
       while (this.#inputs.length > 0) {
         const inputs = this.#inputs
         this.#inputs = []
-        for (const next of inputs) {
-          for (const effect of this.#session.handle(next, monotonicNow(), entropy)) this.#carryOut(effect)
-        }
+        for (const next of inputs) this.#handle(next)
       }
     } finally {
       this.#handling = false
     }
     this.#setTimer()
+  }
+
+  #handle(input: Input): void {
+    for (const effect of this.#session.handle(input, monotonicNow(), entropy)) this.#carryOut(effect)
   }
 
   /** Ends everything. Idempotent. */

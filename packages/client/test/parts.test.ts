@@ -8,7 +8,8 @@ import { failureOf, saslFailure } from '../src/failure.ts'
 import { decodePayload, encodeMessage, encodeRequestStanza, validate } from '../src/payload.ts'
 import { loadOf } from '../src/session/index.ts'
 import { Timers } from '../src/session/timers.ts'
-import { randomId } from '../src/runtime.ts'
+import { createMessageId } from '../src/message-id.ts'
+import { randomId } from '../src/random-id.ts'
 import { isLoopback } from '../src/transport.ts'
 
 describe('durations', () => {
@@ -155,9 +156,23 @@ describe('failures', () => {
 describe('ids', () => {
   it('are random also where a browser has no randomUUID', () => {
     vi.stubGlobal('crypto', { getRandomValues: <Bytes extends Uint8Array>(bytes: Bytes) => bytes.fill(10) })
-    expect(randomId()).toBe('0a'.repeat(16))
+    expect(randomId()).toBe('0a0a0a0a-0a0a-4a0a-8a0a-0a0a0a0a0a0a')
     vi.unstubAllGlobals()
     expect(randomId()).not.toBe(randomId())
+  })
+
+  it('of messages ascend, each once, as UUIDs of version 7', () => {
+    vi.useFakeTimers({ now: 1_700_000_000_000 })
+    const ids: string[] = []
+    for (let ms = 0; ms < 3; ms++) {
+      for (let count = 0; count < 1000; count++) ids.push(createMessageId())
+      vi.advanceTimersByTime(1)
+    }
+    vi.useRealTimers()
+    expect(new Set(ids).size).toBe(3000)
+    expect([...ids].sort()).toEqual(ids)
+    expect(ids[0]?.slice(0, 15)).toBe('018bcfe5-6800-7')
+    for (const id of ids) expect(id).toMatch(/^[\da-f]{8}-[\da-f]{4}-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/)
   })
 })
 

@@ -50,6 +50,11 @@ export function element(
   } as XmlElement
 }
 
+/** An element with nothing but text in it. */
+export function textElement(name: string, ns: string, text: string): XmlElement {
+  return { name, ns, attrs: NO_ATTRS, children: text === '' ? NO_CHILDREN : [text] }
+}
+
 function attrMap(attrs: AttrsInput): ReadonlyMap<string, string> {
   const map = new Map<string, string>()
   for (const name of Object.keys(attrs)) {

@@ -6,7 +6,7 @@
  *     <iq type='get' to='QUEUE'><xmq xmlns='xmq:topic' topic='T'>PAYLOAD</xmq></iq>            nested, every server
  *     <iq type='get' to='QUEUE'>PAYLOAD<xmq xmlns='xmq:topic' topic='T'/></iq>                 flat, ejabberd only
  */
-import { childElements, element, findChild, textOf, type XmlElement, type XmlNode } from './element.ts'
+import { childElements, element, findChild, textElement, textOf, type XmlElement, type XmlNode } from './element.ts'
 import { XmqError } from './errors.ts'
 import { TOPIC_BYTES_MAX } from './limits.ts'
 import { NS_CLIENT, NS_JSON, NS_QUEUE, NS_TOPIC } from './namespaces.ts'
@@ -98,7 +98,7 @@ export function encodeRequest(topic: string, payload: readonly XmlNode[], form: 
 
 /** `<json xmlns='urn:xmpp:json:0'>` (XEP-0335). @param text JSON text */
 export function encodeJson(text: string): XmlElement {
-  return element('json', NS_JSON, undefined, [text])
+  return textElement('json', NS_JSON, text)
 }
 
 /** A payload as it was found in a stanza. */

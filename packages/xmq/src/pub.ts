@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto'
-import { connect, defineTopic, type Client } from '@xmq/client'
+import { connect, createMessageId, defineTopic, type Client } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
 import { readBody, readLines, parseJson } from './body.ts'
 import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
@@ -165,7 +164,7 @@ async function publishAll(client: Client, publishing: Publishing): Promise<void>
       await drained()
       const what = isLines ? `Line ${++number} of stdin` : 'The body'
       if (isJson) parseJson(what, body)
-      const id = randomUUID()
+      const id = createMessageId()
       await results.send(id, number, async () => {
         try {
           if (isJson) return await client.publish(json, encodeContent(body, true), { id })

@@ -11,7 +11,8 @@
  * 3. `readyCount` is how many are ready.
  */
 interface Place {
-  readonly ordinal: number
+  /** The line's: which call it was. */
+  ordinal: number
   /** Topic and key, of one that has a key. */
   readonly chain: string | undefined
   /** The next call of the same chain. */
@@ -39,10 +40,10 @@ export class Lineup<Own extends object> {
     return this.#readyCount
   }
 
-  /** Puts one at the end of the line. */
-  add(own: Own, chain: string | undefined): Lined<Own> {
-    const place: Place = { ordinal: this.#ordinal++, chain, next: undefined, phase: 'ready' }
-    const lined: Lined<Own> = Object.assign(own, place)
+  /** Puts one that is `ready` at the end of the line. Its owner makes it whole: to add a place to it later is slow. */
+  add(lined: Lined<Own>): void {
+    lined.ordinal = this.#ordinal++
+    const { chain } = lined
     const last = chain === undefined ? undefined : this.#chains.get(chain)
     if (chain !== undefined) this.#chains.set(chain, lined)
     if (last === undefined) {
@@ -52,7 +53,6 @@ export class Lineup<Own extends object> {
       last.next = lined
       lined.phase = 'blocked'
     }
-    return lined
   }
 
   /** The earliest call that is ready. */

@@ -116,13 +116,14 @@ export class Outbox {
 
   /**
    * Takes a publish on.
-   * @param call `calledAt` is when the caller published it: the deadline counts from there
+   * @param calledAt when the caller published it: the deadline counts from there
    */
   add(
-    call: { ref: number; message: OutgoingMessage; timeoutMs: number | undefined; calledAt: number },
+    call: { readonly ref: number; readonly message: OutgoingMessage; readonly timeoutMs: number | undefined },
+    calledAt: number,
     out: Effect[],
   ): void {
-    const { ref, message, timeoutMs, calledAt } = call
+    const { ref, message, timeoutMs } = call
     let item: WrittenItem
     try {
       item = message.item()
@@ -135,7 +136,18 @@ export class Outbox {
       return
     }
     const chain = message.key === undefined ? undefined : `${message.topic}\n${message.key}`
-    const entry = this.#lineup.add({ ref, message, item, calledAt, wasSent: false }, chain)
+    const entry: Entry = {
+      ref,
+      message,
+      item,
+      calledAt,
+      wasSent: false,
+      ordinal: 0,
+      chain,
+      next: undefined,
+      phase: 'ready',
+    }
+    this.#lineup.add(entry)
     this.#entries.set(ref, entry)
     this.#bytes += item.bytes
     const windowMs = Math.floor(this.#rules.dedupeWindowMs * WINDOW_USED)

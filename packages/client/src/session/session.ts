@@ -181,7 +181,7 @@ class ClientSession implements Session {
 
   #publish(input: Input & { readonly type: 'publish' }): void {
     // Not `#ready`: what is published while offline waits in the same order.
-    if (this.#detection.mode === 'reliable') this.#reliable.outbox.add({ ...input, calledAt: this.#now }, this.#out)
+    if (this.#detection.mode === 'reliable') this.#reliable.outbox.add(input, this.#now, this.#out)
     else this.#calls.publish(input, this.#ready, this.#now, this.#out)
   }
 
@@ -250,7 +250,7 @@ class ClientSession implements Session {
       this.#reliable.pulse.learn(this.#detection.epoch)
       this.#reliable.pulse.up()
       leases.ready(this.#now, this.#random, this.#out)
-      for (const publish of this.#calls.takePublishes()) outbox.add(publish, this.#out)
+      for (const publish of this.#calls.takePublishes()) outbox.add(publish, publish.calledAt, this.#out)
     }
     this.#subscriptions.ready(mode, this.#now, this.#random, this.#out)
     this.#calls.flush(mode, this.#out)
