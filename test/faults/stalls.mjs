@@ -10,7 +10,7 @@ import { nowMs } from './journal.mjs'
 
 const TICK_MS = 50
 /** Shorter ones change nothing: an SDK extends a lease when a third of it is left. */
-const STALL_MS = 500
+export const STALL_MS = 500
 /** More of it spent computing, and it is the program's own doing. */
 export const BUSY_SHARE = 0.5
 
