@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { createSqliteStore } from '@xmq/broker'
 import { ImageDisk, loopObstacle, run as command } from '../devices/mounts.mjs'
 import { inject, straceObstacle, SYNC } from '../devices/strace.mjs'
@@ -10,6 +11,7 @@ const MEBIBYTES = 96
 const PROOF_MEBIBYTES = 32
 const PROOF_MESSAGES = 100
 const SECTOR = 512
+const HELD_UP_MS = 300
 const FILES = ['xmq.db', 'xmq.db-wal']
 
 let disk
@@ -49,11 +51,17 @@ export const scenario = {
   },
 }
 
-/** The broker dies with a commit that is written and not synced, so that there is something to tear. */
+/**
+ * The broker dies with commits that are written and not synced, so that there is something to tear. Each sync is held up: who confirms
+ * without waiting for it has the time to do so.
+ */
 async function killBeforeSync(scene, log) {
-  const injection = `${SYNC}:signal=SIGKILL:when=${1 + scene.random.int(3)}`
+  const injection = `${SYNC}:delay_enter=${HELD_UP_MS * 1000}`
   const tracer = await inject(scene.broker.pid, [injection], [`${scene.plan.storePath}-wal`], log)
-  await scene.broker.exited
+  const { length } = scene.ledger.lines
+  await scene.until('load before the cut', () => (scene.ledger.lines.length > length ? true : undefined))
+  await pause(scene.random.unit() * HELD_UP_MS * 3)
+  await scene.broker.kill()
   await tracer.exited
 }
 
