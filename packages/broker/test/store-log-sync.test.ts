@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { PublishOp } from '../src/store/port.ts'
+import { Engine } from '../src/store/sqlite/engine.ts'
 import { LogSync } from '../src/store/sqlite/log-sync.ts'
 import { createSqliteStore } from '../src/store/sqlite/store.ts'
 
@@ -154,5 +155,18 @@ describe('a store whose log cannot be synced', () => {
     expect((await store.apply([publish('3')], 1))[0]).toMatchObject({ status: 'unavailable' })
     await store.close()
     expect(existsSync(join(folder, 'x.db-wal'))).toBe(true)
+  })
+
+  it('tells a batch that comes after the file was given up why it was', async () => {
+    const engine = new Engine({ path: join(folder, 'x.db') })
+    engine.open(1)
+    const first = engine.run([{ type: 'probe' }])
+    await end(EIO)
+    expect((await first).isOpen).toBe(false)
+    await expect(engine.run([{ type: 'probe' }])).rejects.toMatchObject({
+      code: 'overloaded',
+      message: expect.stringContaining('EIO'),
+    })
+    engine.close()
   })
 })

@@ -234,11 +234,15 @@ export class Engine {
    * Where the disk does not tell that it has it, the file is given up, and every request of the batch has failed; what it did may
    * be found when the file is opened again.
    *
-   * @throws XmqError `internal` when the file is not open
+   * @throws XmqError when the file is not open: why it was given up
    */
   async run(requests: readonly EngineRequest[]): Promise<BatchAnswer> {
     const file = this.#file
-    if (file === undefined) throw new XmqError('internal', 'The store is not open.')
+    if (file === undefined) {
+      // A batch that left before it was known that the file was given up is told the same.
+      const { code, message } = this.#failure ?? { code: 'internal', message: 'The store is not open.' }
+      throw new XmqError(code, message)
+    }
     const answer = this.#runNow(file, requests)
     try {
       await file.sync?.safe(answer.answers.some(hasWritten))
