@@ -143,13 +143,7 @@ export class Deliveries {
     this.#waitingBytes += bytes
     if (delivery.lease !== undefined) this.#leased.set(delivery.lease.key, work)
     if (delivery.kind === 'request') this.#requests.set(delivery.id, work)
-    void this.#queue.add(() => this.#handle(work))
-    this.#ports.onChange()
-  }
-
-  async #handle(work: Work): Promise<void> {
-    this.#waitingBytes -= work.bytes
-    await this.#process(work)
+    void this.#queue.add(() => this.#process(work))
     this.#ports.onChange()
   }
 
@@ -196,31 +190,42 @@ export class Deliveries {
     return undefined
   }
 
-  /** Never rejects. */
-  async #process(work: Work): Promise<void> {
-    if (work.state === 'over') return
-    if (work.isLost) {
-      this.#release(work)
-      return
+  /** A handler is free. Never rejects. */
+  #process(work: Work): Promise<void> {
+    this.#waitingBytes -= work.bytes
+    const route = this.#routeOf(work.delivery.topic)
+    if (work.state !== 'over' && !work.isLost && route !== undefined) return this.#run(work, route)
+    if (work.state !== 'over' && work.isLost) this.#release(work)
+    else if (work.state !== 'over') {
+      this.#failed(work, new XmqError('not-found', `This worker does not handle '${work.delivery.topic}'.`), true)
     }
+    this.#ports.onChange()
+    return Promise.resolve()
+  }
+
+  /** One function, and no more promises than it takes: they are most of what a short job costs. Never rejects. */
+  async #run(work: Work, route: Route): Promise<void> {
     work.state = 'running'
     const { delivery } = work
-    const route = this.#routeOf(delivery.topic)
-    if (route === undefined) {
-      this.#failed(work, new XmqError('not-found', `This worker does not handle '${delivery.topic}'.`), true)
-      return
-    }
     const stop = this.#aborted.signal
     this.#running.add(work)
-    const context = contextOf(work, (value) => this.#progress(work, value))
+    const context = new WorkContext(work, (value) => this.#progress(work, value))
     const startedAt = monotonicNow()
     try {
       if (stop.aborted) throw abortError(stop)
       if (this.#emitter.has('started')) this.#emitter.emit('started', eventOf(delivery))
-      const handle = (): Promise<unknown> => handlePayload(route, delivery, context)
-      const answer = await (this.middleware.length === 0
-        ? handle()
-        : composeMiddleware(this.middleware, context, handle))
+      let answer: unknown
+      if (this.middleware.length > 0) {
+        answer = await composeMiddleware(this.middleware, context, () => handlePayload(route, delivery, context))
+      } else {
+        const checked = payloadOf(route, delivery)
+        const { value } = checked instanceof Promise ? await checked : checked
+        try {
+          answer = await route.handler(value, context)
+        } catch (error) {
+          throw handlerFailed(error)
+        }
+      }
       if (delivery.kind === 'request') this.#answer(work, await answerStanza(route.topic, delivery, answer))
       this.#settle(work, { kind: 'ack' })
       if (isCancelled(work)) this.#emitter.emit('cancelled', eventOf(delivery))
@@ -231,6 +236,7 @@ export class Deliveries {
       this.#failed(work, asFailure(error), stop.aborted || work.isLost)
     } finally {
       this.#running.delete(work)
+      this.#ports.onChange()
     }
   }
 
@@ -269,34 +275,65 @@ function eventOf({ topic, id, kind, from, lease }: Delivery): DeliveryEvent {
   return { topic, id, kind, from, seq: lease?.seq, attempt: lease?.attempt ?? 1 }
 }
 
-function contextOf(work: Work, progress: (value: unknown) => void): HandlerContext {
-  const { topic, kind, id, from, lease, headers, payload } = work.delivery
-  return {
-    topic,
-    kind,
-    id,
-    from,
-    headers,
-    attempt: lease?.attempt ?? 1,
-    failures: lease?.failures ?? 0,
-    seq: lease?.seq,
-    at: lease === undefined ? undefined : new Date(lease.at),
-    get signal() {
-      return work.signal
+/** What a handler gets to see of its work. */
+class WorkContext implements HandlerContext {
+  declare readonly signal: AbortSignal
+  readonly topic: string
+  readonly kind: HandlerContext['kind']
+  readonly id: string
+  readonly from: string | undefined
+  readonly headers: ReadonlyMap<string, string>
+  readonly attempt: number
+  readonly failures: number
+  readonly seq: number | undefined
+  readonly at: Date | undefined
+  readonly progress: (value: unknown) => void
+  readonly raw: HandlerContext['raw']
+  readonly #work: Work
+
+  constructor(work: Work, progress: (value: unknown) => void) {
+    const { topic, kind, id, from, lease, headers, payload } = work.delivery
+    this.topic = topic
+    this.kind = kind
+    this.id = id
+    this.from = from
+    this.headers = headers
+    this.attempt = lease?.attempt ?? 1
+    this.failures = lease?.failures ?? 0
+    this.seq = lease?.seq
+    this.at = lease === undefined ? undefined : new Date(lease.at)
+    this.progress = progress
+    this.raw = payload
+    this.#work = work
+    Object.defineProperty(this, 'signal', WorkContext.#signal)
+  }
+
+  /** Each has it as its own, so that a copy has it, too. One getter for all: with one for each, every context would be of another shape. */
+  static readonly #signal: PropertyDescriptor = {
+    get(this: WorkContext) {
+      return this.#work.signal
     },
-    progress,
-    raw: payload,
+    enumerable: true,
+    configurable: true,
   }
 }
 
-async function handlePayload(route: Route, delivery: Delivery, context: HandlerContext): Promise<unknown> {
+function payloadOf(route: Route, delivery: Delivery): { value: unknown } | Promise<{ value: unknown }> {
   const value = decodePayload(route.topic, delivery.payload, 'payload')
-  const checked = validate(route.topic.input, value, `The payload of '${route.topic.name}'`)
-  const accepted = checked instanceof Promise ? await checked : checked
+  if (route.topic.input === undefined) return { value }
+  return validate(route.topic.input, value, `The payload of '${route.topic.name}'`)
+}
+
+async function handlePayload(route: Route, delivery: Delivery, context: HandlerContext): Promise<unknown> {
+  const { value } = await payloadOf(route, delivery)
   try {
-    return await route.handler(accepted.value, context)
+    return await route.handler(value, context)
   } catch (error) {
-    // Also an XmqError of the handler's own calls: its code says nothing about this delivery.
-    throw new XmqError('handler-failed', XmqError.from(error).message, { cause: error })
+    throw handlerFailed(error)
   }
+}
+
+/** Also of an XmqError of the handler's own calls: its code says nothing about this delivery. */
+function handlerFailed(error: unknown): XmqError {
+  return new XmqError('handler-failed', XmqError.from(error).message, { cause: error })
 }

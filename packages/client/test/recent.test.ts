@@ -4,7 +4,7 @@ import { Recent } from '../src/session/recent.ts'
 
 describe('recent', () => {
   it('knows at least the last so many keys, and at most twice as many', () => {
-    const recent = new Recent<number>(10)
+    const recent = new Recent<string, number>(10)
     for (let key = 0; key < 1000; key++) {
       recent.set(String(key), key)
       const known = Array.from({ length: key + 1 }, (_, older) => String(older)).filter((older) => recent.has(older))
@@ -15,7 +15,7 @@ describe('recent', () => {
   })
 
   it('counts what is noted again as the latest, with its new value', () => {
-    const recent = new Recent<string>(2)
+    const recent = new Recent<string, string>(2)
     recent.set('a', 'old')
     recent.set('b', 'b')
     recent.set('c', 'c')

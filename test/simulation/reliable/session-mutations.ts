@@ -68,7 +68,7 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     breaks: 'a message is acked before its handler has ended',
     file: 'session/leases.ts',
     find: '    this.#extendNotAfter(lease.extendAt)\n    return true',
-    replace: "    this.#settlements.add({ seq, key }, { kind: 'ack', lease: token })\n    return true",
+    replace: "    this.#settlements.add({ seq, key }, { kind: 'ack', lease: lease.token })\n    return true",
   },
   {
     breaks: 'a message is handed out again while it is handled',
@@ -80,8 +80,8 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a message is handed out again after its ack',
     file: 'session/leases.ts',
-    find: '    if (this.#finished.has(key)) {',
-    replace: '    if (this.#finished.has(token)) {',
+    find: '    if (this.#finished.get(seq) === at) {',
+    replace: '    if (this.#finished.get(-seq) === at) {',
   },
   {
     breaks: 'what is held is not declared on a new connection',

@@ -82,7 +82,7 @@ export class Calls {
   readonly #openById = new Map<string, RequestCall>()
   /** Those that were written, in that order. */
   readonly #open = new Set<RequestCall>()
-  readonly #recent = new Recent<string>(RECENT_MIN)
+  readonly #recent = new Recent<string, string>(RECENT_MIN)
   #bytes = 0
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {

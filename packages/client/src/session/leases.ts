@@ -43,6 +43,8 @@ interface Lease {
 
 interface Job {
   readonly seq: number
+  /** When it was published. */
+  readonly at: number
   readonly key: string
   /** Several when it was delivered again, or through several durable subscriptions; none when it is lost. */
   leases: readonly Lease[]
@@ -76,8 +78,8 @@ export class Leases {
   readonly #timers: Timers<string | number>
   readonly #settlements: Settlements
   readonly #jobs = new Map<string, Job>()
-  /** Acked, by key. */
-  readonly #finished = new Recent<true>(FINISHED_MIN)
+  /** When the messages were published that were acked, by seq. */
+  readonly #finished = new Recent<number, number>(FINISHED_MIN)
   readonly #unreceived = new Set<Unreceived>()
   #isUp = false
   #turnAsked = false
@@ -159,7 +161,7 @@ export class Leases {
       const key = keyOf(item)
       const lease: Lease = { token: item.lease, leaseMs, extendAt: now + (leaseMs * 2) / 3 }
       if (!this.#take(item, key, lease, wants, out)) continue
-      this.#jobs.set(key, { seq: item.seq, key, leases: [lease], unreceived })
+      this.#jobs.set(key, { seq: item.seq, at: item.at, key, leases: [lease], unreceived })
       unreceived.open++
       out.push({ type: 'deliver', delivery: deliveryOf(item, key, head, connection) })
     }
@@ -173,13 +175,13 @@ export class Leases {
 
   /** @returns whether it is to be handled */
   #take(
-    { seq, topic }: DeliveredItem,
+    { seq, at, topic }: DeliveredItem,
     key: string,
     lease: Lease,
     wants: (topic: string) => boolean,
     out: Effect[],
   ): boolean {
-    if (this.#finished.has(key)) {
+    if (this.#finished.get(seq) === at) {
       this.#settlements.add({ seq, key }, { kind: 'ack', lease: lease.token })
       out.push({ type: 'event', event: { name: 'duplicate', seq, topic, state: 'done' } })
       return false
@@ -202,12 +204,12 @@ export class Leases {
 
   /** A job's handler has ended. Of one that is lost there is nothing to say. */
   settle(key: string, outcome: Outcome, out: Effect[]): void {
-    if (outcome.kind === 'ack') this.#finished.set(key, true)
     const job = this.#jobs.get(key)
     if (job === undefined) return
     this.#jobs.delete(key)
+    if (outcome.kind === 'ack') this.#finished.set(job.seq, job.at)
     this.#isQuiet = false
-    for (const { token } of job.leases) this.#settlements.add(job, { ...outcome, lease: token })
+    for (const { token } of job.leases) this.#settlements.add(job, settlementOf(outcome, token))
     job.unreceived.open--
     this.#askTurn(out)
   }
@@ -350,6 +352,11 @@ export class Leases {
     this.#isQuiet = true
     out.push({ type: 'event', event: { name: 'all-settled' } })
   }
+}
+
+/** A spread would be slow, and most are acks. */
+function settlementOf(outcome: Outcome, lease: string): Settlement {
+  return outcome.kind === 'ack' ? { kind: 'ack', lease } : { ...outcome, lease }
 }
 
 function keyOf({ seq, at }: DeliveredItem): string {

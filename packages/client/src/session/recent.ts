@@ -8,16 +8,16 @@
  * 1. At least the last `countMin` keys are known, and at most twice as many.
  * 2. A key that is noted again counts as the latest.
  */
-export class Recent<Value> {
+export class Recent<Key, Value> {
   readonly #countMin: number
-  #younger = new Map<string, Value>()
-  #older = new Map<string, Value>()
+  #younger = new Map<Key, Value>()
+  #older = new Map<Key, Value>()
 
   constructor(countMin: number) {
     this.#countMin = countMin
   }
 
-  set(key: string, value: Value): void {
+  set(key: Key, value: Value): void {
     if (this.#younger.size >= this.#countMin && !this.#younger.has(key)) {
       this.#older = this.#younger
       this.#younger = new Map()
@@ -25,11 +25,11 @@ export class Recent<Value> {
     this.#younger.set(key, value)
   }
 
-  get(key: string): Value | undefined {
+  get(key: Key): Value | undefined {
     return this.#younger.get(key) ?? this.#older.get(key)
   }
 
-  has(key: string): boolean {
+  has(key: Key): boolean {
     return this.#younger.has(key) || this.#older.has(key)
   }
 }

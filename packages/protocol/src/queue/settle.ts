@@ -60,6 +60,7 @@ const REJECT_REASONS: readonly RejectReason[] = ['rejected', 'invalid']
 export function writeSettlement(settlement: Settlement): WrittenItem {
   const { kind, lease } = settlement
   assertText(lease, 'lease', kind, ID_BYTES_MAX)
+  if (kind === 'ack') return new WrittenItem(`<ack${writeAttr('lease', lease, kind)}/>`, 11 + attrBytes('lease', lease))
   let text = `<${kind}${writeAttr('lease', lease, kind)}`
   let bytes = kind.length * 2 + 5 + attrBytes('lease', lease)
   const add = (name: string, value: string): void => {
