@@ -169,4 +169,16 @@ describe('a store whose log cannot be synced', () => {
     })
     engine.close()
   })
+
+  it('tells a batch that waits for its sync why another one made it give the file up', async () => {
+    const engine = new Engine({ path: join(folder, 'x.db') })
+    engine.open(1)
+    const first = engine.run([{ type: 'probe' }])
+    // To the engine this is a disk that fails.
+    const others = [1, 2, 3].map(() => engine.run([{ type: 'pragma', text: '(' }]))
+    await end()
+    expect((await Promise.all(others)).at(-1)?.isOpen).toBe(false)
+    const message: unknown = expect.stringContaining('(SQLITE_ERROR)')
+    expect((await first).answers).toMatchObject([{ type: 'failed', failure: { code: 'overloaded', message } }])
+  })
 })

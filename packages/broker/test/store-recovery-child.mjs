@@ -1,5 +1,5 @@
 // The store at argv[2] in its thread, by orders on standard input, a line each, answered by one: for tests that break its disk.
-//   open | publish | list | probe | die
+//   open | publish | crowd | list | probe | die
 import { createInterface } from 'node:readline'
 import { createSqliteStore } from '../dist/store/sqlite/store.js'
 
@@ -34,6 +34,15 @@ const orders = {
   publish: async () => {
     const [result] = await store.apply([publishOp(1)], Date.now())
     return result.status === 'ok' ? result.seq : result.error.message
+  },
+  // Many, one after the other without waiting: what each was told.
+  crowd: async () => {
+    const all = []
+    for (let n = 0; n < 40; n++) {
+      all.push(orders.publish())
+      await new Promise(setImmediate)
+    }
+    return [...new Set((await Promise.all(all)).map((told) => (typeof told === 'number' ? 'stored' : told)))]
   },
   list: async () => {
     const page = await store.browse({ queue: QUEUE, subscription: '', after: 0, max: 500, bodies: true })

@@ -30,7 +30,7 @@ class Child {
     return this.#process.pid
   }
 
-  async ask(order: 'open' | 'publish' | 'list' | 'probe'): Promise<unknown> {
+  async ask(order: 'open' | 'publish' | 'crowd' | 'list' | 'probe'): Promise<unknown> {
     this.#process.stdin?.write(`${order}\n`)
     const { value, done } = await this.#lines.next()
     if (done === true) throw new Error('The store’s process ended.')
@@ -81,14 +81,15 @@ async function killedWith(path: string, count: number): Promise<unknown[]> {
   return seqs
 }
 
-describe('a log that a dead process left', () => {
-  const watched = (path: string, broken: string) =>
-    start([CHILD, path], {
-      NODE_OPTIONS: `--import=${PATCH}`,
-      XMQ_TOLD: `${path}.told`,
-      XMQ_BROKEN: broken,
-    })
+/** A store whose syncs of its log are watched, and fail while there is a file of that name. */
+const watched = (path: string, broken: string) =>
+  start([CHILD, path], {
+    NODE_OPTIONS: `--import=${PATCH}`,
+    XMQ_TOLD: `${path}.told`,
+    XMQ_BROKEN: broken,
+  })
 
+describe('a log that a dead process left', () => {
   it('is written over itself and synced before it is believed', async () => {
     const path = freshPath()
     const seqs = await killedWith(path, 3)
@@ -143,6 +144,24 @@ async function breakReads(pid: number | undefined, path: string, when: string): 
     await exited
   }
 }
+
+describe('a sync that fails', () => {
+  it('is the reason that is told to everybody whose batch was on its way', async () => {
+    const path = freshPath()
+    writeFileSync(`${path}.told`, '')
+    const child = watched(path, `${path}.broken`)
+    expect(await child.ask('open')).toBe('open')
+    for (let time = 0; time < 5; time++) {
+      expect(await child.ask('crowd')).toEqual(['stored'])
+      writeFileSync(`${path}.broken`, '')
+      const told = await child.ask('crowd')
+      rmSync(`${path}.broken`)
+      expect(told).not.toHaveLength(0)
+      for (const message of told as string[]) expect(message).toContain('(SQLITE_IOERR)')
+      expect(await child.ask('probe')).toBe('well')
+    }
+  }, 30_000)
+})
 
 describe('a disk that cannot be read while the store is opened', () => {
   const canTrace =

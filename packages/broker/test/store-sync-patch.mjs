@@ -4,7 +4,7 @@ import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 
 const { XMQ_TOLD: told, XMQ_BROKEN: broken } = process.env
-const { openSync, writeSync, fsyncSync, fdatasyncSync, appendFileSync, existsSync } = fs
+const { openSync, writeSync, fsyncSync, fdatasync, fdatasyncSync, appendFileSync, existsSync } = fs
 const logs = new Set()
 
 fs.openSync = (path, ...rest) => {
@@ -23,6 +23,11 @@ const sync = (original) => (file) => {
     throw Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO', syscall: 'fsync' })
   original(file)
   if (logs.has(file)) appendFileSync(told, 'sync\n')
+}
+fs.fdatasync = (file, callback) => {
+  if (logs.has(file) && existsSync(broken))
+    setImmediate(callback, Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' }))
+  else fdatasync(file, callback)
 }
 fs.fsyncSync = sync(fsyncSync)
 fs.fdatasyncSync = sync(fdatasyncSync)

@@ -56,8 +56,8 @@ export type FromWorker =
 /** Where an engine runs. */
 interface EngineHost {
   ask(message: ToWorker): Promise<BatchAnswer | undefined>
-  /** Ends it with all that it has open. */
-  end(): Promise<void>
+  /** Ends it with all that it has open; whoever waits for an answer is told why. */
+  end(why?: EngineFailure): Promise<void>
 }
 
 /** Makes a host; `onDeath` is told when it ends by itself. */
@@ -183,7 +183,7 @@ class Channel implements EngineChannel {
     this.#host = undefined
     this.#isOpen = false
     this.#failure = failure
-    await host?.end()
+    await host?.end(failure)
   }
 
   #died(why: string): void {
@@ -219,6 +219,7 @@ class ThreadHost implements EngineHost {
     readonly reject: (error: Error) => void
   }[] = []
   #isEnding = false
+  #why: EngineFailure | undefined
 
   constructor(url: URL, onDeath: (why: string) => void) {
     // Flags of the process (loaders, conditions) are for its sources; the thread runs what is built.
@@ -236,7 +237,8 @@ class ThreadHost implements EngineHost {
     worker.on('exit', () => {
       const why = `The thread of the store failed: ${cause}. It is started again.`
       if (!this.#isEnding) onDeath(why)
-      for (const { reject } of this.#waiting.splice(0)) reject(new XmqError('internal', why))
+      const { code, message } = this.#why ?? { code: 'internal', message: why }
+      for (const { reject } of this.#waiting.splice(0)) reject(new XmqError(code, message))
     })
   }
 
@@ -248,8 +250,9 @@ class ThreadHost implements EngineHost {
     })
   }
 
-  async end(): Promise<void> {
+  async end(why?: EngineFailure): Promise<void> {
     this.#isEnding = true
+    this.#why = why
     await this.#worker.terminate()
   }
 }

@@ -252,8 +252,10 @@ export class Engine {
         this.#failure = failureOf(error, this.#options.path)
         this.#abandon()
       }
+      // Another batch may have found first that the disk fails.
+      const failure = this.#failure ?? failureOf(error, this.#options.path)
       return this.#batchAnswer(
-        requests.map(() => this.#failed(error)),
+        requests.map(() => ({ type: 'failed', failure })),
         [],
       )
     }
