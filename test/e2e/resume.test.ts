@@ -6,7 +6,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { type Broker, createBroker, createComponentLink, parseConfig } from '@xmq/broker'
 import { type Client, connect, Worker } from '@xmq/client'
+import { findChild, NS_QUEUE } from '@xmq/protocol'
 import { expect, test } from 'vitest'
 import { type GuardedProcess, spawnGuarded, stopGuarded } from '../servers/index.ts'
 import { fresh, onEachServer, QUEUES, type Stage } from './stage.ts'
@@ -19,22 +21,28 @@ const HOUR = '1h'
 class Brokers {
   readonly #stage: Stage
   readonly #config: string
+  readonly #rules: object
   #running: GuardedProcess | undefined
 
-  private constructor(stage: Stage, config: string) {
+  private constructor(stage: Stage, config: string, rules: object) {
     this.#stage = stage
     this.#config = config
+    this.#rules = rules
   }
 
   static async start(stage: Stage): Promise<Brokers> {
+    const brokers = await Brokers.prepare(stage)
+    await brokers.start()
+    return brokers
+  }
+
+  static async prepare(stage: Stage): Promise<Brokers> {
     const folder = await mkdtemp(join(tmpdir(), 'xmq-resume-'))
     stage.afterwards(() => rm(folder, { recursive: true, force: true }))
     const config = join(folder, 'xmq.config.json')
     const rules = { ...stage.rawConfig(), store: `sqlite:${join(folder, 'xmq.db')}`, log: { level: 'info' } }
     await writeFile(config, JSON.stringify(rules))
-    const brokers = new Brokers(stage, config)
-    await brokers.start()
-    return brokers
+    return new Brokers(stage, config, rules)
   }
 
   async start(): Promise<void> {
@@ -42,6 +50,22 @@ class Brokers {
     this.#stage.afterwards(() => stopGuarded(broker))
     this.#running = broker
     await broker.line(/serving/)
+  }
+
+  /** Instead of {@link start}: one in this process, whose deliver stanzas get lost on their way. */
+  async startLossy(): Promise<Broker> {
+    const createLink: typeof createComponentLink = (options, handlers) => {
+      const link = createComponentLink(options, handlers)
+      const send = link.send.bind(link)
+      link.send = (stanza) => {
+        if (findChild(stanza, 'deliver', NS_QUEUE) === undefined) send(stanza)
+      }
+      return link
+    }
+    const broker = createBroker(parseConfig(this.#rules), { parts: { createLink } })
+    this.#stage.afterwards(() => broker.stop())
+    await broker.start()
+    return broker
   }
 
   async kill(): Promise<void> {
@@ -170,6 +194,27 @@ onEachServer(
       // Of one key: it is delivered only when the first one is settled.
       await producer.publish(topic, 'second', { key: 'k' })
       await reached(2)
+    })
+
+    test('hands out at once what was on its way and never came', async () => {
+      const brokers = await Brokers.prepare(stage)
+      const lossy = await brokers.startLossy()
+      const topic = fresh('topic')
+      const { handle, reached } = tally()
+      await workerOf(stage, topic, handle, QUEUES.anyNode)
+      const lost = new Promise<void>((resolve) => {
+        let count = 0
+        lossy.on('delivered', (event) => {
+          count += event.count
+          if (count === 3) resolve()
+        })
+      })
+      const producer = await producerOf(stage, QUEUES.anyNode)
+      for (const number of [1, 2, 3]) await producer.publish(topic, number, { key: `k${number}` })
+      await lost
+      await lossy.stop()
+      await brokers.start()
+      await reached(3)
     })
 
     test('tells whoever waits for a request that it is lost', async () => {

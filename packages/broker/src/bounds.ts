@@ -150,6 +150,13 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     'xmq_waiting_deliveries',
   ),
   bound(
+    'leases of an earlier life, of a queue',
+    'FOUND_MAX',
+    '100000',
+    'the others end by their time',
+    'xmq_found_leases',
+  ),
+  bound(
     'topics known to be claimable',
     'CLAIMABLE_TOPICS_MAX',
     '100000',

@@ -224,6 +224,11 @@ export class Metrics {
     gauge('xmq_requests_in_flight', 'Requests not answered yet', () => sources.core().openRequests)
     gauge('xmq_pings_in_flight', 'Pings to consumers not answered yet', () => sources.core().pings)
     gauge('xmq_leases', 'Messages that consumers hold', () => sources.core().leases)
+    gauge(
+      'xmq_found_leases',
+      'Leases of an earlier life of the broker that nobody has named',
+      () => sources.core().foundLeases,
+    )
     gauge('xmq_claimable_topics', 'Topics in which something waits', () => sources.core().claimableTopics)
     gauge('xmq_storing_bytes', 'Bytes of messages on their way to the store', () => sources.core().storingBytes)
     gauge('xmq_overloaded', '1 while new work is refused for the load', () => (sources.load().isShedding ? 1 : 0))

@@ -10,6 +10,7 @@ import {
   encodeResubscribe,
   encodeSettled,
   findChild,
+  isCompleteSettle,
   NS_COMMAND,
   NS_QUEUE,
   stanza,
@@ -283,6 +284,63 @@ describe('leases', () => {
     const up = bench.again()
     const order = stanzas(up).map((root) => words(root).join(', ') || root.name)
     expect(order).toEqual(['ack 2.a, extend 1.a', 'presence', 'iq', 'iq'])
+  })
+})
+
+describe('to a broker that is another one', () => {
+  const isComplete = (root: XmlElement | undefined) =>
+    root !== undefined && isCompleteSettle(findChild(root, 'settle', NS_QUEUE)!)
+  const call = (bench: LeaseBench, life: string) => bench.fromQueue('set', `b-${life}`, encodeResubscribe(`${life}.1`))
+
+  /** A worker that knows who its broker is. */
+  function known(rules: Partial<SessionRules> = {}): LeaseBench {
+    const bench = new LeaseBench(rules)
+    call(bench, 'zero')
+    return bench
+  }
+
+  it('it is said when all that is held has been named, once', () => {
+    const bench = known()
+    bench.deliver([{ seq: 1 }, { seq: 2 }])
+    bench.pass(3)
+    bench.settle(1)
+    const [early] = settles(bench.turn())
+    expect(isComplete(early)).toBe(false)
+    const [all, ...more] = settles(call(bench, 'one'))
+    expect([words(all), isComplete(all), more]).toEqual([['ack 1.a', 'extend 2.a'], true, []])
+    bench.settled(all!)
+    bench.settle(2)
+    expect(isComplete(settles(bench.turn())[0])).toBe(false)
+  })
+
+  it('it is said also by whoever holds nothing', () => {
+    const bench = known()
+    const [all] = settles(call(bench, 'one'))
+    expect([words(all), isComplete(all)]).toEqual([[], true])
+  })
+
+  it('it is said after what was said has been heard, and again when that was not', () => {
+    const bench = known({ answerTimeoutMs: 1000 })
+    bench.deliver(Array.from({ length: 500 }, (_, at) => ({ seq: at + 1 })))
+    bench.deliver(Array.from({ length: 501 }, (_, at) => ({ seq: at + 501 })))
+    bench.pass(3)
+    const [first, ...none] = settles(call(bench, 'one'))
+    expect([words(first).length, isComplete(first), none]).toEqual([1000, false, []])
+    bench.settled(first!)
+    const [second] = settles(bench.turn())
+    expect([words(second).length, isComplete(second)]).toEqual([1, true])
+    const [again] = settles(bench.pass(1500))
+    expect([words(again).length, isComplete(again)]).toEqual([1, true])
+    bench.fromQueue('error', again!.attrs.get('id')!, encodeError(new XmqError('overloaded', 'busy')))
+    const [third] = settles(bench.pass(900))
+    expect([words(third).length, isComplete(third)]).toEqual([1, true])
+    const [other] = settles(call(bench, 'two'))
+    expect([words(other).length, isComplete(other)]).toEqual([1000, false])
+    bench.down()
+    const [fresh] = settles(bench.again())
+    expect([words(fresh).length, isComplete(fresh)]).toEqual([1000, false])
+    bench.settled(fresh!)
+    expect(settles(bench.turn()).map(isComplete)).toEqual([false])
   })
 })
 

@@ -71,6 +71,24 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace: '    return undefined\n',
   },
   {
+    breaks: 'what an earlier life has leased is released before its worker has said what it holds',
+    file: 'core/found.ts',
+    find: '          remains.leases.set(token, { ref, standing: entry, holder })\n',
+    replace: '          this.#options.leases.apply([afterRelease(ref, entry)])\n',
+  },
+  {
+    breaks: 'a session answers for the leases of another one of its account',
+    file: 'core/found.ts',
+    find: '      if (holder !== bare || !token.endsWith(mark)) continue\n',
+    replace: "      if (holder !== bare || mark === '') continue\n",
+  },
+  {
+    breaks: 'what a worker has settled after a restart is released to others',
+    file: 'core/found.ts',
+    find: '    remains.leases.delete(token)\n    remains.named?.add(token)\n',
+    replace: '',
+  },
+  {
     breaks: 'a lease ends though its worker has just extended it',
     file: 'core/leases.ts',
     find: '    if (lease.touchedAt >= askedAt) return undefined\n',

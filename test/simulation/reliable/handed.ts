@@ -10,7 +10,8 @@
  * 3. What a handler came to is said until the queue has answered, or with the receipt of a delivery.
  * 4. A delivery is answered within RECEIVE_MS_MAX, whatever handlers do.
  * 5. All that is handed and not lost is extended first thing on a new connection.
- * 6. A handler hears that its message is lost when the queue has refused to extend each of its leases, and only then.
+ * 6. Towards another broker it says that it has named all when it has: no handler is left out that ran already.
+ * 7. A handler hears that its message is lost when the queue has refused to extend each of its leases, and only then.
  */
 import { childElements, type XmlElement } from '@xmq/protocol'
 import type { Delivery, Input, SessionEvent, SessionRules } from '../../../packages/client/src/session/index.ts'
@@ -48,6 +49,9 @@ export class Handed {
   #mayLose = new Set<Job>()
   #now = 0
   #declared: Set<string> | undefined
+  /** What ran when the broker became another one, and has not been named since. */
+  #unnamed = new Set<string>()
+  #isComplete = false
   #extended = new Set<string>()
 
   constructor(process: string, rules: SessionRules, note: (what: string) => void) {
@@ -62,6 +66,7 @@ export class Handed {
     this.#mayLose = new Set()
     this.#declared = undefined
     this.#extended = new Set()
+    this.#isComplete = false
     this.#now = now
     if (input.type === 'down') this.disconnected()
     // An answer that comes later does not count: what it answers was said again.
@@ -164,10 +169,12 @@ export class Handed {
     const isReceipt = stanza.attrs.get('type') === 'result'
     const tokens: string[] = []
     const extended = new Set<string>()
+    if (settle.attrs.get('complete') === 'true') this.#isComplete = true
     for (const child of childElements(settle)) {
       const token = child.attrs.get('lease') ?? ''
       tokens.push(token)
       const jobs = this.#byToken.get(token) ?? []
+      for (const { key } of jobs) this.#unnamed.delete(key)
       if (!jobs.some((job) => this.#maySay(job, child.name))) {
         const states = jobs.map(({ state, outcome }) => outcome ?? state).join(', ')
         this.#broken(`says ${child.name} of ${token}, which is ${states === '' ? 'not its own' : states}`)
@@ -200,6 +207,13 @@ export class Handed {
 
   /** An event of the session. */
   told(event: SessionEvent): void {
+    if (event.name === 'broker-changed') {
+      this.#unnamed = new Set()
+      for (const { key, state, isLost, tokens } of this.#jobs.values()) {
+        if (state !== 'handed' || isLost || tokens.size === 0) continue
+        if (![...tokens].some((token) => this.#extended.has(token))) this.#unnamed.add(key)
+      }
+    }
     if (event.name !== 'mode' || event.mode !== 'reliable') return
     this.#declared = new Set()
     for (const { key, state, isLost, tokens } of this.#jobs.values()) {
@@ -220,6 +234,13 @@ export class Handed {
       const { tokens } = this.#jobs.get(key) as Job
       if (![...tokens].some((token) => this.#extended.has(token))) this.#broken(`${key} is not declared anew`)
       this.#note('sdk declared anew')
+    }
+    if (this.#isComplete) {
+      this.#note('sdk named all')
+      for (const key of this.#unnamed) {
+        const { state, isLost } = this.#jobs.get(key) as Job
+        if (state === 'handed' && !isLost) this.#broken(`it has not named ${key}, and says that it has named all`)
+      }
     }
     if (unsettled < this.#owed.size) this.#broken(`${this.#owed.size} settlements are owed, ${unsettled} are kept`)
     for (const [id, at] of this.#unreceived) if (at < now) this.#broken(`delivery ${id} is not answered in time`)

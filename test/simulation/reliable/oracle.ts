@@ -89,6 +89,9 @@ export class ReliableOracle {
   #lastSeq = 0
   // Of one life of the broker:
   #life = 1
+  /** In this life: sessions that said that they have named all that they hold, and the tokens that were named. */
+  readonly #complete = new Set<string>()
+  readonly #named = new Set<string>()
   #consumers = new Map<string, Consumer>()
   #grants = new Map<string, number>()
   #dues = new Map<number, number>()
@@ -127,6 +130,8 @@ export class ReliableOracle {
   crash(keeps: boolean): void {
     this.#note(keeps ? 'crash, store kept' : 'crash, store lost')
     this.#life++
+    this.#complete.clear()
+    this.#named.clear()
     this.#consumers = new Map()
     this.#grants = new Map()
     this.#dues = new Map()
@@ -463,7 +468,9 @@ export class ReliableOracle {
       })
     const holder = bareOf(from)
     const hasNack = settlements.some(({ kind }) => kind === 'nack')
+    if (settle.attrs.get('complete') === 'true') this.#complete.add(from)
     for (const { kind, token } of settlements) {
+      this.#named.add(token)
       this.#said.add(`${holder} ${kind} ${token}`)
       const lease = this.#leases.get(token)
       if (lease !== undefined && lease.holder !== holder) this.#note('settled by a stranger')
@@ -555,6 +562,10 @@ export class ReliableOracle {
       this.#note('released unsent')
       return
     }
+    if (life !== this.#life && !isFailure && !this.#named.has(token) && this.#hasDisowned(lease)) {
+      this.#note('released as not held')
+      return
+    }
     if (lease.wasRefused && !isFailure) {
       this.#note('released as refused')
       return
@@ -567,6 +578,13 @@ export class ReliableOracle {
       return
     }
     throw new Violation(`${op.type} of ${token} has no cause`)
+  }
+
+  /** Whether the session that a lease went to has named all that it holds; where it went to none, any of its holder's. */
+  #hasDisowned({ jid, holder }: Lease): boolean {
+    if (jid !== undefined) return this.#complete.has(jid)
+    for (const one of this.#complete) if (bareOf(one) === holder) return true
+    return false
   }
 
   /** Whether a sign came that the session of a lease, or one that took it over, has ended. */

@@ -180,4 +180,11 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     find: "    if (!fromQueue) {\n      this.#ignored(iq, 'an answer from an address that was not asked')\n      return\n    }\n    if (this.#detection",
     replace: '    if (this.#detection',
   },
+  {
+    breaks: 'a session says that it has named all, and has not',
+    file: 'session/leases.ts',
+    find: '    for (const job of this.#jobs.values()) this.#extend(job, now)\n    this.#settlements.turn',
+    replace:
+      '    if (!isNewLife) for (const job of this.#jobs.values()) this.#extend(job, now)\n    this.#settlements.turn',
+  },
 ]

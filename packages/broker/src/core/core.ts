@@ -54,6 +54,7 @@ import { Deliveries } from './deliveries.ts'
 import { describe } from './disco.ts'
 import { Dispatch } from './dispatch.ts'
 import { Ephemeral } from './ephemeral.ts'
+import { Found } from './found.ts'
 import { Leases } from './leases.ts'
 import { Loading } from './loading.ts'
 import { Named } from './named.ts'
@@ -115,6 +116,7 @@ class QueueCore implements Core {
   readonly #deliveries: Deliveries
   readonly #dispatch: Dispatch
   readonly #reconnecting: Reconnecting
+  readonly #found: Found
   readonly #publishing: Publishing
   readonly #consuming: Consuming
   readonly #loading: Loading
@@ -164,7 +166,8 @@ class QueueCore implements Core {
       deliveries: () => deliveries,
       onWaiting: (consumer) => dispatch.drain(consumer),
     })
-    const settling = new Settling({ calls, leases, ephemeral })
+    const found = new Found({ deadlines, calls, leases, durability })
+    const settling = new Settling({ calls, leases, ephemeral, found })
     const deliveries: Deliveries = new Deliveries({
       durability,
       calls,
@@ -182,6 +185,7 @@ class QueueCore implements Core {
       time,
       deliveries: () => deliveries,
       subscriptions: () => subscriptions,
+      found,
       onCut: (line) => this.#loading.reload(line),
       onDrain: (step, consumer) => ephemeral.drain(step, consumer),
     })
@@ -204,13 +208,14 @@ class QueueCore implements Core {
     this.#leases = leases
     this.#deliveries = deliveries
     this.#reconnecting = reconnecting
+    this.#found = found
     this.#dispatch = dispatch
     this.#publishing = publishing
     this.#consuming = consuming
-    this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting })
+    this.#loading = new Loading({ deadlines, calls, time, named, dispatch: () => dispatch, reconnecting, found })
     this.#requests = new Requests({ rules, deadlines, subscriptions, sessions, overload, onRoom })
     const admin = new Admin({ durability, calls })
-    this.#verbs = new Verbs({ publishing, settling, consuming, deliveries, admin, requests: this.#requests })
+    this.#verbs = new Verbs({ publishing, settling, consuming, found, deliveries, admin, requests: this.#requests })
   }
 
   get deadline(): number | undefined {
@@ -233,6 +238,7 @@ class QueueCore implements Core {
       openRequests: this.#requests.count,
       pings: this.#sessions.pings,
       leases: this.#leases.count,
+      foundLeases: this.#found.count,
       claimableTopics: this.#claimableTopics(),
       storingBytes: this.#publishing.storing,
       sessions: this.#sessions.count,
@@ -349,6 +355,9 @@ class QueueCore implements Core {
           break
         case 'remember':
           this.#reconnecting.write(step, subject.queue)
+          break
+        case 'found-over':
+          this.#found.over(subject.queue)
           break
       }
     }

@@ -24,6 +24,8 @@ export type DeadlineSubject =
   | { readonly kind: 'load-again'; readonly queue: Queue }
   /** Who is connected is written down. */
   | { readonly kind: 'remember'; readonly queue: Queue }
+  /** What an earlier life has leased is over. */
+  | { readonly kind: 'found-over'; readonly queue: Queue }
 
 /** One thing that waits. Only {@link Deadlines} writes it. */
 export interface Deadline extends HeapMember {

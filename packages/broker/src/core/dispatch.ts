@@ -16,6 +16,7 @@ import { LOAD_ELIGIBLE_MAX } from '@xmq/protocol'
 import type { ClaimableTopic, ClaimAnswer, LeaseGrant } from '../store/port.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { Deliveries } from './deliveries.ts'
+import type { Found } from './found.ts'
 import { type Coverage, type Line, WHOLE_LINE } from './lines.ts'
 import type { Queues } from './queues.ts'
 import type { Consumer } from './records.ts'
@@ -39,6 +40,7 @@ export interface DispatchOptions {
   readonly time: StoreTime
   readonly deliveries: () => Deliveries
   readonly subscriptions: () => Subscriptions
+  readonly found: Found
   /** Told when a line has fewer topics than the store: they are to be read again. */
   readonly onCut: (line: Line) => void
   /** Hands out what waits for an ephemeral subscriber. */
@@ -157,7 +159,8 @@ export class Dispatch {
     const most = Math.max(line.batch, GRANTS_MIN)
     for (let seat = nextSeat(coverage.groups); seat !== undefined; seat = nextSeat(coverage.groups)) {
       const { consumer } = seat
-      grants.push({ token: step.entropy.id(), holder: consumer.session.bare })
+      const { bare, mark } = consumer.session
+      grants.push({ token: step.entropy.id() + mark, holder: bare })
       takers.push(consumer)
       consumer.reserved++
       turns.push({ seat, turn: seat.turn })
@@ -167,6 +170,8 @@ export class Dispatch {
     }
     line.isClaiming = true
     line.fresh.clear()
+    const { found } = this.#options
+    if (found.isOpen(queue)) for (const { token } of grants) found.named(queue, token)
     const { leaseMs } = queue.rules.reliable
     const request = {
       queue: queue.address,

@@ -5,7 +5,8 @@
  *     TOKEN.SEQ          of the queue's own line
  *     TOKEN.SEQ.NAME     of the durable subscription NAME of the worker's bare JID
  *
- * The token's 128 random bits are what makes it a secret; the rest is no proof of anything.
+ * The token's 128 random bits are what makes it a secret; the rest is no proof of anything. The token ends with the mark of the
+ * session that it was made for.
  */
 
 /** A lease's parts. */
@@ -42,4 +43,11 @@ export function parseLease(text: string): WireLease | undefined {
  */
 export function lineIdOf(owner: string, name: string): string {
   return name === '' ? '' : `${owner}/${name}`
+}
+
+/** What the tokens of a session's leases end with: 32 bits of its full JID (FNV-1a), to tell sessions apart, no secret. */
+export function markOf(jid: string): string {
+  let hash = 0x811c9dc5
+  for (let at = 0; at < jid.length; at++) hash = Math.imul(hash ^ jid.charCodeAt(at), 0x01000193)
+  return `~${(hash >>> 0).toString(36)}`
 }

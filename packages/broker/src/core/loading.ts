@@ -5,7 +5,8 @@
  *                    |                 |
  *                    +--- unavailable -+--> again later
  *
- * Leases are not read: each is found by its token when its worker settles it, and by `due` when it is over.
+ * Leases are found by their tokens when their workers settle them, by found.ts when their workers do not, and by `due` when they are
+ * over.
  *
  * Invariants:
  * 1. `isLoaded` is set once, when the durable subscriptions of a queue and the first of its topics have been read; before,
@@ -14,6 +15,7 @@
 import type { Deadlines } from './deadlines.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
 import type { Dispatch } from './dispatch.ts'
+import type { Found } from './found.ts'
 import type { Line } from './lines.ts'
 import type { Named } from './named.ts'
 import type { Queue } from './records.ts'
@@ -33,6 +35,7 @@ export interface LoadingOptions {
   readonly named: Named
   readonly dispatch: () => Dispatch
   readonly reconnecting: Reconnecting
+  readonly found: Found
 }
 
 /** See the top of this file. */
@@ -46,6 +49,7 @@ export class Loading {
 
   /** Reads what the store has of a queue. */
   load(queue: Queue): void {
+    this.#options.found.begin(queue)
     this.#options.calls.subscriptions(queue.address, (step, answer) => {
       if (answer.status === 'unavailable') {
         this.#later(step, queue)
@@ -53,6 +57,7 @@ export class Loading {
       }
       if (queue.rules.type === 'all') this.#options.named.load(step, queue, answer.subscriptions)
       this.#options.reconnecting.load(step, queue, answer.subscriptions)
+      this.#options.found.load(step, queue)
       for (const line of queue.lines.values()) this.#options.dispatch().wake(line)
       const own = queue.lines.get('')
       if (own === undefined) queue.isLoaded = true

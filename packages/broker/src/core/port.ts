@@ -266,6 +266,8 @@ export interface CoreStats {
   readonly pings: number
   /** Messages that consumers hold. */
   readonly leases: number
+  /** Leases of an earlier life whose workers have not been heard of. */
+  readonly foundLeases: number
   /** Topics (of named subscriptions: lines) in which something waits to be claimed. */
   readonly claimableTopics: number
   /** Bytes of messages on their way to the store. */

@@ -28,6 +28,7 @@ import {
 import type { Access } from './access.ts'
 import type { Standing } from './backoff.ts'
 import { createDeadline, type Deadline } from './deadlines.ts'
+import { markOf } from './lease-token.ts'
 import type { HeapMember } from './heap.ts'
 import type { Line } from './lines.ts'
 import type { TopicMatcher } from './patterns.ts'
@@ -233,6 +234,8 @@ export interface OpenPing {
 export class Session {
   readonly jid: string
   readonly bare: string
+  /** What the tokens of its leases end with. */
+  readonly mark: string
   readonly consumers: Map<Queue, Consumer> = new Map()
   readonly requests: Set<OpenRequest> = new Set()
   /** Domains that it sent directed presence to: its server tells them when it ends. */
@@ -252,6 +255,7 @@ export class Session {
   constructor(jid: string, bare: string) {
     this.jid = jid
     this.bare = bare
+    this.mark = markOf(jid)
   }
 }
 

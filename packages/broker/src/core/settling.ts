@@ -19,6 +19,7 @@ import type { StoreOp, StoreResult } from '../store/port.ts'
 import { afterFailure, afterRelease, type LeaseRef, type Retry, type Standing } from './backoff.ts'
 import { createLease } from './deliveries.ts'
 import type { Ephemeral } from './ephemeral.ts'
+import type { Found } from './found.ts'
 import { lineIdOf, parseLease, type WireLease } from './lease-token.ts'
 import type { Leases } from './leases.ts'
 import type { LeaseEnd } from './port.ts'
@@ -31,6 +32,7 @@ export interface SettlingOptions {
   readonly calls: StoreCalls
   readonly leases: Leases
   readonly ephemeral: Ephemeral
+  readonly found: Found
 }
 
 /** Gets what failed, when all is done. */
@@ -83,11 +85,20 @@ export class Settling {
       failed: [],
       onDone,
     }
+    if (this.#options.found.isOpen(queue)) this.#name(queue, results)
     for (const result of results) {
       if (result.ok && result.settlement.kind === 'nack') this.#lookUp(batch, result.settlement.lease)
     }
     if (batch.pending === 0) this.#apply(step, batch)
     else this.#keepExtended(step, batch)
+  }
+
+  /** What is named here is its worker's: not to be given to others, whatever comes of it. */
+  #name(queue: Queue, results: readonly SettlementResult[]): void {
+    for (const result of results) {
+      const wire = result.ok ? parseLease(result.settlement.lease) : undefined
+      if (wire !== undefined) this.#options.found.named(queue, wire.token)
+    }
   }
 
   /** What a batch that has to wait extends is not to end meanwhile. */

@@ -5,6 +5,7 @@ import {
   decodeSettle,
   encodeAlive,
   encodeSettled,
+  isCompleteSettle,
   NS_QUEUE,
   resultTo,
   type XmlElement,
@@ -14,6 +15,7 @@ import { isAllowed } from './access.ts'
 import type { Admin } from './admin.ts'
 import type { Consuming } from './consuming.ts'
 import type { Deliveries } from './deliveries.ts'
+import type { Found } from './found.ts'
 import type { Publishing } from './publishing.ts'
 import type { Queue } from './records.ts'
 import { forbidden } from './refusals.ts'
@@ -40,6 +42,7 @@ export interface VerbsOptions {
   readonly publishing: Publishing
   readonly settling: Settling
   readonly consuming: Consuming
+  readonly found: Found
   readonly deliveries: Deliveries
   readonly admin: Admin
   readonly requests: Requests
@@ -113,10 +116,12 @@ export class Verbs {
   #settle(step: Step, queue: Queue, iq: XmlElement, settle: XmlElement): void {
     const sender = iq.attrs.get('from') ?? ''
     const settlements = decodeSettle(settle)
+    const isComplete = isCompleteSettle(settle)
     const consumer = queue.consumers.get(sender)
     if (consumer !== undefined) this.#options.deliveries.revive(consumer)
     this.#options.settling.settle(step, queue, sender, settlements, (later, failed) => {
       later.send(queue.domain, resultTo(iq, [encodeSettled(failed, queue.domain.epoch)]))
     })
+    if (isComplete) this.#options.found.declared(step, queue, sender)
   }
 }

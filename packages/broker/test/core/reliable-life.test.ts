@@ -10,6 +10,8 @@ import { ack, DISK_FULL, nack, StoreWorld } from './store-world.ts'
 
 const A = 'a@localhost/1'
 const B = 'b@localhost/1'
+/** Another session of A's account. */
+const SIBLING = 'a@localhost/2'
 const ALL = 'all.localhost'
 const DURABLE = { durability: 'disk' } as const
 
@@ -271,6 +273,68 @@ describe('a restart', () => {
     const all = `${ack(one as { lease: string })}${nack(two as { lease: string }, 60)}<extend lease='${three?.lease}'/><reject lease='${four?.lease}'>no</reject>`
     expect(await w.settleWith(A, all)).toMatch(/<settled xmlns='xmq:queue:1' epoch='r[0-9]+\.1'\/>/)
     expect(w.counts()).toEqual({ ready: 0, delayed: 1, leased: 1, dead: 1 })
+  })
+
+  describe('gives what was on its way to others', () => {
+    const complete = (items = '') => `<settle xmlns='xmq:queue:1' complete='true'>${items}</settle>`
+    const say = (w: StoreWorld, worker: string, settle: string) =>
+      w.receive(`<iq type='set' id='all' from='${worker}' to='any.localhost'>${settle}</iq>`)
+
+    it('as soon as its session has named all that it holds: that stays, and so does what others hold', async () => {
+      const w = await StoreWorld.start(changes)
+      await w.sub(A, 't', { credit: 3 })
+      await w.sub(SIBLING, 't', { credit: 3 })
+      await w.publish(['t', 't', 't', 't'])
+      const [one, two] = await w.work(A)
+      expect(await w.work(SIBLING)).toHaveLength(2)
+      await w.restart()
+      await w.sub(B, 't', { credit: 9 })
+      await say(w, A, `<settle xmlns='xmq:queue:1'><extend lease='${one?.lease}'/></settle>`)
+      expect(w.delivered(B)).toEqual([])
+      expect(w.core.stats().foundLeases).toBe(3)
+      await say(w, A, complete())
+      expect(await w.work(B)).toMatchObject([{ seq: two?.seq, attempt: 2 }])
+      expect(w.named('settled').filter(({ outcome }) => outcome === 'found')).toMatchObject([{ count: 1 }])
+      expect(await w.failures()).toEqual([0, 0, 0, 0])
+      expect(w.core.stats().foundLeases).toBe(2)
+      await w.wait(30_000)
+      expect(w.core.stats().foundLeases).toBe(0)
+    })
+
+    it('counting what it settles in the same breath as named, a nack too whose past is looked up', async () => {
+      const w = await StoreWorld.start(changes)
+      await w.sub(A, 't', { credit: 3 })
+      await w.publish(['t', 't', 't'])
+      const [one, two] = await w.work(A)
+      await w.restart()
+      await say(w, A, complete(ack(one as { lease: string }) + nack(two as { lease: string }, 60)))
+      expect(w.counts()).toEqual({ ready: 1, delayed: 1, leased: 0, dead: 0 })
+      expect(await w.failures()).toEqual([1, 0])
+    })
+
+    it('also when that is said while the store is still read, and not what was leased meanwhile', async () => {
+      const w = await StoreWorld.start(changes)
+      await w.sub(A, 't', { credit: 1 })
+      await w.publish(['t', 't'])
+      expect(await w.work(A)).toHaveLength(1)
+      w.isSlowToStart = true
+      await w.restart()
+      await w.sub(A, 't', { credit: 2 })
+      await say(w, A, complete())
+      await w.catchUp()
+      expect((await w.work(A)).map(({ seq }) => seq).sort()).toEqual([1, 2])
+      await say(w, A, complete())
+      expect(w.counts()).toMatchObject({ ready: 0, leased: 2 })
+    })
+
+    it('in a queue that forgets there is nothing to give', async () => {
+      const w = await StoreWorld.start()
+      await w.sub(A, 't', { credit: 3 })
+      await w.publish('t')
+      await w.work(A)
+      await say(w, A, complete())
+      expect(w.counts()).toMatchObject({ ready: 0, leased: 1 })
+    })
   })
 
   it('gives what nobody claims back after one period, with no failure counted', async () => {

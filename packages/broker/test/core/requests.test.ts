@@ -207,6 +207,7 @@ describe('an answer', () => {
       openRequests: 0,
       pings: 0,
       leases: 0,
+      foundLeases: 0,
       claimableTopics: 0,
       storingBytes: 0,
       sessions: 0,

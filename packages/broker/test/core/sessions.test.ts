@@ -10,6 +10,7 @@ const NOTHING = {
   openRequests: 0,
   pings: 0,
   leases: 0,
+  foundLeases: 0,
   claimableTopics: 0,
   storingBytes: 0,
   sessions: 0,
@@ -43,6 +44,7 @@ describe('a session that sends unavailable', () => {
       consumers: 1,
       pings: 0,
       leases: 0,
+      foundLeases: 0,
       claimableTopics: 0,
       storingBytes: 0,
     })
@@ -277,6 +279,7 @@ describe('a stream that breaks', () => {
       subscriptions: 1,
       pings: 0,
       leases: 0,
+      foundLeases: 0,
       claimableTopics: 0,
       storingBytes: 0,
     })

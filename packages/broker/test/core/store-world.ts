@@ -29,6 +29,8 @@ export class StoreWorld {
   isFull = false
   /** While set, the store does what it is asked, but its answers wait for {@link catchUp}: anything may come in between. */
   isLagging = false
+  /** While set, the next life begins with {@link isLagging}. */
+  isSlowToStart = false
   /** What `unit` gives. */
   unit = 0.5
   #ids = 0
@@ -65,7 +67,7 @@ export class StoreWorld {
     this.#open = 0
     this.#inputs.length = 0
     this.#late = []
-    this.isLagging = false
+    this.isLagging = this.isSlowToStart
     this.#unwatch()
     this.core = createCore(this.rules)
     this.#unwatch = this.store.watch((topics) => this.#inputs.push({ type: 'claimable', topics }))

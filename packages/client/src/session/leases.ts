@@ -109,10 +109,14 @@ export class Leases {
     out.push({ type: 'turn' })
   }
 
-  /** The connection is up and the queue reliable: says what is settled, and extends what is held. */
-  ready(now: number, entropy: Entropy, out: Effect[]): void {
+  /**
+   * The connection is up and the queue reliable, or its broker is back: says what is settled, and extends what is held.
+   * @param isNewLife whether the broker is another one: it is told when this was all, so that it gives to others what never arrived
+   */
+  ready(now: number, entropy: Entropy, out: Effect[], isNewLife = false): void {
     this.#isUp = true
     this.#settlements.resume()
+    if (isNewLife) this.#settlements.declare()
     for (const job of this.#jobs.values()) this.#extend(job, now)
     this.#settlements.turn((settled) => this.#isLive(settled), now, entropy, out)
     this.#setExtendTimer()

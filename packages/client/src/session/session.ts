@@ -470,7 +470,7 @@ class ClientSession implements Session {
     if (lostBefore !== undefined) this.#reliable.lost(lostBefore, this.#out)
     if (!isBack) return
     if (lostBefore !== undefined && isNewLife) this.#calls.brokerLost(lostBefore, this.#out)
-    leases.ready(this.#now, this.#random, this.#out)
+    leases.ready(this.#now, this.#random, this.#out, isNewLife)
     this.#subscriptions.again(this.#now, this.#random, this.#out, isNewLife)
     outbox.ready(this.#out)
     if (isNewLife) this.#event({ name: 'broker-changed', epoch: this.#reliable.pulse.epoch ?? '' })

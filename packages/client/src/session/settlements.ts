@@ -10,7 +10,8 @@
  * 1. Of one lease the last word counts: an `extend` that is unsent gives way to anything else.
  * 2. An `extend` never travels with a received: its outcome matters.
  * 3. Settlements leave in order. What came back goes before anything new.
- * 4. At most UNSETTLED_MAX wait; the oldest is dropped, since its lease ends by itself.
+ * 4. The batch that says that all was named leaves when everything before it is answered; it is said again when it was not heard.
+ * 5. At most UNSETTLED_MAX wait; the oldest is dropped, since its lease ends by itself.
  */
 import {
   BATCH_ITEMS_MAX,
@@ -46,6 +47,8 @@ export interface Settled {
 
 interface Batch {
   readonly settled: readonly Settled[]
+  /** Says that all that is held has been named. */
+  readonly isComplete: boolean
   /** Its place among all that was asked (pulse.ts). */
   readonly number: number
 }
@@ -79,6 +82,8 @@ export class Settlements {
   #unsent = new Map<string, Settled>()
   readonly #batches = new Map<string, Batch>()
   /** Acks that went with a received, the latest last, each with the number of what was asked before it. */
+  /** The queue is to be told when all that is held has been named. */
+  #isDeclaring = false
   #ridden: { readonly settled: Settled; readonly after: number }[] = []
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
@@ -116,6 +121,11 @@ export class Settlements {
     this.#timers.delete(SETTLE_PAUSE_TIMER)
   }
 
+  /** All that is held is unsent now, or was said: with the last of it the queue is told so. */
+  declare(): void {
+    this.#isDeclaring = true
+  }
+
   /** Takes what may ride on the answer to a deliver stanza. */
   takeForReceived(): WrittenItem[] {
     const taken: WrittenItem[] = []
@@ -136,9 +146,9 @@ export class Settlements {
   /** Sends what may be sent. @param isLive whether an `extend` still has a job to keep */
   turn(isLive: (settled: Settled) => boolean, now: number, entropy: Entropy, out: Effect[]): void {
     if (this.#pauses.isPaused(now)) return
-    const batchesMax = this.#pauses.isDoubtful ? 1 : BATCHES_MAX
-    while (this.#unsent.size > 0 && this.#batches.size < batchesMax) {
-      if (this.#unsent.size < (LEAST_WAITING[this.#batches.size] ?? 1)) return
+    const batchesMax = this.#pauses.isDoubtful || this.#isDeclaring ? 1 : BATCHES_MAX
+    while ((this.#unsent.size > 0 || this.#isDeclaring) && this.#batches.size < batchesMax) {
+      if (this.#unsent.size < (LEAST_WAITING[this.#batches.size] ?? 1) && !this.#isDeclaring) return
       this.#writeBatch(isLive, now, entropy, out)
     }
   }
@@ -153,11 +163,16 @@ export class Settlements {
       batch.push(settled)
       bytes += settled.written.bytes
     }
-    if (batch.length === 0) return
+    const isComplete = this.#isDeclaring && this.#unsent.size === 0
+    if (batch.length === 0 && !isComplete) return
+    if (isComplete) this.#isDeclaring = false
     const id = entropy.id()
-    this.#batches.set(id, { settled: batch, number: this.#pulse.next() })
+    this.#batches.set(id, { settled: batch, isComplete, number: this.#pulse.next() })
     this.#timers.set(settleTimer(id), now + this.#rules.answerTimeoutMs)
-    const settle = encodeSettle(batch.map(({ written }) => written))
+    const settle = encodeSettle(
+      batch.map(({ written }) => written),
+      isComplete,
+    )
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [settle]) })
   }
 
@@ -167,15 +182,17 @@ export class Settlements {
 
   /** The queue's answer to a batch. @returns those that it will never take */
   answered(id: string, iq: XmlElement, now: number, entropy: Entropy): Failed[] {
-    const batch = this.#take(id)
+    const { settled: batch, isComplete } = this.#take(id)
     if (iq.attrs.get('type') === 'error') {
       const error = decodeError(iq)
       if (isHopeless(error)) return batch.map((settled) => ({ settled, error }))
+      this.#isDeclaring ||= isComplete
       this.#retry(batch, error, now, entropy)
       return []
     }
     const failures = readFailures(iq)
     if (failures instanceof XmqError) {
+      this.#isDeclaring ||= isComplete
       this.#retry(batch, failures, now, entropy)
       return []
     }
@@ -202,11 +219,13 @@ export class Settlements {
   /** The answer to a batch is overdue. */
   overdue(id: string, now: number, entropy: Entropy): void {
     const text = `${this.#rules.queue} did not answer within ${this.#rules.answerTimeoutMs} ms.`
-    this.#retry(this.#take(id), new XmqError('timeout', text), now, entropy)
+    const { settled, isComplete } = this.#take(id)
+    this.#isDeclaring ||= isComplete
+    this.#retry(settled, new XmqError('timeout', text), now, entropy)
   }
 
-  #take(id: string): readonly Settled[] {
-    const batch = this.#batches.get(id)?.settled ?? []
+  #take(id: string): Pick<Batch, 'settled' | 'isComplete'> {
+    const batch = this.#batches.get(id) ?? { settled: [], isComplete: false }
     this.#batches.delete(id)
     this.#timers.delete(settleTimer(id))
     return batch
@@ -226,7 +245,11 @@ export class Settlements {
   /** What was numbered below and has no answer is lost with its broker, or done: it is said again. */
   lost(before: number): void {
     const lost = [...this.#batches].filter(([, { number }]) => number < before)
-    for (const [id] of lost.reverse()) this.#giveBack(this.#take(id))
+    for (const [id] of lost.reverse()) {
+      const { settled, isComplete } = this.#take(id)
+      this.#isDeclaring ||= isComplete
+      this.#giveBack(settled)
+    }
     const ridden = this.#ridden.slice(-RIDDEN_MAX)
     this.#giveBack(ridden.filter(({ after }) => after < before).map(({ settled }) => settled))
     this.#ridden = ridden.filter(({ after }) => after >= before)
@@ -262,6 +285,7 @@ export class Settlements {
       this.#giveBack(settled)
     }
     this.#batches.clear()
+    this.#isDeclaring = false
     this.#ridden = []
     this.#forgetExtends()
     this.#pauses.over()

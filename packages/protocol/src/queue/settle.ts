@@ -77,11 +77,28 @@ export function writeSettlement(settlement: Settlement): WrittenItem {
   return new WrittenItem(`${text}>${escapeText(why)}</${kind}>`, bytes + escapedLength(why))
 }
 
-/** Writes `<settle/>`, of what {@link writeSettlement} gave. */
-export function encodeSettle(settlements: readonly WrittenItem[]): XmlElement {
+/**
+ * Writes `<settle/>`, of what {@link writeSettlement} gave.
+ * @param isComplete with this one the session has named all that it holds: {@link isCompleteSettle}
+ */
+export function encodeSettle(settlements: readonly WrittenItem[], isComplete = false): XmlElement {
   let bytes = 0
+  const complete = isComplete ? 'true' : undefined
   for (const settlement of settlements) bytes += settlement.bytes
-  return new WrittenElement(element('settle', NS_QUEUE), WrittenItem.textOf(settlements), bytes, readWritten)
+  return new WrittenElement(
+    element('settle', NS_QUEUE, { complete }),
+    WrittenItem.textOf(settlements),
+    bytes,
+    readWritten,
+  )
+}
+
+/**
+ * Whether the sender has now named every lease that it holds, in this stanza or in earlier ones to this life of the broker: what was
+ * made for its session before and was not named, it does not have.
+ */
+export function isCompleteSettle(settle: XmlElement): boolean {
+  return settle.attrs.get('complete') === 'true'
 }
 
 /**
