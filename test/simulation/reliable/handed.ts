@@ -39,8 +39,15 @@ export class Handed {
   /** What was said in a `<settle/>` that is not answered yet, by the id of its stanza. */
   readonly #asked = new Map<
     string,
-    { readonly tokens: Set<string>; readonly extends: Set<string>; readonly overdueAt: number }
+    {
+      readonly tokens: Set<string>
+      readonly extends: Set<string>
+      readonly overdueAt: number
+      /** Another epoch was heard of since: it may pass for lost, and be said again when its answer has come. */
+      isDoubtful: boolean
+    }
   >()
+  #epoch: string | undefined
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
   readonly #unreceived = new Map<string, number>()
@@ -78,6 +85,12 @@ export class Handed {
     if (stanza.attrs.get('from') !== this.#rules.queue) return
     const id = stanza.attrs.get('id') ?? ''
     const type = stanza.attrs.get('type')
+    for (const { attrs } of childElements(stanza)) {
+      const epoch = attrs.get('epoch')
+      if (epoch === undefined || epoch === this.#epoch) continue
+      this.#epoch = epoch
+      for (const [other, asked] of this.#asked) if (other !== id) asked.isDoubtful = true
+    }
     if (type === 'result' || type === 'error') this.#answered(id, stanza)
     const deliver = childElements(stanza).find((child) => child.name === 'deliver')
     if (deliver === undefined) return
@@ -131,7 +144,7 @@ export class Handed {
       // Of what was said again the earlier answer may count or not: its stanza may pass for lost.
       const isSaidAgain = later.has(token)
       if (!isSaidAgain) this.#owed.delete(token)
-      if (error !== undefined && asked.extends.has(token)) this.#leaseOver(token, !isSaidAgain)
+      if (error !== undefined && asked.extends.has(token)) this.#leaseOver(token, !isSaidAgain && !asked.isDoubtful)
     }
   }
 
@@ -189,7 +202,12 @@ export class Handed {
     }
     const overdueAt = this.#now + this.#rules.answerTimeoutMs
     if (!isReceipt)
-      this.#asked.set(stanza.attrs.get('id') ?? '', { tokens: new Set(tokens), extends: extended, overdueAt })
+      this.#asked.set(stanza.attrs.get('id') ?? '', {
+        tokens: new Set(tokens),
+        extends: extended,
+        overdueAt,
+        isDoubtful: false,
+      })
   }
 
   #maySay({ key, state, outcome }: Job, kind: string): boolean {
