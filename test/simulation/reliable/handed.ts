@@ -25,6 +25,8 @@ interface Job {
   outcome: string | undefined
   isLost: boolean
   readonly tokens: Set<string>
+  /** Of these: what an answer that may pass for lost called over. */
+  readonly perhapsOver: Set<string>
 }
 
 /** See the top of this file. */
@@ -104,7 +106,7 @@ export class Handed {
     const token = item.attrs.get('lease') ?? ''
     let job = this.#jobs.get(key)
     if (job === undefined || (job.state !== 'handed' && !this.#acked.has(key))) {
-      job = { key, state: 'arrived', outcome: undefined, isLost: false, tokens: new Set() }
+      job = { key, state: 'arrived', outcome: undefined, isLost: false, tokens: new Set(), perhapsOver: new Set() }
       this.#jobs.set(key, job)
     }
     if (job.state === 'handed') {
@@ -151,8 +153,12 @@ export class Handed {
   #leaseOver(token: string, isSure: boolean): void {
     for (const job of this.#byToken.get(token) ?? []) {
       if (job.state !== 'handed' || !job.tokens.has(token)) continue
-      if (job.tokens.size === 1) (isSure ? this.#losing : this.#mayLose).add(job)
-      if (isSure) job.tokens.delete(token)
+      if (isSure && job.tokens.size === 1) this.#losing.add(job)
+      job.perhapsOver.add(token)
+      if (job.perhapsOver.size === job.tokens.size) this.#mayLose.add(job)
+      if (!isSure) continue
+      job.tokens.delete(token)
+      job.perhapsOver.delete(token)
     }
   }
 
@@ -174,6 +180,7 @@ export class Handed {
       return this.#broken(`the handler of ${key} is stopped for nothing`)
     job.isLost = true
     job.tokens.clear()
+    job.perhapsOver.clear()
     this.#note('sdk lease lost')
   }
 
