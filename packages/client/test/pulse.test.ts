@@ -19,7 +19,7 @@ import {
 } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Effect, SessionRules } from '../src/session/index.ts'
-import { commands, eventNames, holding, OWN, QUEUE, SessionBench, verdicts } from './session-bench.ts'
+import { commands, eventNames, holding, OWN, QUEUE, SessionBench, stanzas, verdicts } from './session-bench.ts'
 
 const RULES: Partial<SessionRules> = {
   mode: 'reliable',
@@ -301,6 +301,44 @@ describe('a worker', () => {
     bench.confirm(bench.put('a'), 'x.1')
     const [renew] = holding(bench.pass(12_000_000), 'renew')
     expect(commands(bench.answer(renew as XmlElement, [encodeRenewed(1, 'x.1')]))).toEqual([])
+  })
+})
+
+describe('an idle worker', () => {
+  /** Subscribed, with nothing open, on a queue of that durability. */
+  function idle(durability: string): SessionBench {
+    const bench = new SessionBench({ ...RULES, mode: 'auto' })
+    bench.input({ type: 'subscribe', topic: 't' })
+    bench.input({ type: 'start' })
+    for (const root of stanzas(bench.up({ durability, epoch: 'x.1' })))
+      if (commands([{ type: 'send', stanza: root }]).length > 0) bench.answer(root)
+    bench.pass(600)
+    return bench
+  }
+
+  it('of a queue that keeps nothing asks every few seconds, and subscribes to another broker', () => {
+    const bench = idle('memory')
+    const times: number[] = []
+    for (let count = 0; count < 3; count++) {
+      for (let asked: XmlElement[] = []; asked.length === 0; ) {
+        bench.now = bench.session.deadline as number
+        asked = holding(bench.input({ type: 'tick' }), 'alive')
+        if (asked.length === 0) continue
+        times.push(bench.now)
+        const told = bench.answer(asked[0]!, [encodeAlive(count < 2 ? 'x.1' : 'y.1')])
+        expect(commands(told)).toHaveLength(count < 2 ? 0 : 1)
+      }
+    }
+    expect(times[2]! - times[1]!).toBe(3000)
+  })
+
+  it('asks again when its question was lost', () => {
+    const bench = idle('memory')
+    expect(holding(bench.pass(10_000), 'alive').length).toBeGreaterThanOrEqual(3)
+  })
+
+  it('of any other asks nothing: it will be called', () => {
+    expect(holding(idle('disk').pass(HOUR / 2), 'alive')).toEqual([])
   })
 })
 

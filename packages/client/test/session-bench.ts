@@ -84,11 +84,11 @@ export class SessionBench {
   }
 
   /** A connection is up; where it is asked what the queue is, it is reliable. */
-  up(): Effect[] {
+  up(form: Readonly<Record<string, string>> = {}): Effect[] {
     const up = this.input({ type: 'up', jid: OWN })
     const ask = up.find((effect) => effect.type === 'send' && isDisco(effect.stanza))
     if (ask?.type !== 'send') return up
-    return [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic', 'xmq:queue:1'])])]
+    return [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic', 'xmq:queue:1'], form)])]
   }
 
   /** The turn of the event loop is over. */
@@ -175,13 +175,15 @@ export function holding(effects: readonly Effect[], name: string): XmlElement[] 
   return stanzas(effects).filter((root) => findChild(root, name, NS_QUEUE) !== undefined)
 }
 
-export function disco(features: readonly string[]): XmlElement {
-  return element(
-    'query',
-    NS_DISCO_INFO,
-    undefined,
-    features.map((feature) => element('feature', NS_DISCO_INFO, { var: feature })),
+export function disco(features: readonly string[], form: Readonly<Record<string, string>> = {}): XmlElement {
+  const data = 'jabber:x:data'
+  const fields = Object.entries(form).map(([name, value]) =>
+    element('field', data, { var: name }, [element('value', data, undefined, [value])]),
   )
+  return element('query', NS_DISCO_INFO, undefined, [
+    ...features.map((feature) => element('feature', NS_DISCO_INFO, { var: feature })),
+    element('x', data, { type: 'result' }, fields),
+  ])
 }
 
 /** What was sent, as XML. */

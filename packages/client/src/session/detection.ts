@@ -53,6 +53,7 @@ export class Detection {
   /** It was a plain queue over the connection before. */
   #wasPlain = false
   #epoch: string | undefined
+  #durability: string | undefined
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
     this.#rules = rules
@@ -67,6 +68,11 @@ export class Detection {
   /** The broker's epoch, as its description told it. */
   get epoch(): string | undefined {
     return this.#epoch
+  }
+
+  /** Whether the queue keeps nothing: a broker that is restarted knows nobody, and calls nobody. */
+  get isForgetful(): boolean {
+    return this.#durability === 'memory'
   }
 
   /** Why no mode is known yet. */
@@ -152,7 +158,8 @@ export class Detection {
     const query = findChild(iq, 'query', NS_DISCO_INFO)
     const features = query === undefined ? [] : childElements(query).filter((child) => child.name === 'feature')
     const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
-    this.#epoch = query === undefined ? undefined : epochIn(query)
+    this.#epoch = query && fieldIn(query, 'epoch')
+    this.#durability = query && fieldIn(query, 'durability')
     if (has(NS_QUEUE)) return 'reliable'
     if (has(NS_TOPIC)) return 'plain'
     return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)
@@ -186,9 +193,10 @@ export class Detection {
   }
 }
 
-function epochIn(query: XmlElement): string | undefined {
+/** A field of the queue's form (XEP-0128). */
+function fieldIn(query: XmlElement, name: string): string | undefined {
   const form = findChild(query, 'x', NS_DATA_FORM)
-  const field = form && childElements(form).find((child) => child.attrs.get('var') === 'epoch')
+  const field = form && childElements(form).find((child) => child.attrs.get('var') === name)
   const value = field && findChild(field, 'value', NS_DATA_FORM)
   const text = value && textOf(value)
   return text === '' ? undefined : text

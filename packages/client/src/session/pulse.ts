@@ -4,6 +4,7 @@
  *
  *     quiet --something is asked--> watching --not answered for SLOW_MS--> asking `<alive/>` --> watching | quiet
  *     any   --a server answers in the queue's place--> away: asking until the queue does
+ *     quiet --a queue that keeps nothing, for IDLE_MS--> asking: whoever serves it next does not know us, and does not call
  *
  *     an answer names another epoch --> what was sent before its question is lost, and is sent again by its owner
  *
@@ -11,7 +12,7 @@
  * 1. Every IQ to the queue that is repeated when its answer is lost has a number, in the order in which they leave.
  * 2. Whatever is numbered from `#since` on went to the broker and stream that `#epoch` names, or to a later one: streams are
  *    ordered. What is before is answered or lost.
- * 3. Nothing is asked while nothing is open, but for a queue that is away. At most QUESTIONS_MAX questions are open; the next one
+ * 3. Nothing is asked while nothing is open, but for a queue that is away or keeps nothing. At most QUESTIONS_MAX questions are open; the next one
  *    leaves after a pause, which grows while nothing comes of it.
  * 4. What a question has shown to have arrived is asked for again at growing intervals only.
  */
@@ -32,6 +33,8 @@ const AWAY_MS = 500
 const LONG_AWAY_MS = 5000
 const LONG_AWAY_FAILURES = 120
 const QUESTIONS_MAX = 8
+/** While nothing is open, a queue that keeps nothing is asked so often whether its broker still is the one that knows us. */
+const IDLE_MS = 3000
 
 /** The timer of this. */
 export const PULSE_TIMER = 'pulse'
@@ -61,6 +64,8 @@ export class Pulse {
   readonly #questions = new Map<string, number>()
   #isUp = false
   #isWatching = false
+  /** The timer is that of {@link Pulse.idle}. */
+  #isIdling = false
   /** What is open and numbered up to here was so when the timer was set. */
   #mark = 0
   /** When to ask again for what has arrived, and how long after that. */
@@ -107,6 +112,7 @@ export class Pulse {
   down(): void {
     this.#isUp = false
     this.#isWatching = false
+    this.#isIdling = false
     this.#questions.clear()
     this.#since = this.#number + 1
     this.#silent = 0
@@ -118,9 +124,17 @@ export class Pulse {
   watch(now: number): void {
     if (this.#isWatching || !this.#isUp) return
     this.#isWatching = true
+    this.#isIdling = false
     this.#mark = this.#number
     this.#patienceMs = PATIENCE_MS_MIN
     this.#timers.set(PULSE_TIMER, now + this.#slowMs)
+  }
+
+  /** Nothing is open, and the queue would not call: it is asked in a while, unless something is open by then. */
+  idle(now: number): void {
+    if (this.#isIdling || this.#absences > 0 || !this.#isUp) return
+    this.#isIdling = true
+    this.#timers.set(PULSE_TIMER, now + IDLE_MS)
   }
 
   /** A server answered in the queue's place: the queue is asked soon. */
@@ -128,6 +142,7 @@ export class Pulse {
     if (!this.#isUp || this.#absences > 0) return
     this.#absences = 1
     this.#isWatching = true
+    this.#isIdling = false
     this.#timers.set(PULSE_TIMER, now + AWAY_MIN_MS)
   }
 
@@ -137,7 +152,9 @@ export class Pulse {
    */
   timer(oldest: (above: number) => number | undefined, now: number, entropy: Entropy, out: Effect[]): void {
     const fresh = oldest(this.#arrived)
-    if (this.#absences > 0 || (fresh !== undefined && fresh <= this.#mark)) {
+    const wasIdling = this.#isIdling
+    this.#isIdling = false
+    if (wasIdling || this.#absences > 0 || (fresh !== undefined && fresh <= this.#mark)) {
       this.#ask(now, entropy, out)
       return
     }
@@ -184,6 +201,7 @@ export class Pulse {
   answered(id: string, epoch: string | undefined, isAbsence: boolean, now: number, entropy: Entropy): Shown {
     const number = this.#questions.get(id) ?? 0
     this.#questions.delete(id)
+    this.#isIdling = false
     this.#silent = 0
     if (isAbsence) {
       this.#absences = Math.max(1, this.#absences) + 1

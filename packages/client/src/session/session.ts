@@ -113,7 +113,10 @@ class ClientSession implements Session {
     this.#out = []
     this.#input(input)
     const { pulse } = this.#reliable
-    if (this.#ready === 'reliable' && !pulse.isWatching && this.#oldest(0) !== undefined) pulse.watch(now)
+    if (this.#ready === 'reliable' && !pulse.isWatching) {
+      if (this.#oldest(0) !== undefined) pulse.watch(now)
+      else if (this.#detection.isForgetful && this.#subscriptions.size > 0) pulse.idle(now)
+    }
     return this.#out
   }
 
