@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { BOUNDS, type Bound } from '../src/bounds.ts'
 import type { Broker } from '../src/broker.ts'
 import { describeConfig, parseConfig } from '../src/config.ts'
+import { FOUND_MAX } from '../src/core/found.ts'
 import { CLAIMABLE_TOPICS_MAX } from '../src/core/lines.ts'
 import { RELIABLE_DEFAULTS } from '../src/core/port.ts'
 import { FAN_OUT_HELD_MAX } from '../src/fan-out.ts'
@@ -45,7 +46,7 @@ describe('the list of bounds', () => {
   it('has the bounds of the code, with their values', () => {
     const { plainWindow, unreceivedMax, ephemeralMax } = RELIABLE_DEFAULTS
     const constants = { plainWindow, unreceivedMax, ephemeralMax, DEFERRED_MAX, PUBLISHING_OPS_MAX, CLAIMS_MAX }
-    const all = { ...constants, FAN_OUT_HELD_MAX, CLAIMABLE_TOPICS_MAX }
+    const all = { ...constants, FAN_OUT_HELD_MAX, CLAIMABLE_TOPICS_MAX, FOUND_MAX }
     for (const [name, value] of Object.entries(all)) expect([name, find(name)?.value]).toEqual([name, String(value)])
     expect(find('ephemeralBytesMax')?.value).toBe(`${RELIABLE_DEFAULTS.ephemeralBytesMax / 1024 / 1024}MiB`)
     expect(find('DEFERRED_BYTES_MAX')?.value).toBe(`${DEFERRED_BYTES_MAX / 1024 / 1024}MiB`)

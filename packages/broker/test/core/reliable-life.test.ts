@@ -322,7 +322,7 @@ describe('a restart', () => {
       await w.sub(A, 't', { credit: 2 })
       await say(w, A, complete())
       await w.catchUp()
-      expect((await w.work(A)).map(({ seq }) => seq).sort()).toEqual([1, 2])
+      expect((await w.work(A)).map(({ seq }) => seq).toSorted((a, b) => a - b)).toEqual([1, 2])
       await say(w, A, complete())
       expect(w.counts()).toMatchObject({ ready: 0, leased: 2 })
     })
