@@ -38,19 +38,23 @@ export function cpuMs(): number {
 
 /** Randomness from the operating system, fetched by the page: a call for each id would cost more than the id. */
 export function createEntropy(): Entropy {
-  const pool = new Uint8Array(4096)
+  const pool = Buffer.alloc(4096)
   let used = pool.length
-  const take = (length: number): Buffer => {
+  /** @returns where that many bytes begin */
+  const take = (length: number): number => {
     if (used + length > pool.length) {
       randomFillSync(pool)
       used = 0
     }
     used += length
-    return Buffer.from(pool.buffer, used - length, length)
+    return used - length
   }
   return {
-    id: () => take(16).toString('base64url'),
-    unit: () => take(6).readUIntBE(0, 6) / 2 ** 48,
+    id: () => {
+      const at = take(16)
+      return pool.toString('base64url', at, at + 16)
+    },
+    unit: () => pool.readUIntBE(take(6), 6) / 2 ** 48,
   }
 }
 

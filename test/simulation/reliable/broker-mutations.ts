@@ -115,7 +115,7 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'an ack is ignored',
     file: 'core/settling.ts',
-    find: "    if (settlement.kind === 'ack') return { ...ref, type: 'ack' }\n",
+    find: "    if (settlement.kind === 'ack') return ackOf(ref)\n",
     replace: "    if (settlement.kind === 'ack') return { ...ref, type: 'received', leaseMs: 1000 }\n",
   },
   {

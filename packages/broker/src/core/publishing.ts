@@ -66,6 +66,12 @@ interface Prepared {
   readonly item: PublishItem | undefined
 }
 
+/** Who publishes: both of its JIDs. */
+interface Sender {
+  readonly full: string
+  readonly bare: string
+}
+
 /** See the top of this file. */
 export class Publishing {
   readonly #options: PublishingOptions
@@ -90,8 +96,9 @@ export class Publishing {
     const sender = iq.attrs.get('from') ?? ''
     const answers: (PublishedItem | undefined)[] = []
     const prepared: Prepared[] = []
+    const from = { full: sender, bare: bareOf(sender) }
     for (const result of decodePublish(publish)) {
-      const made = this.#prepare(step, queue, sender, result)
+      const made = this.#prepare(step, queue, from, result)
       if ('op' in made) prepared.push(made)
       answers.push('op' in made ? undefined : made)
     }
@@ -200,7 +207,8 @@ export class Publishing {
     this.#assertRoom(queue)
     const sender = message.attrs.get('from') ?? ''
     const { content } = decodeQueuedMessage(withoutForgeries(message))
-    const op = this.#op(step, queue, sender, { topic, content, id: undefined, priority: 0, delayMs: 0 })
+    const from = { full: sender, bare: bareOf(sender) }
+    const op = this.#op(step, queue, from, { topic, content, id: undefined, priority: 0, delayMs: 0 })
     this.#store([op], (later, [result]) => {
       if (result?.status !== 'ok' || result.type !== 'publish') {
         later.refuse(queue.domain, queue.address, message, refusalOf(queue, op, result))
@@ -222,7 +230,7 @@ export class Publishing {
   }
 
   /** The operation for an item, or why there is none. */
-  #prepare(step: Step, queue: Queue, sender: string, result: ItemResult<PublishItem>): Prepared | PublishedItem {
+  #prepare(step: Step, queue: Queue, sender: Sender, result: ItemResult<PublishItem>): Prepared | PublishedItem {
     if (!result.ok) return { status: 'failed', id: result.id, error: result.error }
     const { item } = result
     try {
@@ -244,12 +252,12 @@ export class Publishing {
   #op(
     step: Step,
     queue: Queue,
-    sender: string,
+    sender: Sender,
     item: Omit<PublishItem, 'id'> & { readonly id: string | undefined },
   ): PublishOp {
     const { topic, id, key, priority, delayMs, ttlMs, content } = item
     const { dedupeMs, dedupeMax } = queue.rules.reliable
-    const { body, meta } = storedText(content, sender)
+    const { body, meta } = storedText(content, sender.full)
     const { bodyBytesMax } = this.#options.rules
     if ((body.length + meta.length) * 3 > bodyBytesMax && utf8Length(body) + utf8Length(meta) > bodyBytesMax) {
       throw new XmqError('too-large', `The message is larger than the ${bodyBytesMax} bytes that the store takes.`)
@@ -263,7 +271,7 @@ export class Publishing {
       queue: queue.address,
       topic,
       id,
-      sender: bareOf(sender),
+      sender: sender.bare,
       key,
       priority,
       delayUntil,

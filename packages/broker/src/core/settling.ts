@@ -40,7 +40,6 @@ export type OnSettled = (step: Step, failed: readonly FailedSettlement[]) => voi
 
 interface Planned {
   readonly settlement: Settlement
-  readonly ref: LeaseRef
   readonly op: StoreOp
   /** Of an extend. */
   readonly lease: Lease | undefined
@@ -52,6 +51,8 @@ interface Batch {
   readonly queue: Queue
   /** Full JID. */
   readonly sender: string
+  /** Its bare JID. */
+  readonly holder: string
   readonly results: readonly SettlementResult[]
   /** What was looked up of nacks, by token. */
   readonly standings: Map<string, Standing | undefined | 'unavailable'>
@@ -77,6 +78,7 @@ export class Settling {
     const batch: Batch = {
       queue,
       sender,
+      holder: bareOf(sender),
       results,
       standings: new Map(),
       takenOver: new Set(),
@@ -113,8 +115,7 @@ export class Settling {
   #lookUp(batch: Batch, text: string): void {
     const wire = parseLease(text)
     if (wire === undefined || batch.standings.has(wire.token)) return
-    const { queue, sender, standings } = batch
-    const holder = bareOf(sender)
+    const { queue, holder, standings } = batch
     const lease = this.#options.leases.find(wire.token, queue, holder)
     if (lease?.ephemeral !== undefined) return
     standings.set(wire.token, lease?.standing)
@@ -128,13 +129,12 @@ export class Settling {
   }
 
   #plan(step: Step, batch: Batch, settlement: Settlement): void {
-    const { queue, sender } = batch
+    const { queue, holder } = batch
     const wire = parseLease(settlement.lease)
     if (wire === undefined) {
       batch.failed.push({ lease: settlement.lease, error: noLease() })
       return
     }
-    const holder = bareOf(sender)
     const lease = this.#options.leases.find(wire.token, queue, holder)
     if (lease?.ephemeral !== undefined) {
       this.#options.ephemeral.settle(step, lease, settlement)
@@ -154,7 +154,7 @@ export class Settling {
     }
     if (lease !== undefined) this.#options.leases.remove(lease)
     const known = typeof standing === 'object' ? standing : undefined
-    batch.planned.push({ settlement, ref, op: this.#op(step, queue, settlement, ref, known), lease: undefined })
+    batch.planned.push({ settlement, op: this.#op(step, queue, settlement, ref, known), lease: undefined })
   }
 
   #planExtend(step: Step, batch: Batch, settlement: Settlement, ref: LeaseRef, wire: WireLease): void {
@@ -165,16 +165,15 @@ export class Settling {
       return
     }
     const op: StoreOp = { ...ref, type: 'extend', leaseMs, maxLeaseMs }
-    batch.planned.push({ settlement, ref, op, lease, isTakenOver: batch.takenOver.has(wire.token) })
+    batch.planned.push({ settlement, op, lease, isTakenOver: batch.takenOver.has(wire.token) })
   }
 
   /**
    * Gives a lease to who extends it, before the store answers, so that nothing that is on its way ends it meanwhile.
    * @returns undefined when it is somebody else's
    */
-  #takeOver(step: Step, { queue, sender, takenOver }: Batch, wire: WireLease): Lease | undefined {
+  #takeOver(step: Step, { queue, sender, holder, takenOver }: Batch, wire: WireLease): Lease | undefined {
     const { leases } = this.#options
-    const holder = bareOf(sender)
     const known = leases.find(wire.token, queue, holder)
     if (known?.ephemeral !== undefined || (known === undefined && leases.hasToken(wire.token))) return undefined
     const lease = known ?? createLease(queue, lineIdOf(holder, wire.name), wire.name, { ...wire, holder })
@@ -192,7 +191,7 @@ export class Settling {
     ref: LeaseRef,
     standing: Standing | undefined,
   ): StoreOp {
-    if (settlement.kind === 'ack') return { ...ref, type: 'ack' }
+    if (settlement.kind === 'ack') return ackOf(ref)
     if (settlement.kind === 'release') return afterRelease(ref, standing)
     if (settlement.kind === 'reject') {
       return { ...ref, type: 'dead', reason: settlement.reason, why: settlement.why }
@@ -242,6 +241,11 @@ export class Settling {
   #tell(step: Step, { address }: Queue, outcome: LeaseEnd, count: number): void {
     step.emit({ name: 'settled', queue: address, outcome, count })
   }
+}
+
+/** By name, since a spread is slow: most operations are acks. */
+function ackOf({ queue, subscription, seq, token, holder }: LeaseRef): StoreOp {
+  return { queue, subscription, seq, token, holder, type: 'ack' }
 }
 
 const OUTCOMES: Readonly<Record<Settlement['kind'], LeaseEnd>> = {

@@ -25,6 +25,7 @@ export interface OutboundPort {
 
 /** More than that is not joined any further: one flat string of it would only cost memory. */
 const JOINED_LENGTH_MAX = 256 * 1024
+const SPARE_BYTES = 1024 * 1024
 
 /** Joins stanzas into few writes and counts what is not drained. */
 export class Outbound {
@@ -35,6 +36,8 @@ export class Outbound {
   #congested = false
   #over = false
   #scheduled = false
+  /** Where the next text is encoded, when the kernel has taken the last one: new memory for each costs as much as the encoding. */
+  #spare: Buffer | undefined
 
   constructor(port: OutboundPort) {
     this.#port = port
@@ -77,9 +80,15 @@ export class Outbound {
     const text = this.#joined
     this.#joined = ''
     this.#joinedStanzas = 0
-    const bytes = Buffer.from(text)
+    // No UTF-16 unit takes more than three bytes.
+    const spare = text.length * 3 <= SPARE_BYTES ? this.#spare : undefined
+    if (spare !== undefined) this.#spare = undefined
+    const bytes = spare === undefined ? Buffer.from(text) : spare.subarray(0, spare.write(text))
     this.#total += bytes.length
-    this.#port.write(bytes, () => this.#mark())
+    this.#port.write(bytes, () => {
+      this.#spare ??= spare ?? Buffer.allocUnsafeSlow(SPARE_BYTES)
+      this.#mark()
+    })
   }
 
   /** The connection is over: what was not written is given up. Returns how many stanzas that were. */

@@ -4,6 +4,8 @@ import { Outbound } from '../../src/link/outbound.ts'
 /** A socket whose kernel takes bytes only when the test says so. */
 function setup(congestedBytes = 100, bytesMax = 1_000) {
   const writes: string[] = []
+  /** As they were handed over. */
+  const kept: Uint8Array[] = []
   const events: string[] = []
   const waiting: { bytes: number; done: () => void }[] = []
   const outbound = new Outbound({
@@ -11,6 +13,7 @@ function setup(congestedBytes = 100, bytesMax = 1_000) {
     bytesMax,
     write(bytes, done) {
       writes.push(Buffer.from(bytes).toString())
+      kept.push(bytes)
       waiting.push({ bytes: bytes.length, done })
     },
     buffered: () => waiting.reduce((total, write) => total + write.bytes, 0),
@@ -18,7 +21,7 @@ function setup(congestedBytes = 100, bytesMax = 1_000) {
     onOverflow: () => events.push('overflow'),
   })
   const drain = (): void => waiting.shift()?.done()
-  return { outbound, writes, events, drain }
+  return { outbound, writes, kept, events, drain }
 }
 
 describe('outbound', () => {
@@ -40,6 +43,22 @@ describe('outbound', () => {
     expect(writes).toEqual(['a'])
     await Promise.resolve()
     expect(writes).toEqual(['a'])
+  })
+
+  test('writes nothing into what the kernel has not taken yet, and cuts nothing off', () => {
+    const { outbound, kept, drain } = setup(10_000_000, 10_000_000)
+    const write = (text: string): void => {
+      outbound.append(text)
+      outbound.flush()
+    }
+    const large = 'é'.repeat(600_000)
+    write('a')
+    drain()
+    for (const text of ['bb', 'ccc', large]) write(text)
+    expect(kept.slice(1).map((bytes) => Buffer.from(bytes).toString())).toEqual(['bb', 'ccc', large])
+    for (const _ of kept) drain()
+    for (const text of [large, 'd', 'e']) write(text)
+    expect(kept.slice(4).map((bytes) => Buffer.from(bytes).toString())).toEqual([large, 'd', 'e'])
   })
 
   test('counts bytes, not characters, in the total and while they wait', () => {
