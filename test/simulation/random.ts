@@ -11,6 +11,10 @@ export interface Random extends Entropy {
   gap(meanMs: number): number
 }
 
+function hex(word: number): string {
+  return (word + 0x1_0000_0000).toString(16).slice(1)
+}
+
 /** sfc32, seeded through splitmix32. */
 export function createRandom(seed: number): Random {
   let mix = seed >>> 0
@@ -38,7 +42,7 @@ export function createRandom(seed: number): Random {
   const unit = (): number => next() / 4294967296
   const random: Random = {
     unit,
-    id: () => [next(), next(), next(), next()].map((word) => word.toString(16).padStart(8, '0')).join(''),
+    id: () => hex(next()) + hex(next()) + hex(next()) + hex(next()),
     int: (below) => Math.floor(unit() * below),
     chance: (probability) => unit() < probability,
     pick: (from) => {

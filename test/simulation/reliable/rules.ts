@@ -12,12 +12,14 @@ export const DOMAIN = 'jobs.localhost'
 /** The queue of type `any`. */
 export const JOBS = 'jobs.localhost'
 
+export const LEASE_MS = 4_000
+
 /** The rules of the broker. */
 export function coreRules(random: Random): CoreRules {
   const durability = random.chance(0.8) ? 'disk' : 'memory'
   const reliable: QueueRules['reliable'] = {
     ...RELIABLE_DEFAULTS,
-    leaseMs: 4_000,
+    leaseMs: LEASE_MS,
     maxLeaseMs: 20_000,
     maxAttempts: random.pick([1, 3, 3]),
     backoffMs: 500,

@@ -7,6 +7,7 @@
 import { childElements, element, isPing, isResubscribe, stanza, type XmlElement } from '@xmq/protocol'
 import type { Random } from '../random.ts'
 import { FILTERS, makeItem, type SentItem } from './items.ts'
+import { LEASE_MS } from './rules.ts'
 
 const NS = 'xmq:queue:1'
 /** A client asks again what was not answered for so long. */
@@ -259,6 +260,12 @@ export class WorkerSession {
     const { random } = this.#host
     if (this.#host.isCalm()) {
       this.#later(random.gap(100), () => this.#say('ack', lease))
+      return
+    }
+    if (random.chance(0.08)) {
+      // In the last moment, and a little later: whether the lease is over is being asked.
+      this.#later(LEASE_MS - 50 + random.int(400), () => this.#say('extend', lease))
+      this.#later(LEASE_MS + 1_000, () => this.#say('ack', lease))
       return
     }
     const afterMs = random.gap(random.chance(0.1) ? 5_000 : 300)

@@ -23,7 +23,8 @@ export interface SdkHost {
   readonly createSession: (rules: SessionRules) => Session
   readonly isCalm: () => boolean
   readonly note: (what: string) => void
-  readonly log: (what: () => string) => void
+  /** Absent when nobody reads it. */
+  readonly log: ((what: () => string) => void) | undefined
 }
 
 /** What runs on a session. */
@@ -107,9 +108,9 @@ export class SdkProcess {
 
   #handle(input: Input): void {
     const { now, entropy, log } = this.#host
-    log(() => `${this.name} ${describe(input)}`)
+    log?.(() => `${this.name} ${describe(input)}`)
     const effects = purely(() => this.#session.handle(input, now(), entropy))
-    for (const effect of effects) log(() => `  ${this.name} -> ${describe(effect)}`)
+    if (log !== undefined) for (const effect of effects) log(() => `  ${this.name} -> ${describe(effect)}`)
     this.#watch.passed(this, input, effects)
     for (const effect of effects) this.#carryOut(effect)
     if (input.type === 'close') this.#isAlive = false

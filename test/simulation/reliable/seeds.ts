@@ -9,7 +9,7 @@ import { RELIABLE_SIGHTS } from './sights.ts'
 import { simulateReliable } from './world.ts'
 
 const SHARDS = 2
-const { only, count, trail } = seedFlags(4_000)
+const { only, count, trail } = seedFlags(10_000)
 const kept = new URL('kept-seeds.ts', import.meta.url)
 
 async function runSeed(seed: number): Promise<ReadonlyMap<string, number>> {

@@ -2,7 +2,8 @@
  * The world around the reliable layer: the core with its store (store.ts), clients on the SDK and scripted ones (cast.ts), the
  * server between them (network.ts), and the oracles that watch all of it (oracle.ts, promises.ts).
  *
- * All of it happens on a virtual clock, by one seed: 20 seconds of faults, then a calm in which everything has to settle.
+ * All of it happens on a virtual clock, by one seed: some seconds of faults, then a calm in which everything has to settle. What
+ * led to a violation is written down in a second run of the same seed, since nobody reads it of a run in which all is well.
  */
 import type { Core, CoreRules, Effect, Input } from '../../../packages/broker/src/core/port.ts'
 import type { Store } from '../../../packages/broker/src/store/port.ts'
@@ -18,9 +19,12 @@ import { ReliableOracle } from './oracle.ts'
 import { coreRules, DOMAIN, JOBS } from './rules.ts'
 import { LaggingStore } from './store.ts'
 
-const FAULTS_MS = 20_000
+/** Long runs meet what takes long, short ones more of how it begins: each finds what the other misses, for the same time. */
+const FAULTS_MS = [5_000, 10_000, 20_000] as const
 /** Everything settles within this, or never does: 20 deliveries of a lease each, and the backoff between them. */
 const CALM_MS = 200_000
+/** How often is looked whether all is settled. */
+const CALM_STEP_MS = 2_000
 const TRAIL_MAX = 4_000
 
 /** What is simulated. */
@@ -39,24 +43,38 @@ export interface ReliableReport {
 
 /** One seeded run. @throws Violation with the seed and the last inputs */
 export async function simulateReliable(parts: Parts, seed: number, trailLines = 12): Promise<ReliableReport> {
-  const world = new ReliableWorld(parts, seed)
   // Nobody reads where in the code a refusal was made, and telling it costs a tenth of the run.
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0
   try {
-    return await world.run()
+    return await new ReliableWorld(parts, seed, false).run()
   } catch (error) {
-    const trail = world.trail.slice(-trailLines).map(({ at, what }) => `${at} ${what()}`)
-    const why = error instanceof Error ? error.message : String(error)
-    throw new Violation(`seed ${seed} at ${world.now} ms: ${why}\n  ${trail.join('\n  ')}`, { cause: error })
+    const { now, why, trail } = await retell(parts, seed)
+    if (why !== reasonOf(error)) throw new Violation(`seed ${seed} is not the same twice: ${reasonOf(error)}; ${why}`)
+    const lines = trail.slice(-trailLines).map(({ at, what }) => `${at} ${what()}`)
+    throw new Violation(`seed ${seed} at ${now} ms: ${why}\n  ${lines.join('\n  ')}`, { cause: error })
   } finally {
     Error.stackTraceLimit = stackTraceLimit
   }
 }
 
+/** Runs a seed again that came to a violation, with all that leads to it. */
+async function retell(parts: Parts, seed: number): Promise<{ now: number; why: string | undefined; trail: Trail }> {
+  const world = new ReliableWorld(parts, seed, true)
+  const why = await world.run().then(() => undefined, reasonOf)
+  return { now: world.now, why, trail: world.trail }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+type Trail = readonly { readonly at: number; readonly what: () => string }[]
+
 class ReliableWorld {
   readonly #parts: Parts
   readonly #seed: number
+  readonly #isTold: boolean
   readonly #random: Random
   readonly #entropy: Random
   readonly #rules: CoreRules
@@ -73,11 +91,13 @@ class ReliableWorld {
   #steps = 0
   #idleTicks = 0
   now = 1_000_000
-  trail: { readonly at: number; readonly what: () => string }[] = []
+  trail: Trail[number][] = []
 
-  constructor(parts: Parts, seed: number) {
+  /** @param isTold whether what happens is written down */
+  constructor(parts: Parts, seed: number, isTold: boolean) {
     this.#parts = parts
     this.#seed = seed
+    this.#isTold = isTold
     this.#random = createRandom(seed)
     this.#entropy = createRandom(seed ^ 0x5f3759df)
     this.#rules = coreRules(this.#random)
@@ -123,7 +143,7 @@ class ReliableWorld {
       note,
       createSession,
       isCalm,
-      log: (what: () => string) => this.#log(what),
+      log: this.#isTold ? (what: () => string) => this.#log(what) : undefined,
     }
     return new Cast({
       random: this.#random,
@@ -159,7 +179,7 @@ class ReliableWorld {
     await this.#store.store.open(this.now)
     this.#begin()
     this.#scheduleNextAction()
-    const end = this.now + FAULTS_MS
+    const end = this.now + this.#random.pick(FAULTS_MS)
     await this.#runUntil(end)
     await this.#calmDown(end)
     const { refused, lost, untold, tornCount } = this.#store
@@ -175,15 +195,15 @@ class ReliableWorld {
     this.#log(() => 'CALM')
     this.#isCalm = true
     this.#store.isFailing = false
-    this.#store.lagMs = Math.min(this.#store.lagMs, 5)
+    this.#store.lagMs = Math.min(this.#store.lagMs, 40)
     this.#network.restoreServer()
     this.#cast.calmDown()
     // When nothing is held up any more, all goes on as if nothing had been: no lease of a worker on the SDK runs out.
     this.#agenda.add(end + STALL_MS_MAX + 1_000, () => {
       this.#oracle.isCalm = true
-      this.#cast.publishLast()
+      for (const soon of [0, 10, 30]) this.#agenda.add(this.now + soon, () => this.#cast.publishLast())
     })
-    for (let at = end + 5_000; at <= end + CALM_MS; at += 5_000) {
+    for (let at = end + CALM_STEP_MS; at <= end + CALM_MS; at += CALM_STEP_MS) {
       await this.#runUntil(at)
       if (this.#oracle.isCalm && (await this.#isDone())) break
     }
@@ -245,15 +265,16 @@ class ReliableWorld {
   #handle(input: Input): void {
     this.#steps++
     const { now } = this
-    this.#log(() => describe(input))
+    if (this.#isTold) this.#log(() => describe(input))
     this.#oracle.arrive(input, now)
     const effects = purely(() => this.#core.handle(input, now, this.#entropy))
-    for (const effect of effects) this.#log(() => `  -> ${describe(effect)}`)
+    if (this.#isTold) for (const effect of effects) this.#log(() => `  -> ${describe(effect)}`)
     this.#oracle.leave(effects, now)
     for (const effect of effects) this.#apply(effect)
   }
 
   #log(what: () => string): void {
+    if (!this.#isTold) return
     this.trail.push({ at: Math.floor(this.now), what })
     if (this.trail.length > TRAIL_MAX) this.trail = this.trail.slice(-TRAIL_MAX / 2)
   }
