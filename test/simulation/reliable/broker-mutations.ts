@@ -11,9 +11,9 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a publish is confirmed before it is stored',
     file: 'core/publishing.ts',
-    find: '    this.#options.calls.apply(ops, (step, results) => {\n      this.#storing -= bytes\n      then(step, results)\n    })',
+    find: '      (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),\n    )',
     replace:
-      "    this.#options.calls.apply(ops, () => {})\n    this.#storing -= bytes\n    then(step, ops.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [] })))",
+      "      () => {},\n    )\n    this.#stored(step, queue, head, { answers, prepared }, prepared.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [] })))",
   },
   {
     breaks: 'a publish that the store refused is confirmed',
@@ -159,7 +159,8 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     breaks: 'a release counts as a failure',
     file: 'core/settling.ts',
     find: "    if (settlement.kind === 'release') return afterRelease(ref, standing)\n",
-    replace: '',
+    replace:
+      "    if (settlement.kind === 'release') return this.#op(step, queue, { kind: 'nack', lease: settlement.lease, delayMs: undefined, why: '' }, ref, standing)\n",
   },
   {
     breaks: 'a nack counts no failure',

@@ -29,6 +29,16 @@ interface Job {
   readonly perhapsOver: Set<string>
 }
 
+interface Asked {
+  readonly tokens: ReadonlySet<string>
+  readonly extends: ReadonlySet<string>
+  /** Those that a later stanza says, too. */
+  readonly saidAgain: Set<string>
+  readonly overdueAt: number
+  /** Another epoch was heard of since: it may pass for lost, and be said again when its answer has come. */
+  isDoubtful: boolean
+}
+
 /** See the top of this file. */
 export class Handed {
   readonly #process: string
@@ -39,16 +49,7 @@ export class Handed {
   readonly #acked = new Set<string>()
   readonly #byToken = new Map<string, Job[]>()
   /** What was said in a `<settle/>` that is not answered yet, by the id of its stanza. */
-  readonly #asked = new Map<
-    string,
-    {
-      readonly tokens: Set<string>
-      readonly extends: Set<string>
-      readonly overdueAt: number
-      /** Another epoch was heard of since: it may pass for lost, and be said again when its answer has come. */
-      isDoubtful: boolean
-    }
-  >()
+  readonly #asked = new Map<string, Asked>()
   #epoch: string | undefined
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
@@ -130,11 +131,6 @@ export class Handed {
   #answered(id: string, iq: XmlElement): void {
     const asked = this.#asked.get(id)
     if (asked === undefined) return
-    const later = new Set<string>()
-    for (const [other, { tokens }] of this.#asked) {
-      if (other === id) later.clear()
-      else for (const token of tokens) later.add(token)
-    }
     this.#asked.delete(id)
     const settled = childElements(iq).find((child) => child.name === 'settled')
     // A refusal of the whole is repeated, or told of: nothing was done.
@@ -143,8 +139,8 @@ export class Handed {
     for (const token of asked.tokens) {
       const error = failed.get(token)
       if (error === 'wait') continue
-      // Of what was said again the earlier answer may count or not: its stanza may pass for lost.
-      const isSaidAgain = later.has(token)
+      // Of what was said again the earlier answer may count or not, however late it is: its stanza may pass for lost.
+      const isSaidAgain = asked.saidAgain.has(token)
       if (!isSaidAgain) this.#owed.delete(token)
       if (error !== undefined && asked.extends.has(token)) this.#leaseOver(token, !isSaidAgain && !asked.isDoubtful)
     }
@@ -208,13 +204,17 @@ export class Handed {
       }
     }
     const overdueAt = this.#now + this.#rules.answerTimeoutMs
-    if (!isReceipt)
-      this.#asked.set(stanza.attrs.get('id') ?? '', {
-        tokens: new Set(tokens),
-        extends: extended,
-        overdueAt,
-        isDoubtful: false,
-      })
+    if (isReceipt) return
+    for (const earlier of this.#asked.values()) {
+      for (const token of tokens) if (earlier.tokens.has(token)) earlier.saidAgain.add(token)
+    }
+    this.#asked.set(stanza.attrs.get('id') ?? '', {
+      tokens: new Set(tokens),
+      extends: extended,
+      saidAgain: new Set(),
+      overdueAt,
+      isDoubtful: false,
+    })
   }
 
   #maySay({ key, state, outcome }: Job, kind: string): boolean {

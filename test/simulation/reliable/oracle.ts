@@ -42,6 +42,8 @@ interface Lease {
   readonly holder: string
   readonly attempt: number
   readonly life: number
+  /** Full JIDs that extended it. */
+  readonly takers: Set<string>
   readonly madeAt: number
   /** No fault was at work any more when it was made. */
   readonly isCalm: boolean
@@ -63,7 +65,10 @@ interface Consumer {
   readonly credits: { readonly credit: number; until: number }[]
   /** Tokens delivered and not ended. */
   readonly out: Set<string>
+  /** Subscriptions that it has, as far as it has said, */
   readonly filters: Set<string>
+  /** and had: what was asked for one may come after its end. */
+  readonly everWanted: Set<string>
 }
 
 interface Settling {
@@ -104,10 +109,14 @@ export class ReliableOracle {
   #delivers = new Map<string, { readonly jid: string; readonly tokens: readonly string[] }>()
   #pings = new Map<string, { readonly jid: string; readonly at: number }>()
   #doubted = new Set<string>()
+  /** Calls of the core for what is known of a lease. */
+  #lookups = new Set<number>()
   #dueAcks = new Map<string, string>()
   #emptyClaims: number[] = []
   /** Leases whose receipt is being handled. */
   #touched: Lease[] = []
+  /** Who refuses a delivery with what is being handled. */
+  #refusedBy: string | undefined
 
   /** @param onStored told of each item that is stored for the first time, in whatever life of the broker */
   constructor(rules: CoreRules, queue: string, onStored: (item: SentItem) => void) {
@@ -144,6 +153,7 @@ export class ReliableOracle {
     this.#delivers = new Map()
     this.#pings = new Map()
     this.#doubted = new Set()
+    this.#lookups = new Set()
     this.#emptyClaims = []
     if (keeps) return
     this.#lastSeq = 0
@@ -321,6 +331,7 @@ export class ReliableOracle {
         holder,
         attempt: deliveries,
         life: this.#life,
+        takers: new Set(),
         madeAt: now,
         isCalm: this.isCalm,
         isAnswered: false,
@@ -351,6 +362,7 @@ export class ReliableOracle {
   arrive(input: Input, now: number): void {
     this.#dueAcks.clear()
     this.#touched = []
+    this.#refusedBy = undefined
     switch (input.type) {
       case 'stanza':
         this.#stanza(input.stanza, now)
@@ -375,6 +387,9 @@ export class ReliableOracle {
         }
         return
       }
+      case 'browsed':
+        this.#lookups.delete(input.call)
+        return
       case 'link-down':
         // Answers over it are lost; one that comes late over the next stream is none, though settles that ride on it count.
         this.#delivers.clear()
@@ -405,7 +420,11 @@ export class ReliableOracle {
     }
     if (type === 'result' || type === 'error') {
       const asked = this.#pings.get(id)
-      if (asked?.jid === from) this.#pings.delete(id)
+      if (asked?.jid === from) {
+        this.#pings.delete(id)
+        // What is being looked up may be of the time before.
+        if (type === 'result' && this.#lookups.size === 0) this.#doubted.delete(from)
+      }
       if (type === 'error') this.#doubted.add(from)
       this.#receipt(from, id, type === 'error', now)
     }
@@ -432,14 +451,19 @@ export class ReliableOracle {
       if (isRefusal) lease.wasRefused = true
       else lease.receivedAt = now
     }
+    if (isRefusal) this.#refusedBy = from
     this.#note(isRefusal ? 'refused' : 'received')
   }
 
   #command(from: string, xmq: XmlElement, now: number): void {
+    const topic = xmq.attrs.get('topic') ?? ''
+    if (xmq.attrs.get('command') === 'del') this.#consumers.get(from)?.filters.delete(topic)
     if (xmq.attrs.get('command') !== 'sub') return
     const consume = childElements(xmq).find((child) => child.name === 'consume')
     if (consume === undefined) return
-    this.#consumer(from).filters.add(xmq.attrs.get('topic') ?? '')
+    const { filters, everWanted } = this.#consumer(from)
+    filters.add(topic)
+    everWanted.add(topic)
     this.#credit(from, consume, now)
   }
 
@@ -453,7 +477,7 @@ export class ReliableOracle {
   #consumer(jid: string): Consumer {
     let consumer = this.#consumers.get(jid)
     if (consumer === undefined) {
-      consumer = { credits: [], out: new Set(), filters: new Set() }
+      consumer = { credits: [], out: new Set(), filters: new Set(), everWanted: new Set() }
       this.#consumers.set(jid, consumer)
     }
     return consumer
@@ -483,6 +507,7 @@ export class ReliableOracle {
       }
       lease.wasSettled = false
       lease.extendedAt = now
+      lease.takers.add(from)
       if (lease.jid !== from) {
         this.#letGo(token)
         this.#note('taken over')
@@ -502,18 +527,22 @@ export class ReliableOracle {
         for (const op of effect.ops) this.#checkOp(op, now)
       } else if (effect.type === 'claim') {
         for (const { token } of effect.request.grants) this.#grants.set(token, now)
-      } else if (effect.type === 'due') this.#dues.set(effect.call, now)
+      } else if (effect.type === 'browse') this.#lookups.add(effect.call)
+      else if (effect.type === 'due') this.#dues.set(effect.call, now)
       else if (effect.type === 'send') this.#checkStanza(effect.stanza, now)
       else if (effect.type === 'event' && effect.event.name === 'ignored') {
         // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
         this.#note('ignored')
         this.#dueAcks.clear()
+        this.#refusedBy = undefined
         for (const lease of this.#touched) {
           lease.receivedAt = undefined
           lease.wasRefused = false
         }
       }
     }
+    // Whoever refuses has to subscribe anew.
+    if (this.#refusedBy !== undefined) this.#consumers.get(this.#refusedBy)?.filters.clear()
     for (const [token, holder] of this.#dueAcks) throw new Violation(`the ack of ${token} by ${holder} came to nothing`)
   }
 
@@ -588,8 +617,8 @@ export class ReliableOracle {
   }
 
   /** Whether a sign came that the session of a lease, or one that took it over, has ended. */
-  #hasEnded({ jid, holder }: Lease, now: number): boolean {
-    for (const one of [...this.#doubted, ...this.#silent(now)]) if (one === jid || bareOf(one) === holder) return true
+  #hasEnded({ jid, takers }: Lease, now: number): boolean {
+    for (const one of [...this.#doubted, ...this.#silent(now)]) if (one === jid || takers.has(one)) return true
     return false
   }
 
@@ -664,9 +693,10 @@ export class ReliableOracle {
     if (!writeElement(item).includes(`>${sent.payload}<`))
       throw new Violation(`${seq} is delivered with another payload`)
     const consumer = this.#consumers.get(to)
-    if (consumer === undefined || ![...consumer.filters].some((filter) => matchesPattern(filter, sent.topic))) {
+    if (consumer === undefined || ![...consumer.everWanted].some((filter) => matchesPattern(filter, sent.topic))) {
       throw new Violation(`${to} never subscribed to ${sent.topic}`)
     }
+    if (consumer.filters.size === 0) throw new Violation(`${to} is given ${seq} after its last subscription`)
     consumer.out.add(token)
     const askedAt = this.#grants.get(token) ?? 0
     const credit = Math.max(...consumer.credits.filter(({ until }) => until >= askedAt).map((one) => one.credit))
