@@ -16,6 +16,7 @@ import {
   stanza,
   XML_ITEMS,
   type XmlElement,
+  XmqError,
 } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Effect, SessionRules } from '../src/session/index.ts'
@@ -286,6 +287,31 @@ describe('a worker', () => {
     expect(holding(bench.turn(), 'settle').map((iq) => iq.attrs.get('type'))).toEqual(['result'])
     bench.put('b')
     expect(settled(bench.alive(bench.question(), 'y.1'))).toEqual(['ack one'])
+  })
+
+  it('says nothing again of acks that went with a received to the broker and stream that still answer', () => {
+    const bench = worker()
+    bench.confirm(bench.put('a'), 'x.1')
+    bench.deliver(1, 'one')
+    bench.input({ type: 'settle', key: '1@1000', outcome: { kind: 'ack' } })
+    expect(settled(bench.turn())).toEqual(['ack one'])
+    bench.put('b')
+    expect(settled(bench.alive(bench.question(), 'x.1'))).toEqual([])
+    expect(bench.session.unsettled).toBe(0)
+  })
+
+  it('says an extend again that may be lost with an unknown broker, and stops its handler when that is refused', () => {
+    const bench = worker()
+    bench.deliver(1, 'one')
+    expect(settled(bench.pass((HOUR * 2) / 3))).toEqual(['extend one'])
+    const heard = bench.answer(bench.question(), [encodeAlive('x.1')])
+    expect(heard.map(({ type }) => type)).toContain('turn')
+    const again = bench.turn()
+    expect(settled(again)).toEqual(['extend one'])
+    const [settle] = holding(again, 'settle')
+    const error = new XmqError('not-found', 'Somebody else has it.')
+    const refused = bench.answer(settle as XmlElement, [encodeSettled([{ lease: 'one', error }], 'x.1')])
+    expect(refused.flatMap((one) => (one.type === 'lease-lost' ? [one.key] : []))).toEqual(['1@1000'])
   })
 
   it('notices a renewal that is not answered', () => {
