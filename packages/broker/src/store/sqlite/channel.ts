@@ -36,6 +36,8 @@ export type ToWorker =
   | { readonly type: 'open'; readonly options: SqliteFileOptions; readonly now: number; readonly isAgain: boolean }
   | { readonly type: 'run'; readonly requests: readonly EngineRequest[] }
   | { readonly type: 'close' }
+  /** Nobody answers that: the thread ends. */
+  | { readonly type: 'end' }
 
 /** What need not be copied. */
 export function buffersOf(message: EngineRequest | EngineAnswer): ArrayBuffer[] {
@@ -200,7 +202,7 @@ function createInlineHost(): EngineHost {
     ask: async (message) => {
       await Promise.resolve()
       if (message.type === 'run') return await engine?.run(message.requests)
-      if (message.type === 'close') {
+      if (message.type !== 'open') {
         engine?.close()
         return undefined
       }
@@ -218,6 +220,7 @@ class ThreadHost implements EngineHost {
     readonly resolve: (answer: BatchAnswer | undefined) => void
     readonly reject: (error: Error) => void
   }[] = []
+  readonly #exited: Promise<void>
   #isEnding = false
   #why: EngineFailure | undefined
 
@@ -234,12 +237,18 @@ class ThreadHost implements EngineHost {
     worker.on('error', (error) => {
       cause = error instanceof Error ? error.message : String(error)
     })
-    worker.on('exit', () => {
-      const why = `The thread of the store failed: ${cause}. It is started again.`
-      if (!this.#isEnding) onDeath(why)
-      const { code, message } = this.#why ?? { code: 'internal', message: why }
-      for (const { reject } of this.#waiting.splice(0)) reject(new XmqError(code, message))
+    this.#exited = new Promise((resolve) => {
+      worker.on('exit', () => {
+        this.#ended(`The thread of the store failed: ${cause}. It is started again.`, onDeath)
+        resolve()
+      })
     })
+  }
+
+  #ended(cause: string, onDeath: (why: string) => void): void {
+    if (!this.#isEnding) onDeath(cause)
+    const { code, message } = this.#why ?? { code: 'internal', message: cause }
+    for (const { reject } of this.#waiting.splice(0)) reject(new XmqError(code, message))
   }
 
   ask(message: ToWorker): Promise<BatchAnswer | undefined> {
@@ -250,9 +259,11 @@ class ThreadHost implements EngineHost {
     })
   }
 
+  /** The thread ends itself, between two batches: libsql aborts the whole process when its thread is terminated inside a call of it. */
   async end(why?: EngineFailure): Promise<void> {
     this.#isEnding = true
     this.#why = why
-    await this.#worker.terminate()
+    this.#worker.postMessage({ type: 'end' })
+    await this.#exited
   }
 }

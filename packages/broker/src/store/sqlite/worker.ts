@@ -14,6 +14,8 @@ async function run(message: ToWorker): Promise<BatchAnswer | undefined> {
       return engine.open(message.now, message.isAgain)
     case 'run':
       return await engine?.run(message.requests)
+    case 'end':
+      return process.exit()
     default:
       engine?.close()
       return undefined
