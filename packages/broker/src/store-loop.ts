@@ -9,7 +9,7 @@
  * ```
  *
  * 1. Each call has one answer, also when the store breaks its contract and rejects: then it is `unavailable`.
- * 2. While a server does not take what we wrote, claims for its domain wait here: nothing more is leased for it. So do those beyond
+ * 2. While a server does not take what we wrote, claims for its domain wait here, and publishes lease nothing: nothing more is leased for it. So do those beyond
  *    {@link CLAIMS_MAX}, whose messages would pass all marks if they came at once. At most one a line is open, so they are few.
  * 3. Publishes wait here when the store has {@link PUBLISHING_OPS_MAX} of them to do, so that settlements and claims never wait
  *    for more than these. They keep their order, among themselves and with what makes and ends durable subscriptions. Their number
@@ -198,12 +198,18 @@ export class StoreLoop {
   #hand(effect: Apply): void {
     const { length } = effect.ops
     this.#publishingOps += length
-    this.#apply(effect, () => {
+    this.#apply({ ...effect, ops: effect.ops.map((op) => this.#withoutGrant(op)) }, () => {
       this.#open.delete(effect.call)
       this.#publishingOps -= length
       this.#answered += length
       this.#publishMore()
     })
+  }
+
+  /** What a server does not take is not leased. */
+  #withoutGrant(op: StoreOp): StoreOp {
+    if (op.type !== 'publish' || op.grant === undefined) return op
+    return this.#host.isCongested(op.queue.slice(op.queue.indexOf('@') + 1)) ? { ...op, grant: undefined } : op
   }
 
   #publishMore(): void {

@@ -61,7 +61,7 @@ describe('the store loop', () => {
   const ack: StoreOp = { type: 'ack', queue: 'q', subscription: '', seq: 1, token: 'x', holder: 'a@b' }
 
   /** A store that answers when it is told to, in order. */
-  function setUp() {
+  function setUp(congested: ReadonlySet<string> = new Set()) {
     const asked: { readonly ops: readonly StoreOp[]; readonly now: number; readonly answer: () => void }[] = []
     const fed: Input[] = []
     const store: Store = {
@@ -73,7 +73,7 @@ describe('the store loop', () => {
     }
     const loop = new StoreLoop(store, {
       feed: (input) => fed.push(input),
-      isCongested: () => false,
+      isCongested: (domain) => congested.has(domain),
       onFault: (_, error) => {
         throw error
       },
@@ -99,6 +99,16 @@ describe('the store loop', () => {
     for (const at of [1, 2, 3]) await answer(at)
     expect(fed.map((input) => 'call' in input && input.call)).toEqual([1, 4, 2, 3])
     expect(loop.publishing).toBe(0)
+  })
+
+  it('lets no publish lease what a server would not take', () => {
+    const congested = new Set<string>()
+    const { loop, asked } = setUp(congested)
+    const grant = { token: 'x', holder: 'a@b', leaseMs: 1 }
+    loop.handle(apply(1, { ...publish(1), queue: 'busy@q', grant }), 1)
+    congested.add('q')
+    loop.handle(apply(2, { ...publish(2), queue: 'busy@q', grant }, { ...publish(3), queue: 'idle', grant }), 2)
+    expect(asked.flatMap(({ ops }) => ops.map((op) => (op as PublishOp).grant))).toEqual([grant, undefined, grant])
   })
 
   it('never takes the store back in time', async () => {

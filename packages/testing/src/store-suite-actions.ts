@@ -34,6 +34,7 @@ const publish: fc.Arbitrary<OpAction> = fc.record({
   maxLength: limit(1, 4, 8),
   maxBytes: limit(60, 200),
   whenFull: fc.constantFrom('refuse', 'dead-letter-oldest'),
+  grantMs: fc.option(fc.constantFrom(1, 20), { nil: undefined, freq: 1 }),
 })
 
 const lines = { queue: small(1), subscription: small(2) }

@@ -136,6 +136,60 @@ export const stateCases: readonly DirectedCase[] = [
     },
   },
   {
+    name: 'a publish with a grant is LEASED at once, as by a claim, and tells nobody that it is claimable',
+    run: async (store) => {
+      const told: string[] = []
+      const unwatch = store.watch((topics) => told.push(...topics.map(({ topic }) => topic)))
+      const grant = { token: 'granted', holder: HOLDER, leaseMs: 30 }
+      const results = await store.apply(
+        [publishOp({ id: 'a', grant }), publishOp({ id: 'b', grant: { ...grant, token: 'also' } })],
+        NOW,
+      )
+      deepStrictEqual(
+        results.map((result) => (result.status === 'ok' && result.type === 'publish' ? result.leasedAt : result)),
+        [NOW, NOW],
+      )
+      const [first, second] = results.map((result) => (result.status === 'ok' && 'seq' in result ? result.seq : 0))
+      const head = await headOf(store, Number(first))
+      deepStrictEqual(
+        [head?.state, head?.token, head?.holder, head?.received, head?.deadline, head?.deliveries, head?.failures],
+        ['leased', 'granted', HOLDER, false, NOW + 30, 1, 0],
+      )
+      deepStrictEqual(await claim(store), [])
+      deepStrictEqual(told, [])
+      const ref = { queue: QUEUE, subscription: '', holder: HOLDER }
+      deepStrictEqual(await one(store, { type: 'ack', ...ref, seq: Number(first), token: 'granted' }), OK('ack'))
+      const nack = { failures: 1, at: NOW, why: 'no' }
+      await one(store, { type: 'nack', ...ref, ...nack, seq: Number(second), token: 'also' })
+      const again = await claimOne(store)
+      deepStrictEqual([again.seq, again.deliveries, again.body, again.meta], [second, 2, 'body', 'meta'])
+      unwatch()
+    },
+  },
+  {
+    name: 'a grant is not used where something waits, the key is taken, or the message cannot be claimed',
+    run: async (store) => {
+      const grant = { token: 'granted', holder: HOLDER, leaseMs: 30 }
+      const stateOf = async (more: Partial<PublishOp>) => {
+        const seq = await publish(store, { ...more, grant })
+        const head = await headOf(store, seq)
+        return [head?.state, head?.token]
+      }
+      const waits = ['ready', undefined]
+      const delayUntil = NOW + 99
+      deepStrictEqual(await stateOf({ topic: 'late', delayUntil }), ['delayed', undefined], 'delayed')
+      deepStrictEqual(await stateOf({ topic: 'late', expiresAt: NOW }), waits, 'over')
+      await publish(store, { topic: 'busy' })
+      deepStrictEqual(await stateOf({ topic: 'busy', priority: 9 }), waits, 'behind another one')
+      deepStrictEqual(await stateOf({ topic: 'keys', key: 'k' }), ['leased', 'granted'], 'first of its key')
+      deepStrictEqual(await stateOf({ topic: 'keys', key: 'k' }), waits, 'behind its key')
+      deepStrictEqual(await stateOf({ topic: 'keys', key: 'other' }), ['leased', 'granted'], 'another key')
+      const duplicate = publishOp({ topic: 'ids', id: 'a', grant })
+      const [first, second] = await store.apply([duplicate, duplicate], NOW)
+      deepStrictEqual([first?.status, second?.status], ['ok', 'duplicate'])
+    },
+  },
+  {
     name: 'a publish with a delay is DELAYED, listed when due, and takes its order number when READY',
     run: async (store) => {
       const late = await publish(store, { delayUntil: NOW + 10 })

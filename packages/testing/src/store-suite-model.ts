@@ -12,6 +12,7 @@ import type {
   DueItem,
   EntryHead,
   EntryRef,
+  LeaseGrant,
   PublishOp,
   Store,
   StoreOp,
@@ -58,6 +59,8 @@ export type OpAction =
       readonly maxLength: number
       readonly maxBytes: number
       readonly whenFull: 'refuse' | 'dead-letter-oldest'
+      /** How long a lease that begins with it would last; undefined: it has no grant. */
+      readonly grantMs: number | undefined
     })
   | (EntryPick & { readonly type: 'ack' | 'ready' | 'expire' })
   | (EntryPick & { readonly type: 'nack'; readonly inMs: number; readonly failures: number })
@@ -246,7 +249,12 @@ export class SideBySide {
 
   async #apply(actions: readonly OpAction[]): Promise<void> {
     const real = actions.map((action) => this.#op(action, 'real'))
-    const model = actions.map((action) => this.#op(action, 'model'))
+    const model = actions.map((action, place) => {
+      const op = this.#op(action, 'model')
+      const other = real[place]
+      // Both have the same lease to give.
+      return op.type === 'publish' && other?.type === 'publish' ? { ...op, grant: other.grant } : op
+    })
     const [realAnswers, modelAnswers] = await Promise.all([
       this.#opened.store.apply(real, this.#now),
       this.#model.apply(model, this.#now),
@@ -279,6 +287,7 @@ export class SideBySide {
       if (this.#placeOfSeq[side].has(name)) throw new Error(`${side}: seq ${seq} was given twice in ${op.queue}`)
       this.#placeOfSeq[side].set(name, place)
     }
+    if (op.grant !== undefined && real.leasedAt !== undefined) this.#tokens.set(`${place} `, [op.grant])
   }
 
   /** A store may end a purge early; what counts is where it leads. */
@@ -404,15 +413,18 @@ export class SideBySide {
       body: at(BODIES, action.body),
       meta: `{"headers":${action.body}}`,
       targets: lines.map((subscription) => ({ subscription, maxLength, maxBytes, whenFull })),
+      grant: action.grantMs === undefined ? undefined : { ...this.#grant(), leaseMs: action.grantMs },
     }
+  }
+
+  #grant(): LeaseGrant {
+    this.#tokenCount += 1
+    return { token: `token-${this.#tokenCount}`, holder: at(HOLDERS, this.#tokenCount) }
   }
 
   async #claim(action: Extract<Action, { readonly type: 'claim' }>): Promise<void> {
     const line = this.#line(action)
-    const grants = Array.from({ length: action.count }, () => {
-      this.#tokenCount += 1
-      return { token: `token-${this.#tokenCount}`, holder: at(HOLDERS, this.#tokenCount) }
-    })
+    const grants = Array.from({ length: action.count }, () => this.#grant())
     const topics = line.subscription === '' ? [...new Set(action.topics.map((place) => at(TOPICS, place)))] : undefined
     const { bytesMax, leaseMs } = action
     const request = { ...line, topics, grants, bytesMax, leaseMs, now: this.#now }

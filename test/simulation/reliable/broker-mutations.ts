@@ -13,7 +13,7 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     file: 'core/publishing.ts',
     find: '      (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),\n    )',
     replace:
-      "      () => {},\n    )\n    this.#stored(step, queue, head, { answers, prepared }, prepared.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [] })))",
+      "      () => {},\n    )\n    this.#stored(step, queue, head, { answers, prepared }, prepared.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [], leasedAt: undefined })))",
   },
   {
     breaks: 'a publish that the store refused is confirmed',
@@ -49,8 +49,26 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'bytes on their way to the store are counted for ever',
     file: 'core/publishing.ts',
-    find: '      this.#storing -= bytes\n      then(step, results)',
-    replace: '      then(step, results)',
+    find: '      this.#storing -= bytes\n      then(later, results)',
+    replace: '      then(later, results)',
+  },
+  {
+    breaks: 'a message goes to whom it was granted, also where it waits',
+    file: 'core/publishing.ts',
+    find: "if (result?.status !== 'ok' || result.type !== 'publish' || result.leasedAt === undefined) return undefined",
+    replace: "if (result?.status !== 'ok' || result.type !== 'publish') return undefined",
+  },
+  {
+    breaks: 'room that was kept for a publish is never free again',
+    file: 'core/dispatch.ts',
+    find: '    consumer.reserved--\n    if (!isUsed) giveBackTurn(seat, turn)',
+    replace: '    if (!isUsed) giveBackTurn(seat, turn)',
+  },
+  {
+    breaks: 'a message is leased with its publish though its key is taken',
+    file: 'store/memory-line.ts',
+    find: '(key === undefined || topic?.chains.has(key) !== true)',
+    replace: '(key === undefined || topic !== undefined)',
   },
   {
     breaks: 'credit is ignored',

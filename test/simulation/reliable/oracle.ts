@@ -175,7 +175,7 @@ export class ReliableOracle {
 
   #applied(op: StoreOp, result: StoreResult, now: number): void {
     if (op.type === 'publish') {
-      this.#publishDone(op, result)
+      this.#publishDone(op, result, now)
       return
     }
     if (!('seq' in op) || result.status !== 'ok') return
@@ -262,7 +262,7 @@ export class ReliableOracle {
     this.#checkKey(message)
   }
 
-  #publishDone(op: PublishOp, result: StoreResult): void {
+  #publishDone(op: PublishOp, result: StoreResult, now: number): void {
     const name = nameOf(op.sender, op.id ?? '')
     const sent = this.#sent.get(name)
     if (sent === undefined) throw new Violation(`${name} was stored, but never sent`)
@@ -297,10 +297,18 @@ export class ReliableOracle {
     }
     this.#messages.set(result.seq, message)
     this.#byId.set(name, message)
+    if (result.leasedAt !== undefined) this.#publishLeased(op, message, now)
     this.#everStored.add(`${name} ${result.seq}`)
     if (this.#everStored.has(name)) return
     this.#everStored.add(name)
     this.#onStored(sent)
+  }
+
+  #publishLeased(op: PublishOp, message: Message, now: number): void {
+    const { grant } = op
+    if (grant === undefined) throw new Violation(`${message.seq} was leased with its publish, to nobody`)
+    this.#note('leased with its publish')
+    this.#leased(message, { ...grant, deliveries: 1 }, now)
   }
 
   #claimed(answer: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
@@ -311,38 +319,46 @@ export class ReliableOracle {
       while ((this.#emptyClaims[0] ?? now) < now - 1000) this.#emptyClaims.shift()
       if (this.#emptyClaims.length > EMPTY_CLAIMS_MAX) throw new Violation('a storm of claims that find nothing')
     }
-    for (const { seq, token, holder, deliveries } of messages) {
-      const message = this.#messages.get(seq)
-      if (message === undefined) throw new Violation(`${seq} was leased, but never stored`)
-      if (message.state !== 'waiting') throw new Violation(`${seq} was leased while it was ${message.state}`)
-      if (message.failures >= this.#reliable.maxAttempts)
-        throw new Violation(`${seq} was leased after its last attempt`)
-      message.state = 'leased'
-      message.token = token
-      message.deliveries++
-      message.hasCountedFailure = false
-      if (message.deliveries > 1) this.#note('redelivered')
-      if (message.deliveries !== deliveries) throw new Violation(`${seq} counts ${deliveries} deliveries`)
-      if (deliveries > DELIVERIES_MAX + this.#life) throw new Violation(`${seq} was leased ${deliveries} times`)
-      this.#checkKey(message)
-      this.#leases.set(token, {
-        token,
-        message,
-        holder,
-        attempt: deliveries,
-        life: this.#life,
-        takers: new Set(),
-        madeAt: now,
-        isCalm: this.isCalm,
-        isAnswered: false,
-        jid: undefined,
-        receivedAt: undefined,
-        extendedAt: undefined,
-        overAskedAt: undefined,
-        wasRefused: false,
-        wasSettled: false,
-      })
+    for (const claimed of messages) {
+      const message = this.#messages.get(claimed.seq)
+      if (message === undefined) throw new Violation(`${claimed.seq} was leased, but never stored`)
+      this.#leased(message, claimed, now)
     }
+  }
+
+  #leased(
+    message: Message,
+    { token, holder, deliveries }: { readonly token: string; readonly holder: string; readonly deliveries: number },
+    now: number,
+  ): void {
+    const { seq } = message
+    if (message.state !== 'waiting') throw new Violation(`${seq} was leased while it was ${message.state}`)
+    if (message.failures >= this.#reliable.maxAttempts) throw new Violation(`${seq} was leased after its last attempt`)
+    message.state = 'leased'
+    message.token = token
+    message.deliveries++
+    message.hasCountedFailure = false
+    if (message.deliveries > 1) this.#note('redelivered')
+    if (message.deliveries !== deliveries) throw new Violation(`${seq} counts ${deliveries} deliveries`)
+    if (deliveries > DELIVERIES_MAX + this.#life) throw new Violation(`${seq} was leased ${deliveries} times`)
+    this.#checkKey(message)
+    this.#leases.set(token, {
+      token,
+      message,
+      holder,
+      attempt: deliveries,
+      life: this.#life,
+      takers: new Set(),
+      madeAt: now,
+      isCalm: this.isCalm,
+      isAnswered: false,
+      jid: undefined,
+      receivedAt: undefined,
+      extendedAt: undefined,
+      overAskedAt: undefined,
+      wasRefused: false,
+      wasSettled: false,
+    })
   }
 
   /** Of one topic and key nothing else is in flight, and what came before is done. */
@@ -403,6 +419,8 @@ export class ReliableOracle {
       if (result.status === 'duplicate' || (result.status === 'ok' && result.type === 'publish')) {
         this.#stored.add(`${nameOf(op.sender, op.id ?? '')} ${result.seq}`)
       }
+      const isLeased = result.status === 'ok' && result.type === 'publish' && result.leasedAt !== undefined
+      if (isLeased) (this.#leases.get(op.grant?.token ?? '') as Lease).isAnswered = true
       return
     }
     if (!('token' in op)) return

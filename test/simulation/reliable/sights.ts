@@ -13,6 +13,7 @@ export const RELIABLE_SIGHTS: readonly string[] = [
   'credit used up',
   'received',
   'refused',
+  'leased with its publish',
   'released as refused',
   'released unsent',
   'settled with the receipt',

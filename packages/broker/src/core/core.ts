@@ -197,7 +197,8 @@ class QueueCore implements Core {
       ephemeral,
       subscriptions,
       overload,
-      onLook: () => dispatch.seatAll(),
+      dispatch,
+      deliveries,
     })
     const consuming = new Consuming({ subscriptions, sessions, named, deliveries, reconnecting })
     this.#overload = overload

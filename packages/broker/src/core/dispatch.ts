@@ -6,20 +6,22 @@
  *                                       ^                                          |
  *                                       +------------------------------------------+ while there is something left
  *
+ * A message that comes while nothing waits and somebody has room is not claimed: its publish takes the grant along (`reserve`).
+ *
  * Invariants:
  * 1. One claim of a line is open at a time, for no more than the room of those who may get it: `reserved` counts what is
- *    asked for.
+ *    asked for, by claims and with publishes.
  * 2. A topic is forgotten only when a claim found it empty and nothing became claimable in it meanwhile.
  * 3. A message goes out only after the answer to its claim.
  */
 import { LOAD_ELIGIBLE_MAX } from '@xmq/protocol'
-import type { ClaimableTopic, ClaimAnswer, LeaseGrant } from '../store/port.ts'
+import type { ClaimableTopic, ClaimAnswer, LeaseGrant, PublishGrant } from '../store/port.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { Deliveries } from './deliveries.ts'
 import type { Found } from './found.ts'
 import { type Coverage, type Line, WHOLE_LINE } from './lines.ts'
 import type { Queues } from './queues.ts'
-import type { Consumer } from './records.ts'
+import type { Consumer, Queue } from './records.ts'
 import { giveBackTurn, nextSeat, type Seat, updateSeats } from './seats.ts'
 import type { Step } from './step.ts'
 import { STORE_RETRY_MS, type StoreCalls } from './store-calls.ts'
@@ -45,6 +47,15 @@ export interface DispatchOptions {
   readonly onCut: (line: Line) => void
   /** Hands out what waits for an ephemeral subscriber. */
   readonly onDrain: (step: Step, consumer: Consumer) => void
+}
+
+/** Somebody's room that is kept for a message on its way to the store. */
+export interface Reservation {
+  readonly line: Line
+  readonly consumer: Consumer
+  readonly seat: Seat
+  readonly turn: number
+  readonly grant: PublishGrant
 }
 
 /** See the top of this file. */
@@ -116,6 +127,29 @@ export class Dispatch {
   /** A line is looked at at the end of this step. */
   wake(line: Line): void {
     this.#dirty.add(line)
+  }
+
+  /** Reserves somebody who has room now for a message that is about to be published into the queue's own line. */
+  reserve(step: Step, queue: Queue, topic: string): Reservation | undefined {
+    const line = queue.lines.get('')
+    if (line === undefined || line.isHalted || queue.domain.isDown) return undefined
+    this.seatAll()
+    const seat = nextSeat(line.idle(topic))
+    if (seat === undefined) return undefined
+    const { consumer, turn } = seat
+    consumer.reserved++
+    line.took(seat)
+    this.touch(consumer)
+    const { leaseMs } = queue.rules.reliable
+    this.#options.time.soon(step.now + leaseMs)
+    return { seat, turn, line, consumer, grant: { token: step.entropy.id(), holder: consumer.session.bare, leaseMs } }
+  }
+
+  /** Ends a reservation. @param isUsed the message goes to the consumer */
+  release({ seat, turn, consumer }: Reservation, isUsed: boolean): void {
+    consumer.reserved--
+    if (!isUsed) giveBackTurn(seat, turn)
+    this.touch(consumer)
   }
 
   /** A halted line goes on. */

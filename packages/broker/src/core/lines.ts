@@ -137,6 +137,15 @@ export class Line {
     return undefined
   }
 
+  /** Those who may get a message that comes now to a topic; nobody while something waits that they could claim. */
+  idle(topic: string): readonly Group[] {
+    if (this.isCut || this.#topics.has(topic)) return []
+    const groups = this.#groupsOf(topic)
+    if (this.#topics.size === 0 || groups.length === 0) return groups
+    for (const coverage of this.#coverages.values()) if (coverage.groups.some(({ ready }) => ready.size > 0)) return []
+    return groups
+  }
+
   /** Puts topics behind the others of their coverage. */
   rotate(coverage: Coverage, topics: readonly string[]): void {
     if (coverage.topics.size === topics.length) return

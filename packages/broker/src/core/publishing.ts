@@ -4,6 +4,7 @@
  *     <publish/> --items--> operations --applied--> <published/>, or an error where nothing was done
  *     <message/> --+-- plain to plain, of a store that keeps nothing ------> the next consumer, or `no-recipients`
  *                  +-- else: as an item without an id --applied--> nothing, or an error
+ *     with it goes the room of somebody who may have it at once -------------> delivered on the same answer
  *     in an `all` queue, once it is stored: --> plain subscribers, ephemeral buffers
  *
  * Invariants:
@@ -29,15 +30,17 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import type { PublishOp, StoreResult } from '../store/port.ts'
+import type { ClaimedMessage, PublishGrant, PublishOp, StoreResult } from '../store/port.ts'
 import { exceedsContent } from './content-size.ts'
-import { preparePlain } from './deliveries.ts'
+import { type Deliveries, preparePlain } from './deliveries.ts'
+import type { Dispatch, Reservation } from './dispatch.ts'
 import type { Ephemeral } from './ephemeral.ts'
+import type { Line } from './lines.ts'
 import { type Delivery, deliverTo, prepareDelivery, withoutForgeries } from './message.ts'
 import type { Named } from './named.ts'
 import type { Overload } from './overload.ts'
 import type { CoreRules } from './port.ts'
-import type { Queue } from './records.ts'
+import type { Consumer, Queue } from './records.ts'
 import type { Step } from './step.ts'
 import { type StoreCalls, unavailable } from './store-calls.ts'
 import type { StoreTime } from './store-time.ts'
@@ -55,8 +58,8 @@ export interface PublishingOptions {
   readonly ephemeral: Ephemeral
   readonly subscriptions: Subscriptions
   readonly overload: Overload
-  /** Told before lines are asked who is there. */
-  readonly onLook: () => void
+  readonly dispatch: Dispatch
+  readonly deliveries: Deliveries
 }
 
 interface Prepared {
@@ -109,6 +112,8 @@ export class Publishing {
     // The answer needs no more of it, and what was in it is large.
     const head = withChildren(iq, [])
     this.#store(
+      step,
+      queue,
       prepared.map(({ op }) => op),
       (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),
     )
@@ -150,13 +155,13 @@ export class Publishing {
 
   #hasReliable(queue: Queue, topic: string): boolean {
     if (queue.reliableConsumers === 0) return false
-    this.#options.onLook()
+    this.#options.dispatch.seatAll()
     return queue.lines.get('')?.covers(topic, 'reliable') === true
   }
 
   #hasAnybody(queue: Queue, topic: string): boolean {
     if (queue.reliableConsumers === 0 && !queue.topics.has(topic)) return false
-    this.#options.onLook()
+    this.#options.dispatch.seatAll()
     return queue.lines.get('')?.covers(topic) === true
   }
 
@@ -209,7 +214,7 @@ export class Publishing {
     const { content } = decodeQueuedMessage(withoutForgeries(message))
     const from = { full: sender, bare: bareOf(sender) }
     const op = this.#op(step, queue, from, { topic, content, id: undefined, priority: 0, delayMs: 0 })
-    this.#store([op], (later, [result]) => {
+    this.#store(step, queue, [op], (later, [result]) => {
       if (result?.status !== 'ok' || result.type !== 'publish') {
         later.refuse(queue.domain, queue.address, message, refusalOf(queue, op, result))
         return
@@ -284,14 +289,51 @@ export class Publishing {
     }
   }
 
-  #store(ops: readonly PublishOp[], then: (step: Step, results: readonly StoreResult[]) => void): void {
+  /** Stores messages, each in the hands of somebody who has room for it, if there is one, and hands those out. */
+  #store(
+    step: Step,
+    queue: Queue,
+    wanted: readonly PublishOp[],
+    then: (step: Step, results: readonly StoreResult[]) => void,
+  ): void {
+    const { calls, dispatch } = this.#options
+    const reservations: (Reservation | undefined)[] = []
     let bytes = 0
-    for (const { body, meta } of ops) bytes += body.length + meta.length + OVERHEAD_BYTES
-    this.#storing += bytes
-    this.#options.calls.apply(ops, (step, results) => {
-      this.#storing -= bytes
-      then(step, results)
+    const ops = wanted.map((op) => {
+      bytes += op.body.length + op.meta.length + OVERHEAD_BYTES
+      const reservation =
+        queue.rules.type === 'any' && op.delayUntil === undefined ? dispatch.reserve(step, queue, op.topic) : undefined
+      reservations.push(reservation)
+      return reservation === undefined ? op : { ...op, grant: reservation.grant }
     })
+    this.#storing += bytes
+    calls.apply(ops, (later, results) => {
+      this.#storing -= bytes
+      then(later, results)
+      this.#handOut(later, ops, reservations, results)
+    })
+  }
+
+  /** What was leased with its publish goes to those for whom it was. */
+  #handOut(
+    step: Step,
+    ops: readonly PublishOp[],
+    reservations: readonly (Reservation | undefined)[],
+    results: readonly StoreResult[],
+  ): void {
+    const messages: ClaimedMessage[] = []
+    const takers: Consumer[] = []
+    let line: Line | undefined
+    for (const [at, reservation] of reservations.entries()) {
+      if (reservation === undefined) continue
+      const message = claimedOf(ops[at] as PublishOp, reservation.grant, results[at])
+      this.#options.dispatch.release(reservation, message !== undefined)
+      if (message === undefined) continue
+      line = reservation.line
+      messages.push(message)
+      takers.push(reservation.consumer)
+    }
+    if (line !== undefined) this.#options.deliveries.hand(step, line, messages, takers)
   }
 
   #stored(
@@ -358,6 +400,30 @@ export class Publishing {
 
   #tellDropped(step: Step, count: number, { address }: Queue): void {
     if (count > 0) step.emit({ name: 'dropped', queue: address, what: 'overflow', count })
+  }
+}
+
+/** A message that was leased with its publish, as a claim would have found it; undefined when it was not. */
+function claimedOf(op: PublishOp, grant: PublishGrant, result: StoreResult | undefined): ClaimedMessage | undefined {
+  if (result?.status !== 'ok' || result.type !== 'publish' || result.leasedAt === undefined) return undefined
+  const { queue, topic, id, sender, key, priority, expiresAt, body, meta } = op
+  return {
+    queue,
+    subscription: '',
+    seq: result.seq,
+    token: grant.token,
+    holder: grant.holder,
+    topic,
+    id,
+    sender,
+    key,
+    priority,
+    publishedAt: result.leasedAt,
+    expiresAt,
+    failures: 0,
+    deliveries: 1,
+    body,
+    meta,
   }
 }
 

@@ -15,7 +15,7 @@
  */
 import type { Counts } from './counts.ts'
 import type { DeadReason, DroppedEntry, EntryHead, EntryState, HistoryEntry } from './entry.ts'
-import type { PublishOp } from './operations.ts'
+import type { PublishGrant, PublishOp } from './operations.ts'
 import { SlotHeap } from './slot-heap.ts'
 
 /** A message: what its entries share. */
@@ -146,6 +146,24 @@ export class Line {
 
   /** Puts a message into the line. */
   add(message: Message, dueAt: number | undefined): void {
+    const entry = this.#enlist(message)
+    if (dueAt === undefined) entry.order = message.seq
+    this.move(entry, dueAt === undefined ? 'ready' : 'delayed', dueAt ?? 0)
+  }
+
+  /** Puts a message into the hands of somebody, unless it is not the first that a claim would find. False: it was not added. */
+  addLeased(message: Message, { token, holder, leaseMs }: PublishGrant, now: number): boolean {
+    const { topic: name, key, expiresAt } = message.op
+    const topic = this.topics.get(name)
+    const isFirst = (topic?.lane.size ?? 0) === 0 && (key === undefined || topic?.chains.has(key) !== true)
+    if (this.subscription !== '' || !isFirst || (expiresAt !== undefined && expiresAt <= now)) return false
+    const entry = this.#enlist(message)
+    Object.assign(entry, { order: message.seq, token, holder, claimedAt: now, deliveries: 1 })
+    this.move(entry, 'leased', now + leaseMs)
+    return true
+  }
+
+  #enlist(message: Message): Entry {
     const entry: Entry = {
       message,
       line: this,
@@ -171,8 +189,7 @@ export class Line {
     }
     this.entries.set(message.seq, entry)
     message.entries += 1
-    if (dueAt === undefined) entry.order = message.seq
-    this.move(entry, dueAt === undefined ? 'ready' : 'delayed', dueAt ?? 0)
+    return entry
   }
 
   /** Moves an entry to a state; `at` is its dueAt, deadline or diedAt. Other fields are the caller's. */

@@ -377,13 +377,17 @@ class MemoryStore implements Store, LineHost {
     }
     const seq = this.nextNumber()
     // The targets served: a message keeps nothing that grows with the number of subscriptions.
-    const message: Message = { seq, op: { ...op, targets: [] }, bytes, publishedAt: this.#now, entries: 0 }
+    const kept = { ...op, targets: [], grant: undefined }
+    const message: Message = { seq, op: kept, bytes, publishedAt: this.#now, entries: 0 }
     for (const entry of drops) this.#kill(entry, 'overflow', '', 'overflow')
     const dueAt = op.delayUntil !== undefined && op.delayUntil > this.#now ? op.delayUntil : undefined
-    for (const line of places) line.add(message, dueAt)
+    const grant = places.length === 1 && dueAt === undefined ? op.grant : undefined
+    const isLeased = grant !== undefined && places[0]?.addLeased(message, grant, this.#now) === true
+    if (!isLeased) for (const line of places) line.add(message, dueAt)
     if (op.id !== undefined) queue.dedupe.add(op, message.seq, places.length > 0, this.#now)
     const dropped = drops.map((entry) => droppedOf(entry, 'overflow'))
-    return { status: 'ok', type: 'publish', seq: message.seq, entries: places.length, dropped }
+    const leasedAt = isLeased ? this.#now : undefined
+    return { status: 'ok', type: 'publish', seq: message.seq, entries: places.length, dropped, leasedAt }
   }
 
   #kill(entry: Entry, reason: Entry['reason'], holder: string, why: string): void {

@@ -44,6 +44,17 @@ export interface PublishTarget {
   readonly whenFull: 'refuse' | 'dead-letter-oldest'
 }
 
+/** A lease to be given: 128 random bits as text, and the bare JID that will hold it. */
+export interface LeaseGrant {
+  readonly token: string
+  readonly holder: string
+}
+
+/** A lease that may begin with the publish. */
+export interface PublishGrant extends LeaseGrant {
+  readonly leaseMs: number
+}
+
 /** Most entries that one publish drops from one line. */
 export const OVERFLOW_DROPS_MAX = 64
 
@@ -54,6 +65,7 @@ export const OVERFLOW_DROPS_MAX = 64
  * | a record holds, other topic or body | nothing | `conflict` |
  * | a target would break a limit | nothing | `full` |
  * | `delayUntil` > now | one DELAYED entry per target | `ok` |
+ * | `grant`, the only target is the queue's own line, nothing of the topic is claimable there, and the entry would be | LEASED at once, as by a claim with that grant | `ok` with `leasedAt` = now |
  * | else | one READY entry per target | `ok` |
  *
  * Without any (existing) target the message is gone at once: it takes a seq, leaves its record, and is `ok` with 0 entries.
@@ -77,6 +89,8 @@ export interface PublishOp {
   readonly body: string
   /** Opaque text of the core beside the body (headers, type, full JID); it does not count in `conflict`. */
   readonly meta: string
+  /** Somebody who has room for it now: spares the claim, and a commit. */
+  readonly grant?: PublishGrant | undefined
   /** One for an `any` queue; one for each matching named subscription of an `all` queue. No line twice. */
   readonly targets: readonly PublishTarget[]
 }
@@ -307,8 +321,13 @@ export type StoreOp =
 
 /** What an `ok` carries, by the type of its operation. */
 export interface StoreOks {
-  /** `entries`: in how many lines it is now; `dropped`: what had to give way. */
-  publish: { readonly seq: number; readonly entries: number; readonly dropped: readonly DroppedEntry[] }
+  /** `entries`: in how many lines it is now; `dropped`: what had to give way; `leasedAt`: its grant was used, and when. */
+  publish: {
+    readonly seq: number
+    readonly entries: number
+    readonly dropped: readonly DroppedEntry[]
+    readonly leasedAt: number | undefined
+  }
   ack: unknown
   nack: unknown
   release: unknown

@@ -23,7 +23,7 @@ import type {
   SubscriptionRecord,
   TopicCounts,
 } from './entry.ts'
-import type { StoreOp, StoreResult } from './operations.ts'
+import type { LeaseGrant, StoreOp, StoreResult } from './operations.ts'
 
 export * from './entry.ts'
 export * from './operations.ts'
@@ -48,12 +48,6 @@ export interface StoreCaps {
 
 /** Most topics that one claim names: the core takes those that it knows to be claimable, in turn. */
 export const CLAIM_TOPICS_MAX = 256
-
-/** A lease to be given: 128 random bits as text, and the bare JID that will hold it. */
-export interface LeaseGrant {
-  readonly token: string
-  readonly holder: string
-}
 
 /**
  * Leases up to `grants.length` entries of one line, all in one commit: those that are claimable (see operations.ts, Keys),

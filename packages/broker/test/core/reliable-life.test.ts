@@ -20,6 +20,8 @@ const keeping = (changes: Partial<QueueRules> = {}) => [
   queueRules(ALL, { type: 'all', reliable: { ...RELIABLE_DEFAULTS, whenNobody: 'keep' } }),
 ]
 
+const SAME = "<item id='same' topic='t'><p xmlns='urn:x'/></item>"
+
 describe('credit', () => {
   it('goes to the least in flight per credit, in turn where that is equal', async () => {
     const w = await StoreWorld.start()
@@ -105,6 +107,57 @@ describe('credit', () => {
     await w.sub(A, '>', { credit: 1000 })
     expect(await w.work(A)).toHaveLength(500)
     expect(w.claims).toBeLessThan(20)
+  })
+
+  it('takes a message that comes to idle workers without a claim, and claims again what waited', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 2 })
+    await w.publish('t')
+    await w.publish(['t', 't'])
+    expect(w.claims).toBe(0)
+    expect(w.counts()).toMatchObject({ leased: 2, ready: 1 })
+    expect(await w.work(A, ack)).toHaveLength(3)
+    expect(w.claims).toBeGreaterThan(0)
+    const { claims } = w
+    await w.publish('t')
+    expect(await w.work(A, ack)).toHaveLength(1)
+    expect(w.claims).toBe(claims)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('is free again when the publish that it was kept for is refused or known', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    w.failure = DISK_FULL
+    await w.publish('t')
+    w.failure = undefined
+    await w.publish(SAME)
+    expect(await w.work(A, ack)).toHaveLength(1)
+    await w.publish(SAME)
+    await w.publish('t')
+    expect(await w.work(A, ack)).toHaveLength(1)
+  })
+
+  it('goes to what waits before what comes', async () => {
+    const w = await StoreWorld.start()
+    await w.publish(Array.from({ length: 4 }, () => 'old'))
+    w.isLagging = true
+    await w.sub(A, 'new', { credit: 10 })
+    await w.sub(A, 'old', { credit: 10 })
+    await w.publish('new')
+    await w.catchUp()
+    expect((await w.work(A)).map(({ topic }) => topic)).toEqual(['old', 'old', 'old', 'old', 'new'])
+  })
+
+  it('gives back what was granted to one who left meanwhile', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.end(A)
+    await w.catchUp()
+    await w.sub(B, 't', { credit: 1 })
+    expect((await w.work(B, ack)).map(({ attempt }) => attempt)).toEqual([2])
   })
 
   it('is not used by overlapping subscriptions: one delivery each', async () => {

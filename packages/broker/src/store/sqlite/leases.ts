@@ -37,6 +37,15 @@ export interface GrantedLease {
   readonly deliveries: number
 }
 
+/** Leases that began with their publishes, of one line at one time: one claim. */
+interface Grants {
+  readonly claim: Claim
+  readonly line: number
+  readonly claimedAt: number
+  readonly leaseMs: number
+  readonly leases: GrantedLease[]
+}
+
 /** What takes the changes of a transaction back, the last first. */
 export type UndoLog = (() => void)[]
 
@@ -57,6 +66,8 @@ export class Leases {
   readonly #byDeadline: SlotHeap<'slot', Lease> = new SlotHeap('slot', (left, right) => left.deadline < right.deadline)
   #lastClaim = 0
   #overClaims: number[] = []
+  /** Of this transaction, not written yet. */
+  #grants: Grants[] = []
   #sorted: { readonly line: number; readonly leases: readonly Lease[] } | undefined
   undo: UndoLog = []
 
@@ -92,6 +103,18 @@ export class Leases {
     return { id: this.#lastClaim, out: 0 }
   }
 
+  /** Remembers the lease of a new entry for the row that is written at the end of the transaction, and names it for {@link begin}. */
+  grant(line: number, claimedAt: number, leaseMs: number, lease: GrantedLease): Claim {
+    let grants = this.#grants.at(-1)
+    if (grants?.line !== line || grants.claimedAt !== claimedAt || grants.leaseMs !== leaseMs) {
+      this.#lastClaim += 1
+      grants = { claim: { id: this.#lastClaim, out: 0 }, line, claimedAt, leaseMs, leases: [] }
+      this.#grants.push(grants)
+    }
+    grants.leases.push(lease)
+    return grants.claim
+  }
+
   /** Begins a lease of an entry that has none. The row is the lease's from now on. */
   begin(row: Row, deadline: number, received: boolean, claim: Claim): void {
     row.data = undefined
@@ -117,8 +140,10 @@ export class Leases {
     })
   }
 
-  /** Removes the rows of claims of which no lease is out. */
+  /** Writes the rows of new leases, and removes those of claims of which no lease is out. */
   flush(statements: Statements): void {
+    for (const { claim, line, claimedAt, leaseMs, leases } of this.#grants.splice(0))
+      statements.addClaim.run([claim.id, line, encodeClaim(claimedAt, leaseMs, leases)])
     while (this.#overClaims.length > 0) {
       statements.removeClaims.run([JSON.stringify(this.#overClaims.splice(-REMOVED_AT_ONCE))])
     }
@@ -134,6 +159,7 @@ export class Leases {
     for (const undo of this.undo.reverse()) undo()
     this.undo = []
     this.#overClaims = []
+    this.#grants = []
   }
 
   /**

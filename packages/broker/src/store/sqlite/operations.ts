@@ -7,6 +7,7 @@ import type {
   EntryOp,
   ExtendOp,
   NackOp,
+  PublishGrant,
   PublishTarget,
   PurgeOp,
   ReceivedOp,
@@ -180,32 +181,48 @@ export class Operations {
     }
     const seq = this.#tallies.nextNumber()
     const dropped = drops.map((row) => this.#drop(row))
-    this.#addEntries(op, seq, places)
+    const isLeased = this.#addEntries(op, seq, places)
     if (earlier !== undefined) {
       const lines = places.map(({ line }) => line.id)
       this.#dedupe.add(queue, op, earlier, seq, lines, now)
     }
-    return { status: 'ok', type: 'publish', seq, entries: places.length, dropped }
+    const leasedAt = isLeased ? now : undefined
+    return { status: 'ok', type: 'publish', seq, entries: places.length, dropped, leasedAt }
   }
 
+  /** True: the grant of the publish was used. */
   #addEntries(
     op: PackedPublish,
     seq: number,
     places: readonly { readonly line: LineTally; readonly isDroppable: boolean }[],
-  ): void {
-    if (places.length === 0) return
+  ): boolean {
+    if (places.length === 0) return false
     const dedupeUntil = hasId(op.message) ? this.#now + op.dedupeMs : undefined
     const { data, apart } = sealMessage(op.message, this.#now, dedupeUntil, places.length > 1)
     if (apart !== undefined) this.#statements.addBody.run([seq, apart])
     if (places.length > 1) this.#statements.addShare.run([seq, places.length])
-    for (const { line, isDroppable } of places) this.#addEntry(op, seq, line, isDroppable, data)
+    let isLeased = false
+    for (const { line, isDroppable } of places) {
+      const row = this.#newRow(op, seq, line, isDroppable, data)
+      isLeased = places.length === 1 && this.#mayLease(op, line, row)
+      if (isLeased) this.#transitions.leaseNew(row, op.grant as PublishGrant)
+      else this.#transitions.add(row)
+    }
+    return isLeased
   }
 
-  #addEntry(op: PackedPublish, seq: number, line: LineTally, isDroppable: boolean, data: Buffer): void {
+  /** Whether a claim would find this new entry first. */
+  #mayLease({ grant, topic }: PackedPublish, line: LineTally, { state, expiresAt }: Row): boolean {
+    if (grant === undefined || line.subscription !== '' || state !== CLAIMABLE) return false
+    if (expiresAt !== null && expiresAt <= this.#now) return false
+    return this.#tallies.topicToWrite(line, topic).counts.claimable === 0
+  }
+
+  #newRow(op: PackedPublish, seq: number, line: LineTally, isDroppable: boolean, data: Buffer): Row {
     const dueAt = op.delayUntil !== undefined && op.delayUntil > this.#now ? op.delayUntil : undefined
     const isDelayed = dueAt !== undefined
     const topic = this.#tallies.topicToWrite(line, op.topic).id
-    const row = rowOf({
+    return rowOf({
       line: line.id,
       seq,
       topic,
@@ -219,9 +236,6 @@ export class Operations {
       rest: null,
       data,
     })
-    this.#rows.add(row)
-    this.#tallies.count(row, 1)
-    if (row.state === CLAIMABLE) this.#transitions.offer(row)
   }
 
   /** What has to give way so that a message fits, or which limit forbids it. */

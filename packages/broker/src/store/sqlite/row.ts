@@ -180,7 +180,8 @@ export function pushValues(values: Value[], row: Row): void {
 /** Whether {@link pushPlainValues} says all of a row that is new. */
 export function isPlain(row: Row): boolean {
   const isNew = row.token === undefined && row.failures === 0 && row.history.length === 0
-  return isNew && row.state === CLAIMABLE && row.key === undefined && row.expiresAt === null && !row.isDroppable
+  const isLive = row.state === CLAIMABLE || row.state === LEASED
+  return isNew && isLive && row.key === undefined && row.expiresAt === null && !row.isDroppable
 }
 
 /** Adds the values of one row of `addPlain` to a list. */

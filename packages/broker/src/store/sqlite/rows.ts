@@ -182,8 +182,11 @@ export class Rows {
   }
 
   #change(kind: 'save' | 'lease', row: Row): void {
-    const before = this.#changes.get(row.line, row.seq)?.kind
-    this.#changes.set(row.line, row.seq, { kind: before === 'add' || before === 'save' ? before : kind, row })
+    const before = this.#changes.get(row.line, row.seq)
+    const isKept = before?.kind === 'add' || before?.kind === 'save'
+    // One that was leased from the start has its message only where it was added.
+    if (before?.kind === 'add') row.data ??= before.row.data
+    this.#changes.set(row.line, row.seq, { kind: isKept ? before.kind : kind, row })
     this.#touchChain(row, false)
   }
 
@@ -209,9 +212,12 @@ export class Rows {
       [],
       pushValues,
     )
-    const plain = added.filter(isPlain)
-    const lane = plain[0]?.lane as number
-    this.#add(PLAIN_ADDERS, plain, [line, Math.min(lane, 0)], pushPlainValues)
+    for (const state of [CLAIMABLE, LEASED]) {
+      const plain = added.filter((row) => row.state === state && isPlain(row))
+      if (plain.length === 0) continue
+      const lane = plain[0]?.lane as number
+      this.#add(PLAIN_ADDERS, plain, [line, Math.min(lane, 0), state], pushPlainValues)
+    }
   }
 
   #add(

@@ -28,11 +28,11 @@ const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 export const ADDED_AT_ONCE = [64, 8, 1] as const
 const addEntries = (count: number) =>
   `INSERT INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
-/** Most entries are claimable at once, without key, ttl or limits to give way to: line, lane (0: the topic), then seq, topic, rank, data of each. */
+/** Most entries are claimable or leased at once, without key, ttl or limits to give way to: line, lane (0: the topic), state, then seq, topic, rank, data of each. */
 const addPlain = (count: number) => {
   const rows = Array.from({ length: count }, (_, row) => {
-    const [seq, topic, rank, data] = [3, 4, 5, 6].map((place) => `?${place + 4 * row}`)
-    return `((?1 << 44) | ${seq}, ?1, ${topic}, iif(?2 = 0, ${topic}, ?2), 2, ${rank}, 0, 0, ${data})`
+    const [seq, topic, rank, data] = [4, 5, 6, 7].map((place) => `?${place + 4 * row}`)
+    return `((?1 << 44) | ${seq}, ?1, ${topic}, iif(?2 = 0, ${topic}, ?2), ?3, ${rank}, 0, 0, ${data})`
   })
   return `INSERT INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
 }

@@ -12,7 +12,7 @@
  */
 import { DEAD_REASONS } from '../entry.ts'
 import { withHistory } from '../limits.ts'
-import type { ClaimableTopic, DeadReason } from '../port.ts'
+import type { ClaimableTopic, DeadReason, PublishGrant } from '../port.ts'
 import type { Dedupe } from './dedupe.ts'
 import type { Lease, Leases } from './leases.ts'
 import { BLOCKED, CLAIMABLE, DEAD, DELAYED, GONE, LEASED, ordOf, rankWith, type Row } from './row.ts'
@@ -79,6 +79,25 @@ export class Transitions {
     this.#tallies.count(row, 1)
     if (row.state === CLAIMABLE) this.offer(row)
     if (next?.state === BLOCKED) this.#offerNext(next)
+  }
+
+  /** Adds a new entry, in the state that it has. */
+  add(row: Row): void {
+    this.#rows.add(row)
+    this.#tallies.count(row, 1)
+    if (row.state === CLAIMABLE) this.offer(row)
+  }
+
+  /** Adds a new entry that is leased from the start. */
+  leaseNew(row: Row, { token, holder, leaseMs }: PublishGrant): void {
+    const { now } = this
+    row.state = LEASED
+    // The file has it as it was before the lease, with its message.
+    this.#rows.add({ ...row })
+    Object.assign(row, { token, holder, deliveries: 1, claimedAt: now, leaseMs })
+    this.#tallies.count(row, 1)
+    const claim = this.#leases.grant(row.line, now, leaseMs, { seq: row.seq, token, holder, deliveries: 1 })
+    this.#leases.begin(row, now + leaseMs, false, claim)
   }
 
   /** Leases READY or DELAYED entries of one line, all of them with the token, holder and deliveries that they have by now. */

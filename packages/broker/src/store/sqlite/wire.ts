@@ -80,6 +80,9 @@ function packPublish(op: PublishOp, numbers: number[], names: Names): number {
   numbers.push(op.delayUntil ?? Number.NaN, op.expiresAt ?? Number.NaN, op.dedupeMs, op.dedupeMax, op.targets.length)
   for (const { subscription, maxLength, maxBytes, whenFull } of op.targets)
     numbers.push(names.place(subscription), maxLength, maxBytes, whenFull === 'refuse' ? 0 : 1)
+  const { grant } = op
+  if (grant === undefined) numbers.push(-1)
+  else numbers.push(names.add(grant.token), names.place(grant.holder), grant.leaseMs)
   return bytes
 }
 
@@ -118,7 +121,9 @@ export function unpackOps({ count, numbers, names, messages, rest }: PackedOps, 
         const target = { subscription: name(), maxLength: next(), maxBytes: next() }
         targets.push({ ...target, whenFull: next() === 0 ? 'refuse' : 'dead-letter-oldest' })
       }
-      take({ ...op, targets })
+      const token = name() as string | undefined
+      const grant = token === undefined ? undefined : { token, holder: name(), leaseMs: next() }
+      take({ ...op, targets, grant })
     } else if (kind === REST) take(rest[next()] as EngineOp)
     else {
       const ref = { seq: next(), queue: name(), subscription: name(), token: name(), holder: name() }
@@ -152,7 +157,7 @@ export function packResults(results: readonly StoreResult[]): PackedResults {
     const plain = result.status === 'ok' ? (OKS as readonly string[]).indexOf(result.type) : -1
     if (plain !== -1) numbers.push(OK, plain)
     else if (result.status === 'ok' && result.type === 'publish' && result.dropped.length === 0) {
-      numbers.push(OK_PUBLISH, result.seq, result.entries)
+      numbers.push(OK_PUBLISH, result.seq, result.entries, result.leasedAt ?? Number.NaN)
     } else if (result.status === 'ok' && result.type === 'received') numbers.push(OK_RECEIVED, result.deadline)
     else if (result.status === 'duplicate') numbers.push(DUPLICATE, result.seq)
     else if (result.status === 'not-found') numbers.push(NOT_FOUND)
@@ -165,13 +170,17 @@ export function unpackResults({ numbers, rest }: PackedResults): StoreResult[] {
   const results: StoreResult[] = []
   let place = 0
   const next = () => numbers[place++] as number
+  const time = () => {
+    const value = next()
+    return Number.isNaN(value) ? undefined : value
+  }
   while (place < numbers.length) {
     switch (next()) {
       case OK:
         results.push({ status: 'ok', type: OKS[next()] as (typeof OKS)[number] })
         break
       case OK_PUBLISH:
-        results.push({ status: 'ok', type: 'publish', seq: next(), entries: next(), dropped: [] })
+        results.push({ status: 'ok', type: 'publish', seq: next(), entries: next(), dropped: [], leasedAt: time() })
         break
       case OK_RECEIVED:
         results.push({ status: 'ok', type: 'received', deadline: next() })
