@@ -48,7 +48,7 @@ export class Dedupe {
   readonly #tallies: Tallies
   readonly #rows: Rows
   /** By {@link nameOf}. */
-  readonly #added = new Map<string, NewRecord>()
+  #added = new Map<string, NewRecord>()
   /** When the last record is over that has the key of version 1. */
   readonly #oldUntil: number
   /** Queues with records that have ended. */
@@ -120,7 +120,7 @@ export class Dedupe {
 
   /** Forgets what was not written. */
   reset(): void {
-    this.#added.clear()
+    this.#added = new Map()
     this.#swept.clear()
   }
 
@@ -144,7 +144,7 @@ export class Dedupe {
 
   #write(): void {
     const added = [...this.#added.values()]
-    this.#added.clear()
+    this.#added = new Map()
     let place = 0
     for (const count of ADDED_AT_ONCE) {
       for (; added.length - place >= count; place += count) {

@@ -1,6 +1,6 @@
 /** A map whose keys are entries: line and seq. */
 export class Places<Value> {
-  readonly #lines = new Map<number, Map<number, Value>>()
+  #lines = new Map<number, Map<number, Value>>()
   #size = 0
 
   get size(): number {
@@ -29,8 +29,9 @@ export class Places<Value> {
     if (seqs.size === 0) this.#lines.delete(line)
   }
 
+  /** A map that is cleared points from its old table to its next one: what lived long once would keep all later ones alive. */
   clear(): void {
-    this.#lines.clear()
+    this.#lines = new Map()
     this.#size = 0
   }
 

@@ -12,7 +12,7 @@
  * Invariants:
  * 1. A row of the file in state LEASED has a lease in memory (leases.ts), whose copy says what the row does not.
  * 2. No list statement runs while there are changes; those that look at one chain may, while nothing in that chain changed.
- * 3. Between transactions there are no changes.
+ * 3. Between transactions there are no changes. Maps are made anew rather than cleared: see places.ts.
  */
 import type { Leases } from './leases.ts'
 import { Places } from './places.ts'
@@ -47,7 +47,7 @@ export class Rows {
   readonly #leases: Leases
   readonly #changes = new Places<Change>()
   /** Chains in which something changed. True: an entry was added to it, and none left it, so it has a first. */
-  readonly #chains = new Map<string, boolean>()
+  #chains = new Map<string, boolean>()
 
   constructor(statements: Statements, leases: Leases) {
     this.#statements = statements
@@ -172,13 +172,13 @@ export class Rows {
       for (const [line, changes] of this.#changes.lines()) this.#write(line, changes.values())
       this.#changes.clear()
     }
-    this.#chains.clear()
+    this.#chains = new Map()
   }
 
   /** Forgets what was not written. */
   reset(): void {
     this.#changes.clear()
-    this.#chains.clear()
+    this.#chains = new Map()
   }
 
   #change(kind: 'save' | 'lease', row: Row): void {

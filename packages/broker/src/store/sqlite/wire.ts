@@ -105,33 +105,36 @@ export function unpackOps({ count, numbers, names, messages, rest }: PackedOps, 
     if (kind === PUBLISH) {
       const message = bytes.subarray(at, at + next())
       at += message.length
-      const op = {
-        type: 'publish' as const,
-        message,
-        queue: name(),
-        topic: name(),
-        key: name() as string | undefined,
-        delayUntil: time(),
-        expiresAt: time(),
-        dedupeMs: next(),
-        dedupeMax: next(),
-      }
+      const queue = name()
+      const topic = name()
+      const key = name() as string | undefined
+      const delayUntil = time()
+      const expiresAt = time()
+      const dedupeMs = next()
+      const dedupeMax = next()
       const targets: PublishTarget[] = []
       for (let left = next(); left > 0; left--) {
-        const target = { subscription: name(), maxLength: next(), maxBytes: next() }
-        targets.push({ ...target, whenFull: next() === 0 ? 'refuse' : 'dead-letter-oldest' })
+        const subscription = name()
+        const maxLength = next()
+        const maxBytes = next()
+        targets.push({ subscription, maxLength, maxBytes, whenFull: next() === 0 ? 'refuse' : 'dead-letter-oldest' })
       }
       const token = name() as string | undefined
       const grant = token === undefined ? undefined : { token, holder: name(), leaseMs: next() }
-      take({ ...op, targets, grant })
+      const type = 'publish'
+      take({ type, message, queue, topic, key, delayUntil, expiresAt, dedupeMs, dedupeMax, targets, grant })
     } else if (kind === REST) take(rest[next()] as EngineOp)
     else {
-      const ref = { seq: next(), queue: name(), subscription: name(), token: name(), holder: name() }
-      take(
-        kind === ACK
-          ? ({ type: 'ack', ...ref } satisfies AckOp)
-          : ({ type: 'received', ...ref, leaseMs: next() } satisfies ReceivedOp),
-      )
+      const seq = next()
+      const queue = name()
+      const subscription = name()
+      const token = name()
+      const holder = name()
+      if (kind === ACK) take({ type: 'ack', queue, subscription, seq, token, holder } satisfies AckOp)
+      else {
+        const leaseMs = next()
+        take({ type: 'received', queue, subscription, seq, token, holder, leaseMs } satisfies ReceivedOp)
+      }
     }
   }
 }
