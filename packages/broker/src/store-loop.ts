@@ -17,7 +17,7 @@
  */
 import { XmqError } from '@xmq/protocol'
 import type { Effect, Input } from './core/port.ts'
-import type { StoreOp, Store } from './store/port.ts'
+import type { PublishOp, Store, StoreOp } from './store/port.ts'
 
 /**
  * Most operations of publishes that the store is given at once: two commits of 256 are near what large ones make of each disk
@@ -198,7 +198,8 @@ export class StoreLoop {
   #hand(effect: Apply): void {
     const { length } = effect.ops
     this.#publishingOps += length
-    this.#apply({ ...effect, ops: effect.ops.map((op) => this.#withoutGrant(op)) }, () => {
+    for (const op of effect.ops) if (op.type === 'publish' && this.#isTooMuch(op)) op.grant = undefined
+    this.#apply(effect, () => {
       this.#open.delete(effect.call)
       this.#publishingOps -= length
       this.#answered += length
@@ -207,9 +208,8 @@ export class StoreLoop {
   }
 
   /** What a server does not take is not leased. */
-  #withoutGrant(op: StoreOp): StoreOp {
-    if (op.type !== 'publish' || op.grant === undefined) return op
-    return this.#host.isCongested(op.queue.slice(op.queue.indexOf('@') + 1)) ? { ...op, grant: undefined } : op
+  #isTooMuch({ grant, queue }: PublishOp): boolean {
+    return grant !== undefined && this.#host.isCongested(queue.slice(queue.indexOf('@') + 1))
   }
 
   #publishMore(): void {

@@ -286,6 +286,7 @@ export class Publishing {
       body,
       meta,
       targets: this.#options.named.targets(queue, topic),
+      grant: undefined,
     }
   }
 
@@ -293,19 +294,19 @@ export class Publishing {
   #store(
     step: Step,
     queue: Queue,
-    wanted: readonly PublishOp[],
+    ops: readonly PublishOp[],
     then: (step: Step, results: readonly StoreResult[]) => void,
   ): void {
     const { calls, dispatch } = this.#options
     const reservations: (Reservation | undefined)[] = []
     let bytes = 0
-    const ops = wanted.map((op) => {
+    for (const op of ops) {
       bytes += op.body.length + op.meta.length + OVERHEAD_BYTES
       const reservation =
         queue.rules.type === 'any' && op.delayUntil === undefined ? dispatch.reserve(step, queue, op.topic) : undefined
       reservations.push(reservation)
-      return reservation === undefined ? op : { ...op, grant: reservation.grant }
-    })
+      op.grant = reservation?.grant
+    }
     this.#storing += bytes
     calls.apply(ops, (later, results) => {
       this.#storing -= bytes

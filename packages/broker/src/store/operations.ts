@@ -89,8 +89,8 @@ export interface PublishOp {
   readonly body: string
   /** Opaque text of the core beside the body (headers, type, full JID); it does not count in `conflict`. */
   readonly meta: string
-  /** Somebody who has room for it now: spares the claim, and a commit. */
-  readonly grant?: PublishGrant | undefined
+  /** Somebody who has room for it now: spares the claim, and a commit. Set by who sends it, when it is sent. */
+  grant?: PublishGrant | undefined
   /** One for an `any` queue; one for each matching named subscription of an `all` queue. No line twice. */
   readonly targets: readonly PublishTarget[]
 }

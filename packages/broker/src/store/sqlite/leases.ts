@@ -123,7 +123,7 @@ export class Leases {
 
   /** Changes a lease's deadline. */
   prolong(lease: Lease, deadline: number): void {
-    this.#exchange(lease.row, lease, { ...lease, deadline, received: true, slot: -1 })
+    this.#exchange(lease.row, lease, { row: lease.row, deadline, received: true, claim: lease.claim, slot: -1 })
   }
 
   end(lease: Lease): void {

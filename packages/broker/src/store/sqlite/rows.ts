@@ -18,6 +18,7 @@ import type { Leases } from './leases.ts'
 import { Places } from './places.ts'
 import {
   changedValues,
+  copyOf,
   CLAIMABLE,
   LEASED,
   isPlain,
@@ -57,7 +58,7 @@ export class Rows {
   /** An entry, to be changed and saved; undefined when there is none. */
   get(line: number, seq: number): Row | undefined {
     const lease = this.#leases.get(line, seq)
-    if (lease !== undefined) return { ...lease.row }
+    if (lease !== undefined) return copyOf(lease.row)
     const change = this.#changes.get(line, seq)
     if (change !== undefined) return change.kind === 'remove' ? undefined : change.row
     return this.read(line, seq)

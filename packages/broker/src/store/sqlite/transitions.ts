@@ -15,7 +15,7 @@ import { withHistory } from '../limits.ts'
 import type { ClaimableTopic, DeadReason, PublishGrant } from '../port.ts'
 import type { Dedupe } from './dedupe.ts'
 import type { Lease, Leases } from './leases.ts'
-import { BLOCKED, CLAIMABLE, DEAD, DELAYED, GONE, LEASED, ordOf, rankWith, type Row } from './row.ts'
+import { BLOCKED, CLAIMABLE, copyOf, DEAD, DELAYED, GONE, LEASED, ordOf, rankWith, type Row } from './row.ts'
 import type { Rows } from './rows.ts'
 import type { Statements } from './statements.ts'
 import type { Tallies } from './tallies.ts'
@@ -93,8 +93,12 @@ export class Transitions {
     const { now } = this
     row.state = LEASED
     // The file has it as it was before the lease, with its message.
-    this.#rows.add({ ...row })
-    Object.assign(row, { token, holder, deliveries: 1, claimedAt: now, leaseMs })
+    this.#rows.add(copyOf(row))
+    row.token = token
+    row.holder = holder
+    row.deliveries = 1
+    row.claimedAt = now
+    row.leaseMs = leaseMs
     this.#tallies.count(row, 1)
     const claim = this.#leases.grant(row.line, now, leaseMs, { seq: row.seq, token, holder, deliveries: 1 })
     this.#leases.begin(row, now + leaseMs, false, claim)

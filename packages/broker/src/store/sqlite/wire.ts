@@ -271,6 +271,8 @@ export function unpackMessages(request: ClaimRequest, { numbers, names, data }: 
     const message = take(Number(length))
     const apart = Number(apartLength) < 0 ? undefined : take(Number(apartLength))
     const { token, holder } = grants[place / 8] as ClaimRequest['grants'][number]
+    const { id, sender, priority, publishedAt } = headOfData(message)
+    const { meta, body } = textsOf(message, apart)
     messages.push({
       queue,
       subscription,
@@ -282,8 +284,12 @@ export function unpackMessages(request: ClaimRequest, { numbers, names, data }: 
       expiresAt: Number.isNaN(expiresAt) ? undefined : expiresAt,
       failures: failures as number,
       deliveries: deliveries as number,
-      ...headOfData(message),
-      ...textsOf(message, apart),
+      id,
+      sender,
+      priority,
+      publishedAt,
+      meta,
+      body,
     })
   }
   return messages
