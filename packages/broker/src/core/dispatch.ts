@@ -142,7 +142,8 @@ export class Dispatch {
     this.touch(consumer)
     const { leaseMs } = queue.rules.reliable
     this.#options.time.soon(step.now + leaseMs)
-    return { seat, turn, line, consumer, grant: { token: step.entropy.id(), holder: consumer.session.bare, leaseMs } }
+    const { token, holder } = this.#grant(step, queue, consumer)
+    return { seat, turn, line, consumer, grant: { token, holder, leaseMs } }
   }
 
   /** Ends a reservation. @param isUsed the message goes to the consumer */
@@ -184,6 +185,14 @@ export class Dispatch {
     if (coverage !== undefined) this.#claim(step, line, coverage)
   }
 
+  #grant(step: Step, queue: Queue, consumer: Consumer): LeaseGrant {
+    const { bare, mark } = consumer.session
+    const token = step.entropy.id() + mark
+    const { found } = this.#options
+    if (found.isOpen(queue)) found.named(queue, token)
+    return { token, holder: bare }
+  }
+
   #claim(step: Step, line: Line, coverage: Coverage): void {
     const { queue } = line
     const topics = firstOf(coverage.topics, TOPICS_MAX)
@@ -193,8 +202,7 @@ export class Dispatch {
     const most = Math.max(line.batch, GRANTS_MIN)
     for (let seat = nextSeat(coverage.groups); seat !== undefined; seat = nextSeat(coverage.groups)) {
       const { consumer } = seat
-      const { bare, mark } = consumer.session
-      grants.push({ token: step.entropy.id() + mark, holder: bare })
+      grants.push(this.#grant(step, queue, consumer))
       takers.push(consumer)
       consumer.reserved++
       turns.push({ seat, turn: seat.turn })
@@ -204,8 +212,6 @@ export class Dispatch {
     }
     line.isClaiming = true
     line.fresh.clear()
-    const { found } = this.#options
-    if (found.isOpen(queue)) for (const { token } of grants) found.named(queue, token)
     const { leaseMs } = queue.rules.reliable
     const request = {
       queue: queue.address,
