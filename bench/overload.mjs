@@ -8,6 +8,7 @@
  *     3. drain: every stanza must have had one answer, and what was confirmed must be acked, once
  *
  *   npm run bench:overload -- --server prosody --seconds 10 --items 1 --store memory --json figures.json
+ *   npm run bench:overload -- --server ejabberd --producer-bytes 100000       # with a shaper, as docs/operating.md tells
  *
  * bench/README.md says what the figures do not tell.
  */
@@ -39,6 +40,7 @@ const { values } = parseArgs({
     bytes: { type: 'string', default: '200' },
     credit: { type: 'string', default: '1000' },
     'no-setup': { type: 'boolean', default: false },
+    'producer-bytes': { type: 'string' },
     profile: { type: 'string' },
     json: { type: 'string' },
   },
@@ -50,6 +52,7 @@ const plan = {
   window: Number(values.window),
   bodyBytes: Number(values.bytes),
   credit: Number(values.credit),
+  producerBytes: values['producer-bytes'] && Number(values['producer-bytes']),
   store: values.store,
 }
 
@@ -67,13 +70,14 @@ async function openField(kind) {
     const names = (role) => Array.from({ length: SESSIONS }, (_, index) => `${role}${index}`)
     const [producers, workers] = [names('producer'), names('worker')]
     const accounts = Object.fromEntries([...producers, ...workers].map((user) => [user, PASSWORD]))
+    const shaper = plan.producerBytes === undefined ? {} : { producerBytes: plan.producerBytes }
     let server
     if (kind === 'embedded') {
-      const child = await startChild('embedded.mjs', { accounts })
+      const child = await startChild('embedded.mjs', { accounts, ...shaper })
       stops.push(child.stop)
       server = child.ready
     } else {
-      const started = await startServer(kind, { accounts, componentDomains: [QUEUE] })
+      const started = await startServer(kind, { accounts, componentDomains: [QUEUE], ...shaper })
       stops.push(() => started.dispose())
       const { host, c2sPort, componentPort, domain, secret } = started
       server = { host, c2sPort, componentPort, domain, secret }

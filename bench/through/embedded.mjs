@@ -2,7 +2,10 @@
 import { startServer } from '../../test/servers/dist/index.js'
 import { serve } from './child.mjs'
 
-serve(async ({ accounts }) => {
-  const { host, c2sPort, componentPort, domain, secret } = await startServer('embedded', { accounts })
+serve(async ({ accounts, producerBytes }) => {
+  const { host, c2sPort, componentPort, domain, secret } = await startServer('embedded', {
+    accounts,
+    ...(producerBytes === undefined ? {} : { producerBytes }),
+  })
   return { ready: { host, c2sPort, componentPort, domain, secret } }
 })

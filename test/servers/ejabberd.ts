@@ -137,7 +137,7 @@ listen:
     module: ejabberd_c2s
     max_stanza_size: 262144 # Debian's default: tests meet the real limit
     starttls: false
-    shaper: none
+    shaper: c2s_shaper
   - port: ${componentPort}
     ip: "127.0.0.1"
     module: ejabberd_service
@@ -155,15 +155,18 @@ listen:
 
 websocket_origin: []
 
-acl:
-  loopback:
-    ip: ["127.0.0.0/8"]
 api_permissions:
   tests:
     who: { access: { allow: [{ acl: loopback }] } }
     what: "*"
+acl:
+  loopback:
+    ip: ["127.0.0.0/8"]
+  producer:
+    user_regexp: "^producer"
 shaper_rules:
   max_user_sessions: 100
+${options.producerBytes === undefined ? '  c2s_shaper: none' : shaper(options.producerBytes)}
 
 modules:
   mod_admin_extra: {}
@@ -180,4 +183,15 @@ modules:
   mod_time: {}
   mod_version: {}
 `
+}
+
+/** The end of `shaper_rules`, and the shaper that they name. */
+function shaper(bytes: number): string {
+  return `  c2s_shaper:
+    producer: producer
+    none: all
+shaper:
+  producer:
+    rate: ${bytes}
+    burst_size: ${bytes}`
 }

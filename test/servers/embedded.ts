@@ -25,6 +25,7 @@ export async function startEmbedded(options: TestServerOptions = {}): Promise<Te
       // As ejabberd; Prosody shows the other way.
       componentConflict: 'share',
       accounts: Object.fromEntries(accounts),
+      ...(options.producerBytes === undefined ? {} : { clientBytesPerSecond: options.producerBytes }),
       log: (line) => {
         log.push(line)
         if (log.length > LOG_LINES_MAX) log.shift()

@@ -100,8 +100,9 @@ plugin_paths = { }
 
 modules_enabled = {
 	"disco"; "roster"; "saslauth"; "ping"; "version"; "time"; "carbons"; "mam"; "smacks";
-	"presence"; "message"; "iq"; "offline"; "websocket"; "posix"; "blocklist";
+	"presence"; "message"; "iq"; "offline"; "websocket"; "posix"; "blocklist";${options.producerBytes === undefined ? '' : ' "limits";'}
 }
+${options.producerBytes === undefined ? '' : `limits = { c2s = { rate = "${options.producerBytes}b/s"; burst = "1s" } }`}
 default_archive_policy = true
 smacks_hibernation_time = 60
 c2s_require_encryption = false

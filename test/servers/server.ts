@@ -16,6 +16,8 @@ export interface TestServerOptions {
   readonly accounts?: Readonly<Record<string, string>>
   /** Threads that run ejabberd's code. @default 1: suites run beside each other */
   readonly schedulers?: number
+  /** Bytes a second that are read of each client (ejabberd: whose name begins with `producer`). @default no shaper */
+  readonly producerBytes?: number
 }
 
 /** A server of its own on 127.0.0.1: its folder, its ports, its process. No TLS, no server-to-server. */

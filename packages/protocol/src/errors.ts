@@ -190,15 +190,18 @@ export class XmqError extends Error {
 /** Longest error text that is sent, in UTF-16 units: some messages quote all of what was wrong. */
 const TEXT_LENGTH_MAX = 2000
 
-/** `<error/>` for a stanza of type `error`, as docs/protocol.md "Errors" draws it. Its text can always be written. */
-export function encodeError(error: XmqError): XmlElement {
+/**
+ * `<error/>` for a stanza of type `error`, as docs/protocol.md "Errors" draws it. Its text can always be written.
+ * @param isTerse without the text
+ */
+export function encodeError(error: XmqError, isTerse = false): XmlElement {
   const failure = element('failure', NS_QUEUE, {
     code: error.code,
     'retry-after': error.retryAfterSeconds === undefined ? undefined : String(Math.ceil(error.retryAfterSeconds)),
   })
   return element('error', NS_CLIENT, { type: error.type }, [
     element(error.condition, NS_STANZA_ERROR),
-    element('text', NS_STANZA_ERROR, undefined, [sendableText(error.message)]),
+    isTerse ? undefined : element('text', NS_STANZA_ERROR, undefined, [sendableText(error.message)]),
     failure,
   ])
 }
@@ -219,9 +222,9 @@ export function decodeError(stanza: XmlElement): XmqError {
   const condition = (named?.name ?? 'undefined-condition') as StanzaErrorCondition
   const typeText = error.attrs.get('type') ?? 'cancel'
   const type = (TYPES.has(typeText) ? typeText : 'cancel') as StanzaErrorType
-  const message = text === undefined ? condition : textOf(text)
   const failure = findChild(error, 'failure', NS_QUEUE)
   const code = failure?.attrs.get('code')
+  const message = text === undefined ? textFor(code, condition) : textOf(text)
   if (failure === undefined) return new XmqError(codeOfServerError(condition, message), message, { condition, type })
   const retryAfter = failure.attrs.get('retry-after') ?? ''
   return new XmqError(code !== undefined && CODES.has(code) ? (code as XmqErrorCode) : 'server', message, {
@@ -230,6 +233,11 @@ export function decodeError(stanza: XmlElement): XmqError {
     fromBroker: true,
     ...(/^\d{1,9}$/.test(retryAfter) ? { retryAfterSeconds: Number(retryAfter) } : {}),
   })
+}
+
+/** What is said to people where no text came along. */
+function textFor(code: string | undefined, condition: StanzaErrorCondition): string {
+  return code === 'overloaded' ? 'The broker has too much to do now. Try again later.' : condition
 }
 
 function codeOfServerError(condition: StanzaErrorCondition, text: string): XmqErrorCode {

@@ -28,17 +28,18 @@ import {
 import { describe, expect, test } from 'vitest'
 
 describe('an error', () => {
-  test('that is written once and sent often is the same', () => {
+  test('that is written once and sent often is the same, but for its text', () => {
     const error = new XmqError('overloaded', 'Too <busy> & "late"', { retryAfterSeconds: 3 })
     const written = writeError(error)
+    const terse = encodeError(error, true)
     for (const name of ['iq', 'message'] as const) {
       const request = stanza(name, { from: 'a@b/c', to: 'q.b', id: '1', type: name === 'iq' ? 'set' : 'chat' })
-      expect(writeElement(errorTo(request, error, written))).toBe(writeElement(errorTo(request, error)))
+      expect(writeElement(errorTo(request, error, written))).toBe(writeElement(errorTo(request, error, terse)))
     }
-    expect([wireLength(written), written.children]).toEqual([
-      wireLength(encodeError(error)),
-      encodeError(error).children,
-    ])
+    expect([wireLength(written), written.children]).toEqual([wireLength(terse), terse.children])
+    const read = decodeError(element('iq', NS_CLIENT, {}, [parseElement(writeElement(written))]))
+    expect(read).toMatchObject({ code: 'overloaded', fromBroker: true, retryAfterSeconds: 3 })
+    expect(read.message).toMatch(/too much to do/)
   })
 
   test.each(XMQ_ERROR_CODES)('%s goes over the wire and comes back', (code) => {

@@ -59,6 +59,8 @@ const LINGER_MS = 2000
 const CHUNK_BYTES_FULL = 64 * 1024
 /** So much may wait for a component before those who write to it are read slower. */
 const BEHIND_BYTES = 1024 * 1024
+/** So much of what a shaper lets through may come at once. */
+const BURST_MS = 1000
 /** How long a full chunk is rested after, for each {@link BEHIND_BYTES} that wait. */
 const REST_MS = 100
 
@@ -67,6 +69,9 @@ export abstract class Connection {
   readonly remote: string
   readonly #handlers: ConnectionHandlers
   readonly #outboundBytesMax: number
+  readonly #bytesPerSecond: number
+  /** By when what was read would have come at `bytesPerSecond`. */
+  #paidUntil = 0
   readonly #log: (line: string) => void
   #phase: Phase = 'open'
   #pending: string[] = []
@@ -82,11 +87,16 @@ export abstract class Connection {
   constructor(
     remote: string,
     handlers: ConnectionHandlers,
-    rules: { readonly outboundBytesMax: number; readonly log: (line: string) => void },
+    rules: {
+      readonly outboundBytesMax: number
+      readonly bytesPerSecond?: number | undefined
+      readonly log: (line: string) => void
+    },
   ) {
     this.remote = remote
     this.#handlers = handlers
     this.#outboundBytesMax = rules.outboundBytesMax
+    this.#bytesPerSecond = rules.bytesPerSecond ?? Number.POSITIVE_INFINITY
     this.#log = rules.log
   }
 
@@ -221,7 +231,9 @@ export abstract class Connection {
    */
   protected rest(chunkBytes: number, behindBytes: number): void {
     if (this.#resting !== undefined || this.#phase !== 'open') return
-    const ms = behindBytes < BEHIND_BYTES ? 0 : (chunkBytes / CHUNK_BYTES_FULL) * (behindBytes / BEHIND_BYTES) * REST_MS
+    const behindMs =
+      behindBytes < BEHIND_BYTES ? 0 : (chunkBytes / CHUNK_BYTES_FULL) * (behindBytes / BEHIND_BYTES) * REST_MS
+    const ms = Math.max(behindMs, this.#shape(chunkBytes))
     if (ms < 1 && chunkBytes < CHUNK_BYTES_FULL) return
     const go = (): void => {
       this.#resting = undefined
@@ -229,6 +241,14 @@ export abstract class Connection {
     }
     this.pauseInput()
     this.#resting = ms < 1 ? setImmediate(go) : setTimeout(go, ms)
+  }
+
+  /** Milliseconds that the shaper makes a client wait after a chunk. */
+  #shape(chunkBytes: number): number {
+    if (this.#bytesPerSecond === Number.POSITIVE_INFINITY) return 0
+    const now = performance.now()
+    this.#paidUntil = Math.max(this.#paidUntil, now) + (chunkBytes / this.#bytesPerSecond) * 1000
+    return this.#paidUntil - now - BURST_MS
   }
 
   #resume(): void {

@@ -107,6 +107,7 @@ export class Listeners {
         ? {
             contentNs: NS_CLIENT,
             stanzaBytesMax: rules.stanzaBytesMax,
+            bytesPerSecond: rules.clientBytesPerSecond,
             behindBytes: this.#factories.behindBytes,
           }
         : { contentNs: NS_COMPONENT, stanzaBytesMax: rules.componentStanzaBytesMax }

@@ -55,6 +55,8 @@ export interface EmbeddedServerOptions {
   readonly componentStanzaBytesMax?: number
   /** Most bytes that wait for one peer that does not read; beyond, it is cut off. @default 67108864 */
   readonly outboundBytesMax?: number
+  /** Most bytes a second that are read of one TCP client, after a first second's worth; a shaper, as real servers have. @default none */
+  readonly clientBytesPerSecond?: number
   /** Most connections at once, of every kind. @default 2000 */
   readonly connectionsMax?: number
   /** Receives one line for each thing worth knowing. @default none */
@@ -89,6 +91,8 @@ export interface ServerRules {
   readonly stanzaBytesMax: number
   readonly componentStanzaBytesMax: number
   readonly outboundBytesMax: number
+  /** Infinity: no shaper. */
+  readonly clientBytesPerSecond: number
   readonly connectionsMax: number
   readonly log: (line: string) => void
   readonly now: () => number
@@ -141,6 +145,10 @@ export function parseServerOptions(options: EmbeddedServerOptions): ServerRules 
       2 ** 30,
     ),
     outboundBytesMax: integerOption('outboundBytesMax', options.outboundBytesMax ?? 2 ** 26, 1024, 2 ** 30),
+    clientBytesPerSecond:
+      options.clientBytesPerSecond === undefined
+        ? Number.POSITIVE_INFINITY
+        : integerOption('clientBytesPerSecond', options.clientBytesPerSecond, 1000, 2 ** 30),
     connectionsMax: integerOption('connectionsMax', options.connectionsMax ?? 2000, 1, 100_000),
     log: lineLog(options.log),
     now: options.now ?? Date.now,

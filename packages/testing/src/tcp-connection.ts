@@ -10,6 +10,8 @@ export interface TcpConnectionRules {
   readonly contentNs: string
   readonly stanzaBytesMax: number
   readonly outboundBytesMax: number
+  /** Of a client: its shaper. */
+  readonly bytesPerSecond?: number
   /** Of a client: the most bytes that wait for a component now. A component is read as fast as it writes. */
   readonly behindBytes?: () => number
   readonly log: (line: string) => void

@@ -124,6 +124,35 @@ describe('stall', () => {
     expect(server.components()).toEqual(['queue1.localhost'])
   })
 
+  test('a client over its rate is read as fast as its shaper lets it, and others are not held up', async () => {
+    const count = 500
+    const shaped = await start({ clientBytesPerSecond: 100_000 })
+    const turn = () => new Promise((resolve) => setImmediate(resolve))
+    let routed = 0
+    shaped.on('stanza', () => routed++)
+    try {
+      const reader = await login('bob@localhost/b', shaped)
+      const writer = await login('alice@localhost/a', shaped)
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+      writer.send(message(reader.jid, 'x'.repeat(1000)).repeat(count))
+      while (vi.getTimerCount() === 0) await turn()
+      const before = routed
+      expect(before).toBeLessThan(count)
+      reader.send(message(writer.jid, 'quick'))
+      await writer.next((root) => root.name === 'message')
+      expect(routed).toBe(before + 1)
+      let waitedMs = 0
+      for (; reader.stream.inbox.length < count; waitedMs += 100) {
+        vi.advanceTimersByTime(100)
+        await turn()
+      }
+      expect(waitedMs).toBeGreaterThan(2000)
+    } finally {
+      vi.useRealTimers()
+      await shaped.stop()
+    }
+  })
+
   test('a peer for which too much waits is cut off', async () => {
     const small = await start({ outboundBytesMax: 20_000 })
     try {

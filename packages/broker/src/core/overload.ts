@@ -15,7 +15,7 @@
  *
  * Invariants:
  * 1. Between a measure's bound and half of it nothing changes: no load makes it flicker.
- * 2. The refusal is made once for each input, however many stanzas it refuses.
+ * 2. The refusal is made and written once for each measurement, however many stanzas it refuses; what the load is stands in the event.
  */
 import { iqType, NS_QUEUE, NS_TOPIC, writeError, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Load, OverloadRules } from './port.ts'
@@ -31,7 +31,8 @@ export class Overload {
   readonly #rules: OverloadRules
   #since: number | undefined
   #refusal: XmqError | undefined
-  #answer: XmlElement | undefined
+  /** The last one that was written. */
+  #answer: { readonly error: XmqError; readonly encoded: XmlElement } | undefined
   #isPressed = false
 
   constructor(rules: OverloadRules) {
@@ -43,9 +44,11 @@ export class Overload {
     return this.#refusal
   }
 
-  /** The refusal, if it is this one, as it is written. */
+  /** A refusal for the load as it is written: made once, and short. */
   answerOf(error: XmqError): XmlElement | undefined {
-    return error === this.#refusal ? this.#answer : undefined
+    if (error.code !== 'overloaded') return undefined
+    if (this.#answer?.error !== error) this.#answer = { error, encoded: writeError(error) }
+    return this.#answer.encoded
   }
 
   /** One measure is above half of its bound: what frees goes before what fills. */
@@ -73,9 +76,7 @@ export class Overload {
     this.#since ??= step.now
     const lasting = Math.floor((step.now - this.#since) / RETRY_GROWS_MS)
     const retryAfterSeconds = Math.min(RETRY_SECONDS_MAX, Math.max(1, Math.round(share)) + lasting)
-    // Short, since the server has to take thousands of it: what the load is stands in the event.
     this.#refusal = new XmqError('overloaded', 'Too much to do. Try again later.', { retryAfterSeconds })
-    this.#answer = writeError(this.#refusal)
     if (!wasShedding) step.emit({ name: 'overload', queue: '', isShedding, text })
   }
 }

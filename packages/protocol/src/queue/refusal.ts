@@ -5,9 +5,9 @@ import { wireLength, writeElement } from '../writer.ts'
 import { readWritten } from './content.ts'
 import { WrittenElement } from './written.ts'
 
-/** `encodeError`, with its text made already. */
+/** `encodeError`, with its text made already, and no words for people: a server that is behind has to take thousands of it. */
 export function writeError(error: XmqError): XmlElement {
-  const encoded = encodeError(error)
+  const encoded = encodeError(error, true)
   let inner = ''
   let bytes = 0
   for (const child of encoded.children) {
