@@ -11,10 +11,10 @@
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { parseArgs } from 'node:util'
 import { runCommand, stopRunning } from '../scripts/run-command.mjs'
 import { setup } from '../scripts/setup.mjs'
 import { startChild } from './through/child.mjs'
+import { positiveOption, readOptions, runBench, serversOption } from './usage.mjs'
 
 const QUEUE = 'queue1.localhost'
 const RELAY = 'relay.localhost'
@@ -26,27 +26,45 @@ const WAYS = ['direct', 'null relay', 'full relay', 'broker']
 const FULL = { rounds: 5, warmUpMs: 1_000, measureMs: 4_000, latencyMs: 6_000 }
 const QUICK = { rounds: 1, warmUpMs: 300, measureMs: 1_000, latencyMs: 1_000 }
 
+const HELP = `npm run bench [-- options]
+
+What the broker adds: messages straight from client to client, through a null relay, through a relay that writes the broker's
+stanza, and through the broker, on each XMPP server that is installed.
+
+  --quick               one short round
+  --rounds N            rounds, all ways in turn in each; medians are printed                (5)
+  --server KIND[,KIND]  embedded, prosody, ejabberd                                         (all that are installed)
+  --window N            most messages under way                                             (1000)
+  --bytes N             size of a message's JSON                                            (200)
+  --json FILE           write every figure
+  --no-setup            with what is built
+  --peers               beside RabbitMQ and BullMQ instead: npm run bench -- --peers --help
+  --help
+`
+
+const OPTIONS = {
+  quick: { type: 'boolean' },
+  'no-setup': { type: 'boolean' },
+  server: { type: 'string', multiple: true },
+  rounds: { type: 'string' },
+  window: { type: 'string', default: '1000' },
+  bytes: { type: 'string', default: '200' },
+  json: { type: 'string' },
+  help: { type: 'boolean' },
+}
+
 function parse() {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean' },
-      'no-setup': { type: 'boolean' },
-      server: { type: 'string', multiple: true },
-      rounds: { type: 'string' },
-      window: { type: 'string' },
-      bytes: { type: 'string' },
-      json: { type: 'string' },
-    },
-  })
+  const values = readOptions(process.argv.slice(2), OPTIONS)
   const plan = values.quick ? QUICK : FULL
   return {
     ...plan,
-    rounds: values.rounds === undefined ? plan.rounds : Number(values.rounds),
-    window: Number(values.window ?? 1_000),
-    bodyBytes: Number(values.bytes ?? 200),
-    servers: values.server?.flatMap((names) => names.split(',')),
+    rounds: values.rounds === undefined ? plan.rounds : positiveOption(values, 'rounds'),
+    window: positiveOption(values, 'window'),
+    bodyBytes: positiveOption(values, 'bytes'),
+    servers: serversOption(values),
     json: values.json,
     hasSetup: values['no-setup'] !== true,
+    isHelp: values.help === true,
   }
 }
 
@@ -204,6 +222,10 @@ async function compileServers() {
 
 async function main() {
   const plan = parse()
+  if (plan.isHelp) {
+    console.log(HELP)
+    return
+  }
   if (plan.hasSetup) {
     await setup({ quiet: true })
     await compileServers()
@@ -238,7 +260,7 @@ for (const [signal, code] of [
 }
 if (process.argv.includes('--peers')) {
   const { benchPeers } = await import('./peers/run.mjs')
-  await benchPeers(process.argv.slice(2), { setup, compileServers })
+  await runBench(() => benchPeers(process.argv.slice(2), { setup, compileServers }))
 } else {
-  await main()
+  await runBench(main)
 }

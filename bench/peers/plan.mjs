@@ -1,6 +1,6 @@
 /** What `npm run bench -- --peers` is asked for. */
 import { tmpdir } from 'node:os'
-import { parseArgs } from 'node:util'
+import { positiveOption, readOptions, serversOption } from '../usage.mjs'
 
 export const HELP = `npm run bench -- --peers [options]
 
@@ -40,14 +40,10 @@ const OPTIONS = {
   'no-setup': { type: 'boolean' },
   help: { type: 'boolean' },
 }
-/** What was asked for. @throws {TypeError} on an unknown option */
+/** What was asked for. @throws {UsageError} */
 export function parsePlan(args) {
-  const { values } = parseArgs({ args, options: OPTIONS })
-  const number = (name) => {
-    const value = Number(values[name])
-    if (!Number.isFinite(value) || value <= 0) throw new TypeError(`--${name} must be a number above 0.`)
-    return value
-  }
+  const values = readOptions(args, OPTIONS)
+  const number = (name) => positiveOption(values, name)
   return {
     rounds: number('rounds'),
     seconds: number('seconds'),
@@ -57,7 +53,7 @@ export function parsePlan(args) {
     window: number('window'),
     unacked: number('unacked'),
     bodyBytes: number('bytes'),
-    servers: values.server?.flatMap((names) => names.split(',')),
+    servers: serversOption(values),
     only: values.only?.flatMap((names) => names.split(',')),
     data: values.data,
     json: values.json,

@@ -11,7 +11,8 @@ import { measure, openField } from './job.mjs'
 import { HELP, parsePlan } from './plan.mjs'
 import { folderBytes, isInMemory } from './processes.mjs'
 import { table, verdict } from './report.mjs'
-import { peerSystems, xmqSystems } from './systems.mjs'
+import { knownSystems, peerSystems, xmqSystems } from './systems.mjs'
+import { SERVER_KINDS, UsageError } from '../usage.mjs'
 
 /** Installs the peers where that is possible; says which are missing where it is not. */
 async function providePeers(plan) {
@@ -63,6 +64,13 @@ async function runRounds(systems, plan) {
   return { results, disk }
 }
 
+/** Before anything is built or installed. @throws {UsageError} */
+function assertKnown({ only }) {
+  const known = knownSystems(SERVER_KINDS)
+  const unknown = only?.find((prefix) => !known.some((name) => name.startsWith(prefix)))
+  if (unknown !== undefined) throw new UsageError(`--only is '${unknown}'; known are ${known.join(', ')}`)
+}
+
 /** Runs the comparison. @param {string[]} args */
 export async function benchPeers(args, { setup, compileServers }) {
   const plan = parsePlan(args)
@@ -70,6 +78,7 @@ export async function benchPeers(args, { setup, compileServers }) {
     console.log(HELP)
     return
   }
+  assertKnown(plan)
   if (plan.hasSetup) {
     await setup({ quiet: true })
     await compileServers()
@@ -78,7 +87,9 @@ export async function benchPeers(args, { setup, compileServers }) {
   const { installedKinds } = await import('../../test/servers/dist/index.js')
   const all = [...peerSystems(), ...xmqSystems(plan.servers ?? installedKinds())]
   const systems = all.filter(({ name }) => plan.only?.some((prefix) => name.startsWith(prefix)) ?? true)
-  if (systems.length === 0) throw new Error(`Nothing to measure. Known here: ${all.map(({ name }) => name).join(', ')}`)
+  if (systems.length === 0) {
+    throw new UsageError(`There is nothing to measure. Here are ${all.map(({ name }) => name).join(', ')}`)
+  }
   if (isInMemory(plan.data ?? tmpdir()))
     console.error('The data is in memory, not on a disk: choose a folder with --data.')
 

@@ -20,6 +20,12 @@ export function peerSystems() {
   return [...(isRabbitInstalled() ? RABBITMQ : []), ...(isRedisInstalled() ? BULLMQ : [])]
 }
 
+/** Names of all systems, installed or not. */
+export function knownSystems(kinds) {
+  const ours = kinds.flatMap((kind) => xmqSystems([kind]))
+  return [...RABBITMQ, ...BULLMQ, ...ours].map(({ name }) => name)
+}
+
 /** XMQ through each server that is installed. */
 export function xmqSystems(kinds) {
   return kinds.flatMap((kind) => {
