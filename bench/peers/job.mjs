@@ -4,7 +4,7 @@
  */
 import { nowMs, startChild } from '../through/child.mjs'
 import { usageOf } from './processes.mjs'
-import { profileOf } from './systems.mjs'
+import { nodeArguments } from './systems.mjs'
 
 const WARM_UP_MS = 700
 const LATENCY_MS = 2_500
@@ -22,11 +22,12 @@ export async function openField(system, plan) {
   try {
     const { connections, window, unacked, bodyBytes } = plan
     const client = new URL(opened.library, import.meta.url).href
-    const name = (role) => (opened.broker === undefined ? [] : profileOf(plan, `${system.name}-${role}`))
+    const isOurs = opened.broker !== undefined
+    const node = (role) => nodeArguments(plan, isOurs ? `${system.name}-${role}` : undefined)
     const common = { client, connections, ...opened.client }
-    const workers = await startChild('../peers/workers.mjs', { ...common, unacked }, name('workers'))
+    const workers = await startChild('../peers/workers.mjs', { ...common, unacked }, node('workers'))
     stops.push(workers.stop)
-    const producers = await startChild('../peers/producers.mjs', { ...common, window, bodyBytes }, name('producers'))
+    const producers = await startChild('../peers/producers.mjs', { ...common, window, bodyBytes }, node('producers'))
     stops.push(producers.stop)
     stops.push(async () => {
       await producers.ask('close')

@@ -95,7 +95,7 @@ async function openXmq(kind, plan) {
     const { folder, remove } = dataFolder('xmq', plan.data)
     stops.push(remove)
     const options = { server, queue: QUEUE, path: join(folder, 'xmq.db') }
-    const broker = await startChild('../peers/broker.mjs', options, profileOf(plan, `${kind}-broker`))
+    const broker = await startChild('../peers/broker.mjs', options, nodeArguments(plan, `${kind}-broker`))
     stops.push(broker.stop)
     stops.push(() => broker.ask('stop'))
     const service = `xmpp://${server.host}:${server.c2sPort}`
@@ -109,7 +109,7 @@ async function openXmq(kind, plan) {
 
 async function startXmpp(kind, accounts, plan, stops) {
   if (kind === 'embedded') {
-    const child = await startChild('embedded.mjs', { accounts }, profileOf(plan, 'embedded'))
+    const child = await startChild('embedded.mjs', { accounts }, nodeArguments(plan, 'embedded'))
     stops.push(child.stop)
     return { server: child.ready, pid: child.pid }
   }
@@ -119,6 +119,14 @@ async function startXmpp(kind, accounts, plan, stops) {
   stops.push(() => server.dispose())
   const { host, c2sPort, componentPort, secret, pid } = server
   return { server: { host, c2sPort, componentPort, secret }, pid }
+}
+
+/** As docs/operating.md advises for a broker; the same for every process of every system that is Node. */
+const YOUNG_GENERATION = '--max-semi-space-size=64'
+
+/** Arguments of a Node process. @param name of one that may be profiled */
+export function nodeArguments(plan, name) {
+  return name === undefined ? [YOUNG_GENERATION] : [YOUNG_GENERATION, ...profileOf(plan, name)]
 }
 
 /** Arguments of a Node process that is to be profiled. */
