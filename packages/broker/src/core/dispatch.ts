@@ -61,9 +61,9 @@ export interface Reservation {
 /** See the top of this file. */
 export class Dispatch {
   readonly #options: DispatchOptions
-  readonly #dirty: Set<Line> = new Set()
+  #dirty: Set<Line> = new Set()
   /** Consumers whose seats are those of before. */
-  readonly #unseated: Set<Consumer> = new Set()
+  #unseated: Set<Consumer> = new Set()
   readonly #draining: Set<Consumer> = new Set()
   /** Whether a consumer had room when its subscriptions were placed. */
   readonly #hadRoom: WeakMap<Consumer, boolean> = new WeakMap()
@@ -88,8 +88,9 @@ export class Dispatch {
    * since it costs as much as the consumer has topics, and one with many comes with a `sub` for each.
    */
   seatAll(): void {
+    if (this.#unseated.size === 0) return
     for (const consumer of this.#unseated) seatConsumer(consumer)
-    this.#unseated.clear()
+    this.#unseated = new Set()
   }
 
   /** What a consumer holds was changed. */
@@ -168,7 +169,8 @@ export class Dispatch {
     }
     if (this.#dirty.size === 0) return
     for (const line of this.#dirty) this.#run(step, line)
-    this.#dirty.clear()
+    // Made anew: what a cleared set held is kept in its old table, which later ones hang on to.
+    this.#dirty = new Set()
   }
 
   #run(step: Step, line: Line): void {
@@ -211,7 +213,7 @@ export class Dispatch {
       if (grants.length >= most) break
     }
     line.isClaiming = true
-    line.fresh.clear()
+    if (line.fresh.size > 0) line.fresh.clear()
     const { leaseMs } = queue.rules.reliable
     const request = {
       queue: queue.address,
