@@ -125,7 +125,8 @@ export class Handed {
     job.state = 'ended'
     job.outcome = outcome
     if (outcome === 'ack') this.#acked.add(key)
-    for (const token of job.tokens) this.#owed.add(token)
+    // Nothing more may be said of a lease that is perhaps over.
+    for (const token of job.tokens) if (!job.perhapsOver.has(token)) this.#owed.add(token)
   }
 
   #answered(id: string, iq: XmlElement): void {

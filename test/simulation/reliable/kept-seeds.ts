@@ -13,4 +13,6 @@ export const RELIABLE_KEPT_SEEDS: readonly number[] = [
   425,
   // An answer to what passed for lost came after the answer to its repetition: the oracle took it for one that counts.
   3249,
+  // A lease that an answer had called over, which may have passed for lost: the oracle took the end of its handler for owed to it.
+  1432,
 ]
