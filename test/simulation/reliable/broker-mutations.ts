@@ -254,4 +254,71 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     find: '    for (const consumer of takers) consumer.reserved--\n',
     replace: '',
   },
+  {
+    breaks: 'a lease is extended for ever',
+    file: 'store/memory.ts',
+    find: 'const wanted = Math.min(this.#now + op.leaseMs, latest)',
+    replace: 'const wanted = this.#now + op.leaseMs',
+  },
+  {
+    breaks: 'an id is forgotten with its message',
+    file: 'store/memory-dedupe.ts',
+    find: '    record.hasMessage = false\n    if (record.until <= now) this.#forget(record)',
+    replace: '    record.hasMessage = false\n    this.#forget(record)',
+  },
+  {
+    breaks: 'an id is forgotten though its message is there',
+    file: 'store/memory-dedupe.ts',
+    find: '(!record.hasMessage && record.until <= now)',
+    replace: 'record.until <= now',
+  },
+  {
+    breaks: 'a full queue takes more',
+    file: 'store/memory.ts',
+    find: '  if (!isFull()) return { drops: [] }\n',
+    replace: '  if (target.maxLength > 0) return { drops: [] }\n',
+  },
+  {
+    breaks: 'the newest gives way in a full queue',
+    file: 'store/memory.ts',
+    find: 'of line.ready.list(OVERFLOW_DROPS_MAX, () => true)) {',
+    replace: 'of [...line.ready.list(1_000, () => true)].reverse()) {',
+  },
+  {
+    breaks: 'what gives way in a full queue is lost',
+    file: 'store/memory.ts',
+    find: "    for (const entry of drops) this.#kill(entry, 'overflow', '', 'overflow')\n",
+    replace: "    for (const entry of drops) entry.line.move(entry, 'gone')\n",
+  },
+  {
+    breaks: 'what is replayed keeps its failures',
+    file: 'store/memory.ts',
+    find: '    entry.failures = 0\n    entry.deliveries = 0\n',
+    replace: '    entry.deliveries = 0\n',
+  },
+  {
+    breaks: 'what is replayed keeps its ttl',
+    file: 'store/memory.ts',
+    find: '    entry.expiresAt = undefined\n    entry.hasCountedFailure = false\n',
+    replace: '    entry.hasCountedFailure = false\n',
+  },
+  {
+    breaks: 'a purge takes what is alive',
+    file: 'store/memory.ts',
+    find: 'if (seq <= op.after || entry.state !== op.state) continue',
+    replace: 'if (seq <= op.after) continue',
+  },
+  {
+    breaks: 'everybody may order what becomes of dead letters',
+    file: 'core/verbs.ts',
+    find: "    if (!isAllowed(queue.admins, sender)) throw forbidden(sender, 'administer', queue)\n",
+    replace: '',
+  },
+  {
+    breaks: 'an order is answered before it is done',
+    file: 'core/admin.ts',
+    find: '    const ops = seqs.map((seq) => orderOp(queue, line, action, seq))\n    this.#options.calls.apply(ops, (step, results) => {',
+    replace:
+      "    const ops = seqs.map((seq) => orderOp(queue, line, action, seq))\n    this.#options.calls.apply(ops, () => {})\n    this.#options.calls.count(queue.address, (step) => {\n      const results: readonly StoreResult[] = seqs.map(() => ({ status: 'ok', type: 'discard' }))",
+  },
 ]

@@ -6,6 +6,8 @@ import { matchesPattern } from '@xmq/protocol'
 import type { Random } from '../random.ts'
 import { FILTERS, type SentItem, TOPICS } from './items.ts'
 import type { Break, Network } from './network.ts'
+import { Operator } from './operator.ts'
+import { ADMIN } from './orders.ts'
 import { Promises, type StoreTruth } from './promises.ts'
 import { SdkPublisher } from './publisher.ts'
 import { JOBS, sessionRules } from './rules.ts'
@@ -25,6 +27,8 @@ export interface CastHost {
   readonly network: Network
   readonly sdk: SdkHost
   readonly truth: StoreTruth
+  /** For how long the queue remembers ids. */
+  readonly dedupeMs: number
   readonly now: () => number
   readonly at: (at: number, act: () => void) => void
   readonly isCalm: () => boolean
@@ -42,6 +46,7 @@ export class Cast {
   readonly #producers: Producer[] = []
   readonly #publishers: SdkPublisher[] = []
   readonly #workers: SdkWorker[] = []
+  readonly #operators: Operator[] = []
   /** Accounts whose workers are scripted, with the leases that they remember. */
   readonly #scripted = new Map<string, LeaseMemory>()
   readonly #sessions = new Map<string, WorkerSession>()
@@ -61,6 +66,8 @@ export class Cast {
       else for (let count = random.pick([1, 1, 2]); count > 0; count--) this.#addWorker(account, 'abc'[count] ?? '')
     }
     for (const account of this.#scripted.keys()) this.#bind(account)
+    // Not all queues are looked after.
+    if (random.chance(0.5)) for (const jid of [`${ADMIN}/a`, 'w1@localhost/curious']) this.#addOperator(jid)
   }
 
   /** Whether everybody who sends is answered, and everybody who works has said everything. */
@@ -112,11 +119,12 @@ export class Cast {
     if (dice < 80) return this.#host.crashBroker()
     if (dice < 81) return network.crashServer()
     if (dice < 82) return this.#workers.length === 0 ? undefined : random.pick(this.#workers).stop()
+    if (dice < 86) return this.#operators.length === 0 ? undefined : random.pick(this.#operators).act()
     const session = this.#anySession()
     if (session === undefined) return
-    if (dice < 86) return session.leave()
+    if (dice < 89) return session.leave()
     const lease = random.pick([...this.#scripted.values()].map((memory) => memory.at(-1)))
-    if (dice < 94 && lease !== undefined) session.meddle(lease)
+    if (dice < 97 && lease !== undefined) session.meddle(lease)
   }
 
   // ---- who there is ----
@@ -133,16 +141,28 @@ export class Cast {
     this.#producers.push(producer)
   }
 
+  #addOperator(jid: string): void {
+    const { network, at, now, random } = this.#host
+    const operator = new Operator(jid, this.#clientHost())
+    const connect = (): void => {
+      const stream = network.connect(jid, { receive: (incoming) => operator.receive(incoming), ended: again })
+      if (stream === undefined) again()
+    }
+    const again = (): void => at(now() + random.gap(500), connect)
+    connect()
+    this.#operators.push(operator)
+  }
+
   #addPublisher(account: string): void {
-    const { sdk, random, id, onSent } = this.#host
-    const rules = sessionRules(random, JOBS, 0)
+    const { sdk, random, id, onSent, dedupeMs } = this.#host
+    const rules = sessionRules(random, JOBS, 0, dedupeMs)
     const publisher = new SdkPublisher(sdk, account, rules, this.promises, id, onSent)
     this.#publishers.push(publisher)
   }
 
   #addWorker(account: string, suffix: string): void {
-    const { sdk, random } = this.#host
-    const rules = sessionRules(random, JOBS, random.pick([2, 6, 12]))
+    const { sdk, random, dedupeMs } = this.#host
+    const rules = sessionRules(random, JOBS, random.pick([2, 6, 12]), dedupeMs)
     const wanted = [...new Set([random.pick(FILTERS), random.pick(FILTERS)])].map((topic) => ({ topic }))
     this.#workers.push(new SdkWorker(sdk, account, rules, wanted, this.promises, suffix))
   }

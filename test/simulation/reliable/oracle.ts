@@ -15,6 +15,7 @@ import type { CoreRules, Effect, Input } from '../../../packages/broker/src/core
 import type { ClaimAnswer, PublishOp, StoreOp, StoreResult } from '../../../packages/broker/src/store/port.ts'
 import { Violation } from '../violation.ts'
 import type { SentItem } from './items.ts'
+import { Orders } from './orders.ts'
 import type { StoreAnswer, StoreEffect } from './store.ts'
 
 const SETTLEMENTS: ReadonlySet<string> = new Set(['ack', 'nack', 'release', 'reject', 'extend'])
@@ -26,8 +27,11 @@ const EMPTY_CLAIMS_MAX = 100
 interface Message {
   readonly seq: number
   readonly sent: SentItem
-  readonly expiresAt: number | undefined
-  state: 'waiting' | 'leased' | 'acked' | 'dead'
+  expiresAt: number | undefined
+  readonly storedAt: number
+  /** Of its key: what was stored earlier goes first, and what is replayed last. */
+  order: number
+  state: 'waiting' | 'leased' | 'acked' | 'dead' | 'purged'
   /** The last one. */
   token: string | undefined
   failures: number
@@ -42,6 +46,8 @@ interface Lease {
   readonly holder: string
   readonly attempt: number
   readonly life: number
+  /** How long it may last is counted from here. */
+  since: number
   /** Full JIDs that extended it. */
   readonly takers: Set<string>
   readonly madeAt: number
@@ -92,6 +98,7 @@ export class ReliableOracle {
   readonly #leases = new Map<string, Lease>()
   readonly #confirmed = new Map<string, number>()
   #lastSeq = 0
+  #replays = 0
   // Of one life of the broker:
   #life = 1
   /** In this life: sessions that said that they have named all that they hold, and the tokens that were named. */
@@ -111,6 +118,7 @@ export class ReliableOracle {
   #doubted = new Set<string>()
   /** Calls of the core for what is known of a lease. */
   #lookups = new Set<number>()
+  #orders = new Orders()
   #dueAcks = new Map<string, string>()
   #emptyClaims: number[] = []
   /** Leases whose receipt is being handled. */
@@ -153,6 +161,7 @@ export class ReliableOracle {
     this.#delivers = new Map()
     this.#pings = new Map()
     this.#doubted = new Set()
+    this.#orders = new Orders()
     this.#lookups = new Set()
     this.#emptyClaims = []
     if (keeps) return
@@ -165,19 +174,20 @@ export class ReliableOracle {
 
   // ---- what the store has done ----
 
-  /** The store has done something; the core does not know it yet. */
-  done(effect: StoreEffect, answer: StoreAnswer, now: number): void {
+  /** The store has done something; the core does not know it yet. @param askedAt what the store took for the time of it */
+  done(effect: StoreEffect, answer: StoreAnswer, askedAt: number, now: number): void {
     if (effect.type === 'apply' && answer.type === 'applied') {
-      for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, now)
+      for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, askedAt, now)
     }
     if (answer.type === 'claimed' && answer.answer.status === 'ok') this.#claimed(answer.answer, now)
   }
 
-  #applied(op: StoreOp, result: StoreResult, now: number): void {
+  #applied(op: StoreOp, result: StoreResult, askedAt: number, now: number): void {
     if (op.type === 'publish') {
-      this.#publishDone(op, result, now)
+      this.#publishDone(op, result, askedAt, now)
       return
     }
+    if (op.type === 'purge' && result.status === 'ok' && result.type === 'purge') this.#purged(op, result.count)
     if (!('seq' in op) || result.status !== 'ok') return
     const message = this.#messages.get(op.seq)
     if (message === undefined) {
@@ -224,13 +234,41 @@ export class ReliableOracle {
         message.state = 'dead'
         return
       case 'extend':
-        this.#relocked(message, result)
+        this.#relocked(message, result, now)
         return
       case 'discard':
+        if (message.state !== 'dead') throw new Violation(`${seq} was purged while it was ${message.state}`)
+        this.#note('purged')
+        message.state = 'purged'
+        return
       case 'replay':
-        throw new Violation(`${op.type} of ${seq}, which nobody asked for`)
+        this.#replayed(message)
+        return
       default:
     }
+  }
+
+  #replayed(message: Message): void {
+    if (message.state !== 'dead') throw new Violation(`${message.seq} was replayed while it was ${message.state}`)
+    this.#note('replayed')
+    message.state = 'waiting'
+    message.failures = 0
+    message.deliveries = 0
+    message.hasCountedFailure = false
+    message.expiresAt = undefined
+    message.token = undefined
+    message.order = this.#lastSeq + ++this.#replays / 1e6
+  }
+
+  #purged({ after, topic, max }: Extract<StoreOp, { type: 'purge' }>, count: number): void {
+    const meant = [...this.#messages.values()]
+      .filter(
+        ({ seq, state, sent }) => seq > after && state === 'dead' && (topic === undefined || sent.topic === topic),
+      )
+      .slice(0, max)
+    if (meant.length !== count) throw new Violation(`${count} were purged, of ${meant.length}`)
+    if (count > 0) this.#note('purged all')
+    for (const message of meant) message.state = 'purged'
   }
 
   #deadDone(op: Extract<StoreOp, { type: 'dead' }>, message: Message, now: number): void {
@@ -247,10 +285,19 @@ export class ReliableOracle {
     message.state = 'dead'
   }
 
-  #relocked(message: Message, result: StoreResult): void {
+  #relocked(message: Message, result: StoreResult, now: number): void {
     if (result.status !== 'ok' || result.type !== 'extend') return
     if (message.state === 'acked' || message.state === 'dead')
       throw new Violation(`${message.seq} was extended after it ended`)
+    const lease = this.#leases.get(message.token ?? '')
+    if (lease !== undefined) {
+      if (result.relocked) lease.since = now
+      const { leaseMs, maxLeaseMs } = this.#reliable
+      // A lease that was received late has its whole period, too.
+      if (result.deadline > lease.since + Math.max(maxLeaseMs, 2 * leaseMs))
+        throw new Violation(`${message.seq} is leased for too long`)
+      if (result.deadline < now + leaseMs - 1_000) this.#note('extended to the last')
+    }
     if (!result.relocked) {
       this.#note('extended')
       return
@@ -262,7 +309,7 @@ export class ReliableOracle {
     this.#checkKey(message)
   }
 
-  #publishDone(op: PublishOp, result: StoreResult, now: number): void {
+  #publishDone(op: PublishOp, result: StoreResult, askedAt: number, now: number): void {
     const name = nameOf(op.sender, op.id ?? '')
     const sent = this.#sent.get(name)
     if (sent === undefined) throw new Violation(`${name} was stored, but never sent`)
@@ -274,7 +321,7 @@ export class ReliableOracle {
       throw new Violation(`${name} was stored without its times`)
     }
     if (result.status === 'conflict') throw new Violation(`${name} is a conflict with itself`)
-    if (result.status === 'full') this.#note('full')
+    if (result.status === 'full') this.#full()
     const known = this.#byId.get(name)
     if (result.status === 'duplicate') {
       this.#note('duplicate')
@@ -282,13 +329,16 @@ export class ReliableOracle {
         throw new Violation(`${name} is a duplicate of ${result.seq}, not of ${known?.seq}`)
     }
     if (result.status !== 'ok' || result.type !== 'publish') return
-    if (known !== undefined) throw new Violation(`${name} was stored twice: as ${known.seq} and as ${result.seq}`)
+    if (known !== undefined) this.#storedAgain(name, known, result.seq, askedAt)
+    this.#checkRoom(result.dropped.map(({ seq }) => seq))
     if (result.seq <= this.#lastSeq) throw new Violation(`seq ${result.seq} came after ${this.#lastSeq}`)
     this.#lastSeq = result.seq
     const message: Message = {
       seq: result.seq,
       sent,
       expiresAt: op.expiresAt,
+      storedAt: askedAt,
+      order: result.seq,
       state: 'waiting',
       token: undefined,
       failures: 0,
@@ -309,6 +359,46 @@ export class ReliableOracle {
     if (grant === undefined) throw new Violation(`${message.seq} was leased with its publish, to nobody`)
     this.#note('leased with its publish')
     this.#leased(message, { ...grant, deliveries: 1 }, now)
+  }
+
+  /** An id may be used anew when its window is over and its message gone. */
+  #storedAgain(name: string, known: Message, seq: number, askedAt: number): void {
+    const isGone = known.state === 'acked' || known.state === 'purged'
+    if (!isGone || askedAt < known.storedAt + this.#reliable.dedupeMs) {
+      throw new Violation(`${name} was stored twice: as ${known.seq} and as ${seq}`)
+    }
+    this.#note('id forgotten')
+    // What became of the first one is known.
+    if (this.#confirmed.get(name) === known.seq) this.#confirmed.delete(name)
+  }
+
+  get #length(): number {
+    let length = 0
+    for (const { state } of this.#messages.values()) if (state === 'waiting' || state === 'leased') length++
+    return length
+  }
+
+  #full(): void {
+    this.#note('full')
+    if (this.#length < this.#reliable.lengthMax)
+      throw new Violation(`a publish was refused at ${this.#length} messages`)
+  }
+
+  /** A publish finds room, or what gives way to it is the oldest that waits. */
+  #checkRoom(dropped: readonly number[]): void {
+    const { lengthMax, whenFull } = this.#reliable
+    if (this.#messages.size < lengthMax) return
+    for (const seq of dropped) {
+      const message = this.#messages.get(seq)
+      if (message?.state !== 'waiting') throw new Violation(`${seq} gave way while it was ${message?.state}`)
+      if (whenFull === 'refuse' || this.#length < lengthMax) throw new Violation(`${seq} gave way for nothing`)
+      for (const other of this.#messages.values()) {
+        if (other.seq < seq && isFresh(other)) throw new Violation(`${seq} gave way before ${other.seq}`)
+      }
+      this.#note('dead overflow')
+      message.state = 'dead'
+    }
+    if (this.#length >= lengthMax) throw new Violation(`stored beside ${this.#length} of ${lengthMax}`)
   }
 
   #claimed(answer: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
@@ -348,6 +438,7 @@ export class ReliableOracle {
       holder,
       attempt: deliveries,
       life: this.#life,
+      since: now,
       takers: new Set(),
       madeAt: now,
       isCalm: this.isCalm,
@@ -362,13 +453,13 @@ export class ReliableOracle {
   }
 
   /** Of one topic and key nothing else is in flight, and what came before is done. */
-  #checkKey({ seq, sent }: Message): void {
+  #checkKey({ seq, sent, order }: Message): void {
     if (sent.key === undefined) return
     this.#note('key')
     for (const other of this.#messages.values()) {
       if (other.sent.key !== sent.key || other.sent.topic !== sent.topic || other.seq === seq) continue
       if (other.state === 'leased') throw new Violation(`${seq} was leased beside ${other.seq} of the same key`)
-      if (other.seq < seq && other.state === 'waiting') throw new Violation(`${seq} was leased before ${other.seq}`)
+      if (other.order < order && other.state === 'waiting') throw new Violation(`${seq} was leased before ${other.seq}`)
     }
   }
 
@@ -415,6 +506,7 @@ export class ReliableOracle {
   }
 
   #told(op: StoreOp, result: StoreResult): void {
+    this.#orders.told(op, result)
     if (op.type === 'publish') {
       if (result.status === 'duplicate' || (result.status === 'ok' && result.type === 'publish')) {
         this.#stored.add(`${nameOf(op.sender, op.id ?? '')} ${result.seq}`)
@@ -455,6 +547,7 @@ export class ReliableOracle {
         )
       }
       if (child.name === 'renew') this.#credit(from, child, now)
+      if (child.name === 'dead-letters') this.#orders.arrived(from, id, child)
       if (child.name === 'xmq') this.#command(from, child, now)
     }
   }
@@ -566,6 +659,7 @@ export class ReliableOracle {
 
   /** An operation that ends or extends a lease needs a cause. */
   #checkOp(op: StoreOp, now: number): void {
+    this.#orders.asked(op)
     if (!('token' in op) || op.type === 'received') return
     const { token, holder, type } = op
     if (type === 'extend') {
@@ -654,6 +748,8 @@ export class ReliableOracle {
       if (child.name === 'deliver') this.#checkDeliver(to, id, child)
       if (child.name === 'settled') this.#checkSettled(to, id, child)
       if (child.name === 'resubscribe') this.#note('resubscribe')
+      if (child.name === 'dead-letters' && child.attrs.has('done') && this.#orders.answered(to, id, child) > 0)
+        this.#note('ordered')
     }
   }
 
@@ -749,7 +845,7 @@ export class ReliableOracle {
   checkEnd(dead: ReadonlySet<number>, held: ReadonlySet<number>): void {
     for (const [name, seq] of this.#confirmed) {
       const state = this.#messages.get(seq)?.state
-      if (state === 'acked' || (state === 'dead' && dead.has(seq))) continue
+      if (state === 'acked' || state === 'purged' || (state === 'dead' && dead.has(seq))) continue
       const where = held.has(seq) ? 'is still in the store' : dead.has(seq) ? 'is a dead letter' : 'is lost'
       throw new Violation(`${name}, confirmed as ${seq}, ${where} (${state ?? 'unknown'})`)
     }
@@ -767,6 +863,11 @@ export class ReliableOracle {
   #note(what: string): void {
     this.seen.set(what, (this.seen.get(what) ?? 0) + 1)
   }
+}
+
+/** Whether a message waits since it was stored, and could be claimed. */
+function isFresh({ state, deliveries, sent, order, seq }: Message): boolean {
+  return state === 'waiting' && deliveries === 0 && sent.delayMs === 0 && order === seq
 }
 
 function nameOf(sender: string, id: string): string {

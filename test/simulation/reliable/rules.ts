@@ -7,6 +7,7 @@ import {
 } from '../../../packages/broker/src/core/port.ts'
 import type { SessionRules } from '../../../packages/client/src/session/index.ts'
 import type { Random } from '../random.ts'
+import { ADMIN } from './orders.ts'
 
 export const DOMAIN = 'jobs.localhost'
 /** The queue of type `any`. */
@@ -20,11 +21,13 @@ export function coreRules(random: Random): CoreRules {
   const reliable: QueueRules['reliable'] = {
     ...RELIABLE_DEFAULTS,
     leaseMs: LEASE_MS,
-    maxLeaseMs: 20_000,
+    maxLeaseMs: random.pick([20_000, 9_000]),
     maxAttempts: random.pick([1, 3, 3]),
     backoffMs: 500,
     backoffMaxMs: 4_000,
     lengthMax: random.pick([15, 100_000, 100_000, 100_000]),
+    whenFull: random.pick(['refuse', 'dead-letter-oldest']),
+    dedupeMs: random.pick([RELIABLE_DEFAULTS.dedupeMs, RELIABLE_DEFAULTS.dedupeMs, 3_000]),
     unreceivedMax: random.pick([1, 4]),
     whenNobody: 'keep',
   }
@@ -33,7 +36,7 @@ export function coreRules(random: Random): CoreRules {
     type,
     publish: ['localhost'],
     consume: ['localhost'],
-    admins: ['ops@localhost'],
+    admins: [ADMIN],
     preserveFrom: false,
     requestTimeoutMs: 8_000,
     ttlSecondsMax: 60,
@@ -58,8 +61,8 @@ export function coreRules(random: Random): CoreRules {
   }
 }
 
-/** The rules of one SDK process. @param credit 0 for a producer */
-export function sessionRules(random: Random, queue: string, credit: number): SessionRules {
+/** The rules of one SDK process. @param credit 0 for a producer @param dedupeMs of the queue */
+export function sessionRules(random: Random, queue: string, credit: number, dedupeMs: number): SessionRules {
   return {
     queue,
     domain: 'localhost',
@@ -72,7 +75,7 @@ export function sessionRules(random: Random, queue: string, credit: number): Ses
     pendingMax: 1_000,
     pendingBytesMax: 1_000_000,
     publishTimeoutMs: 30_000,
-    dedupeWindowMs: RELIABLE_DEFAULTS.dedupeMs,
+    dedupeWindowMs: dedupeMs,
     credit,
     workerInfo: undefined,
   }

@@ -24,7 +24,7 @@ export interface StoreHost {
   readonly at: (at: number, act: () => void | Promise<void>) => void
   readonly feed: (input: Input) => void
   /** Told what the store has really done, answered or not. */
-  readonly onDone: (effect: StoreEffect, answer: StoreAnswer) => void
+  readonly onDone: (effect: StoreEffect, answer: StoreAnswer, askedAt: number) => void
 }
 
 const TROUBLE = new XmqError('internal', 'The disk is full.', { type: 'wait' })
@@ -99,7 +99,7 @@ export class LaggingStore {
       if (life !== this.#life) return
       this.#waiting--
       const answer = await this.#do(effect, askedAt)
-      if (!isRefused(answer)) this.#host.onDone(effect, answer)
+      if (!isRefused(answer)) this.#host.onDone(effect, answer, askedAt)
       const told = this.#claimable
       this.#claimable = []
       if (told.length > 0) this.#tell({ type: 'claimable', topics: told })
@@ -130,11 +130,11 @@ export class LaggingStore {
       this.tornCount++
       if (effect.type === 'claim') {
         const answer = await store.claim(effect.request)
-        this.#host.onDone(effect, { type: 'claimed', call, answer })
+        this.#host.onDone(effect, { type: 'claimed', call, answer }, askedAt)
         return { type: 'claimed', call, answer: fails }
       }
       const results = await store.apply(effect.ops, askedAt)
-      this.#host.onDone(effect, { type: 'applied', call, results })
+      this.#host.onDone(effect, { type: 'applied', call, results }, askedAt)
       return { type: 'applied', call, results: effect.ops.map(() => fails) }
     }
     switch (effect.type) {

@@ -105,7 +105,7 @@ class ReliableWorld {
     this.#core = parts.createCore(this.#rules)
     const { now, at, note } = this.#tools()
     this.#store = new LaggingStore(parts.createStore(), {
-      now,
+      now: () => this.#wallMs,
       random: this.#random,
       at: (when, act) =>
         at(when, () => {
@@ -113,7 +113,7 @@ class ReliableWorld {
           if (running !== undefined) this.#running = running
         }),
       feed: (input) => this.#handle(input),
-      onDone: (effect, answer) => this.#oracle.done(effect, answer, this.now),
+      onDone: (effect, answer, askedAt) => this.#oracle.done(effect, answer, askedAt, this.#wallMs),
     })
     this.#store.lagMs = this.#random.pick([0, 5, 5, 200])
     this.#network = new Network({
@@ -149,6 +149,7 @@ class ReliableWorld {
       random: this.#random,
       network: this.#network,
       sdk,
+      dedupeMs: (this.#rules.queues[0] as CoreRules['queues'][number]).reliable.dedupeMs,
       truth: {
         wasStored: (item, seq) => this.#oracle.wasStored(item, seq),
         durability: this.#rules.durability,
@@ -176,7 +177,7 @@ class ReliableWorld {
   }
 
   async run(): Promise<ReliableReport> {
-    await this.#store.store.open(this.now)
+    await this.#store.store.open(this.#wallMs)
     this.#begin()
     this.#scheduleNextAction()
     const end = this.now + this.#random.pick(FAULTS_MS)
@@ -239,7 +240,7 @@ class ReliableWorld {
   async #runUntil(end: number): Promise<void> {
     for (;;) {
       const next = this.#agenda.next ?? Number.POSITIVE_INFINITY
-      const deadline = this.#core.deadline ?? Number.POSITIVE_INFINITY
+      const deadline = Math.ceil(this.#core.deadline ?? Number.POSITIVE_INFINITY)
       const at = Math.min(next, deadline)
       if (at > end) break
       if (deadline <= next) {
@@ -262,9 +263,14 @@ class ReliableWorld {
     this.now = Math.max(this.now, end)
   }
 
+  /** Core and store are given whole milliseconds, as the runtime does. */
+  get #wallMs(): number {
+    return Math.floor(this.now)
+  }
+
   #handle(input: Input): void {
     this.#steps++
-    const { now } = this
+    const now = this.#wallMs
     if (this.#isTold) this.#log(() => describe(input))
     this.#oracle.arrive(input, now)
     const effects = purely(() => this.#core.handle(input, now, this.#entropy))
