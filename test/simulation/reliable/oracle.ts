@@ -95,6 +95,8 @@ export class ReliableOracle {
   readonly #sent = new Map<string, SentItem>()
   readonly #messages = new Map<number, Message>()
   readonly #byId = new Map<string, Message>()
+  /** Gone, and another message has its id. */
+  readonly #forgotten = new Set<Message>()
   readonly #leases = new Map<string, Lease>()
   readonly #confirmed = new Map<string, number>()
   #lastSeq = 0
@@ -368,7 +370,8 @@ export class ReliableOracle {
       throw new Violation(`${name} was stored twice: as ${known.seq} and as ${seq}`)
     }
     this.#note('id forgotten')
-    // What became of the first one is known.
+    // What became of the first one is known; its confirm may still be on its way.
+    this.#forgotten.add(known)
     if (this.#confirmed.get(name) === known.seq) this.#confirmed.delete(name)
   }
 
@@ -769,6 +772,8 @@ export class ReliableOracle {
       const name = nameOf(bareOf(to), item.attrs.get('id') ?? '')
       if (!this.#stored.has(`${name} ${seq}`))
         throw new Violation(`${name} is confirmed as ${seq} before the store said so`)
+      const stored = this.#messages.get(Number(seq))
+      if (stored !== undefined && this.#forgotten.has(stored)) continue
       const earlier = this.#confirmed.get(name)
       if (earlier !== undefined && earlier !== Number(seq))
         throw new Violation(`${name} is confirmed as ${earlier} and ${seq}`)

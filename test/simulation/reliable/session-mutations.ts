@@ -134,8 +134,8 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'settlements that were never answered are forgotten',
     file: 'session/settlements.ts',
-    find: '    this.#retry(this.#take(id), new XmqError',
-    replace: '    this.#retry(this.#take(id).slice(0, 0), new XmqError',
+    find: '    this.#retry(settled, new XmqError',
+    replace: '    this.#retry(settled.slice(0, 0), new XmqError',
   },
   {
     breaks: 'an earlier word about a lease takes the place of the last one',
