@@ -15,4 +15,8 @@ export const RELIABLE_KEPT_SEEDS: readonly number[] = [
   3249,
   // A lease that an answer had called over, which may have passed for lost: the oracle took the end of its handler for owed to it.
   1432,
+  // The confirm of a message whose id was used anew before it left: the oracle took it for a second one.
+  1040, 9630,
+  // A lease that was received late: the oracle gave it less than its period.
+  2887,
 ]

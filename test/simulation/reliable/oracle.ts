@@ -48,6 +48,8 @@ interface Lease {
   readonly life: number
   /** How long it may last is counted from here. */
   since: number
+  /** One that is received late has its whole period all the same. */
+  receivedUntil: number
   /** Full JIDs that extended it. */
   readonly takers: Set<string>
   readonly madeAt: number
@@ -246,6 +248,12 @@ export class ReliableOracle {
       case 'replay':
         this.#replayed(message)
         return
+      case 'received': {
+        const lease = this.#leases.get(op.token)
+        if (lease !== undefined && result.status === 'ok' && result.type === 'received')
+          lease.receivedUntil = result.deadline
+        return
+      }
       default:
     }
   }
@@ -295,8 +303,7 @@ export class ReliableOracle {
     if (lease !== undefined) {
       if (result.relocked) lease.since = now
       const { leaseMs, maxLeaseMs } = this.#reliable
-      // A lease that was received late has its whole period, too.
-      if (result.deadline > lease.since + Math.max(maxLeaseMs, 2 * leaseMs))
+      if (result.deadline > Math.max(lease.since + maxLeaseMs, lease.receivedUntil))
         throw new Violation(`${message.seq} is leased for too long`)
       if (result.deadline < now + leaseMs - 1_000) this.#note('extended to the last')
     }
@@ -442,6 +449,7 @@ export class ReliableOracle {
       attempt: deliveries,
       life: this.#life,
       since: now,
+      receivedUntil: 0,
       takers: new Set(),
       madeAt: now,
       isCalm: this.isCalm,
