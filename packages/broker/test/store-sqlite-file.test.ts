@@ -31,6 +31,16 @@ describe('the file of the sqlite store', () => {
     expect(await publish(again)).toBeGreaterThan(Number(seqs[2]))
   })
 
+  it.runIf(process.platform === 'linux')(
+    'says where no folder can be made, also where Node would try for ever',
+    async () => {
+      await expect(openSqlite('/proc/xmq/data/xmq.db')).rejects.toMatchObject({
+        code: 'invalid-config',
+        message: expect.stringMatching(/\/proc\/xmq\/data\/xmq\.db cannot be opened: .*mkdir '\/proc\/xmq'/) as unknown,
+      })
+    },
+  )
+
   it('gives each lease that it finds one full period', async () => {
     const path = freshPath()
     const store = await openSqlite(path)

@@ -113,7 +113,7 @@ const pidFileOf = (path: string) => `${path}.pid`
 
 function connect({ path, mustExist = false }: SqliteFileOptions): Connection {
   try {
-    if (!mustExist) mkdirSync(dirname(path), { recursive: true })
+    if (!mustExist) makeFolder(dirname(resolve(path)))
   } catch (error) {
     throw explain(error, path)
   }
@@ -127,6 +127,17 @@ function connect({ path, mustExist = false }: SqliteFileOptions): Connection {
       throw Object.assign(new Error('it cannot be opened'), { code })
     const why = mustExist && !existsSync(path) ? 'it is not there any more' : 'SQLite cannot open it'
     throw cannotOpen(path, why, error)
+  }
+}
+
+/** One by one: what Node calls `recursive` goes round for ever where a file system takes no folders, as /proc. */
+function makeFolder(folder: string): void {
+  if (existsSync(folder)) return
+  makeFolder(dirname(folder))
+  try {
+    mkdirSync(folder)
+  } catch (error) {
+    if (!existsSync(folder)) throw error
   }
 }
 
