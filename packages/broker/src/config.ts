@@ -12,6 +12,7 @@
  *    that does not start.
  * 3. The secret is in no text that this file makes: not in errors, not in `JSON.stringify`, not in `describeConfig`.
  */
+import { resolve } from 'node:path'
 import { domainOf, TTL_SECONDS_MAX, WRITE_STANZA_BYTES_MAX } from '@xmq/protocol'
 import {
   BROKEN,
@@ -100,6 +101,8 @@ export interface ParseConfigOptions {
   readonly where?: string
   /** In rising order: each beats what was before it. */
   readonly overrides?: readonly ConfigOverride[]
+  /** Where a relative path of `store` starts. @default it stays relative, to the folder that the process works in */
+  readonly directory?: string
   /** Reads what `secretFile` names; throws when it cannot. Without it, `secretFile` is refused. */
   readonly readSecretFile?: (path: string) => { readonly text: string; readonly isWorldReadable: boolean }
   /** Told what is allowed but unwise. */
@@ -164,7 +167,7 @@ export function parseConfig(raw: unknown, options: ParseConfigOptions = {}): Bro
   const top = readSection(value, '', TOP_KEYS, problems)
   const server = readServer(top.get('server'), problems)
   const secret = readSecret(top, options, problems, warn)
-  const store = readStore(top.get('store'), problems)
+  const store = readStore(top.get('store'), options.directory, problems)
   const http = top.get('http') === undefined ? undefined : readHttp(top.get('http'), problems)
   const log = readLog(top.get('log'), problems)
   const limits = readLimits(top.get('limits'), problems)
@@ -286,7 +289,7 @@ function readSecretText(
   }
 }
 
-function readStore(value: unknown, problems: Problems): StoreConfig | undefined {
+function readStore(value: unknown, directory: string | undefined, problems: Problems): StoreConfig | undefined {
   if (value === undefined) return Object.freeze({ scheme: 'memory' })
   const example = "'memory:' or 'sqlite:PATH'"
   const text = readText(value, 'store', example, problems)
@@ -300,7 +303,7 @@ function readStore(value: unknown, problems: Problems): StoreConfig | undefined 
   }
   const path = text.slice(scheme.length + 1)
   if (scheme === 'sqlite') {
-    if (path !== '') return Object.freeze({ scheme, path })
+    if (path !== '') return Object.freeze({ scheme, path: directory === undefined ? path : resolve(directory, path) })
     problems.add('store', `must be 'sqlite:PATH', as in 'sqlite:./data/xmq.db', but is '${text}'.`)
     return undefined
   }
@@ -423,7 +426,6 @@ function readQueue(address: string, value: unknown, path: string, isDurable: boo
   })
 }
 
-/** `localhost` for `queue1.localhost` and `orders@queue1.localhost`; mod_xmq served only its own host. */
 /** A queue's domain stands below the server's, whose accounts may use it unless told otherwise. */
 function noParent(address: string): string {
   const better = address.includes('@') ? address.replace('@', '@xmq.') : `${address}.localhost`
@@ -433,6 +435,7 @@ function noParent(address: string): string {
   )
 }
 
+/** `localhost` for `queue1.localhost` and `orders@queue1.localhost`; mod_xmq served only its own host. */
 function parentDomain(address: string): string | undefined {
   const domain = domainOf(address)
   const dot = domain.indexOf('.')

@@ -73,6 +73,15 @@ describe('what is left out', () => {
 })
 
 describe('what is given', () => {
+  it('has its relative store in the folder that the caller names', () => {
+    const raw = { ...MINIMAL, store: 'sqlite:./data/xmq.db' }
+    expect(parseConfig(raw, { directory: '/etc/xmq' }).store).toEqual({
+      scheme: 'sqlite',
+      path: '/etc/xmq/data/xmq.db',
+    })
+    expect(parseConfig(raw).store).toEqual({ scheme: 'sqlite', path: './data/xmq.db' })
+  })
+
   it('is read in its units', () => {
     const rules = {
       requestTimeout: '500ms',

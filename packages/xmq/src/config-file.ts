@@ -51,6 +51,7 @@ export function loadConfig(io: Io, flags: ConfigFlags): LoadedConfig {
     env: io.env,
     where,
     overrides: overridesOf(io, flags),
+    directory: dirname(file),
     readSecretFile: (path) => readSecretFile(resolve(dirname(file), path)),
     onWarning: (text) => warnings.push(text),
   })
@@ -117,7 +118,9 @@ function overridesOf(io: Io, flags: ConfigFlags): readonly ConfigOverride[] {
 
 /** A path of a flag or variable starts where the user is, one of the file where the file is. */
 function valueOf(io: Io, path: string, value: string): string {
-  return path === 'secretFile' ? resolve(io.cwd, value) : value
+  if (path === 'secretFile') return resolve(io.cwd, value)
+  const file = path === 'store' ? /^sqlite:(.+)$/s.exec(value)?.[1] : undefined
+  return file === undefined ? value : `sqlite:${resolve(io.cwd, file)}`
 }
 
 function dropPath(overrides: ConfigOverride[], path: string): void {

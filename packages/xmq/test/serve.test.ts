@@ -75,6 +75,22 @@ describe('check-config', () => {
     expect(await check([], { cwd })).toMatchObject({ code: 0, err: '' })
   })
 
+  it('resolves the store of the file against its folder, that of a flag or variable against the working one', async () => {
+    const cwd = folderWith({})
+    const folder = folderWith({ 'xmq.config.yaml': `${YAML}store: sqlite:./data/xmq.db\n` })
+    const config = ['--config', join(folder, 'xmq.config.yaml')]
+    const env = { XMQ_SECRET: 's' }
+    const store = async (argv: readonly string[], extra: Record<string, string> = {}) =>
+      (parse((await check([...config, ...argv], { cwd, env: { ...env, ...extra } })).out) as { store: string }).store
+    expect(await store([])).toBe(`sqlite:${join(folder, 'data/xmq.db')}`)
+    expect(await store(['--store', 'sqlite:a.db'])).toBe(`sqlite:${join(cwd, 'a.db')}`)
+    expect(await store([], { XMQ_STORE: 'sqlite:../b.db' })).toBe(`sqlite:${join(cwd, '../b.db')}`)
+    expect(await store(['--store', 'sqlite:/var/lib/xmq/xmq.db'])).toBe('sqlite:/var/lib/xmq/xmq.db')
+    expect(await store(['--store', 'memory:'])).toBe('memory:')
+    const wrong = await check([...config, '--store', 'sqlite:'], { cwd, env })
+    expect([wrong.code, wrong.err]).toEqual([2, expect.stringContaining("must be 'sqlite:PATH'")])
+  })
+
   const PROBLEMS: readonly [name: string, yaml: string, text: string][] = [
     [
       'a misspelt key',
