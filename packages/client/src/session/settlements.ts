@@ -81,9 +81,9 @@ export class Settlements {
   readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
   #unsent = new Map<string, Settled>()
   readonly #batches = new Map<string, Batch>()
-  /** Acks that went with a received, the latest last, each with the number of what was asked before it. */
   /** The queue is to be told when all that is held has been named. */
   #isDeclaring = false
+  /** Acks that went with a received, the latest last, each with the number of what was asked before it. */
   #ridden: { readonly settled: Settled; readonly after: number }[] = []
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
