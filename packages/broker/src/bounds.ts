@@ -52,6 +52,7 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     'xmq_requests_in_flight',
     LIMIT,
   ),
+  bound('news of one request', 'PROGRESS_MAX', '10000', 'further ones are dropped', 'xmq_ignored_total'),
   bound(
     'answers that wait for a stream',
     'limits.maxOpenRequests',
@@ -65,6 +66,14 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     '64MiB',
     'refused: `overloaded`',
     'xmq_storing_bytes',
+    OVERLOADED,
+  ),
+  bound(
+    'bytes that wait in the store for a commit',
+    'WAITING_BYTES_MAX',
+    '64MiB',
+    'refused: `overloaded`',
+    'xmq_store_waiting_bytes',
     OVERLOADED,
   ),
   bound(
@@ -122,6 +131,13 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
   ),
   bound('bytes of them', 'maxDeadBytes', '256MiB', 'the oldest are dropped', 'xmq_queue_bytes', 'xmq_dropped_total'),
   bound('ids remembered', 'maxDedupe', '1000000', 'the oldest is forgotten', 'xmq_remembered_ids'),
+  bound(
+    'acks remembered',
+    'REPEATED_ACKS_MIN',
+    '65536',
+    'older ones are forgotten: repeated, they are answered `not-found`',
+    'xmq_repeatable_acks',
+  ),
   bound('durable subscriptions', 'maxNamed', '1000', 'refused: `limit-reached`', 'xmq_named_subscriptions', LIMIT),
   bound(
     'messages for an ephemeral subscriber',
@@ -148,6 +164,14 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     'further ones wait',
     'xmq_unanswered_deliveries',
     'xmq_waiting_deliveries',
+  ),
+  bound(
+    'reliable consumers of a queue called after a restart',
+    'REMEMBERED_MAX',
+    '10000',
+    'the others go on with their next renewal',
+    'xmq_remembered_consumers',
+    'xmq_consumers',
   ),
   bound(
     'leases of an earlier life, of a queue',

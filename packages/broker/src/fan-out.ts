@@ -15,7 +15,7 @@
 import { bareOf, type XmlElement } from '@xmq/protocol'
 
 /** Most deliveries that are held for one domain: one for each subscription that the broker takes by default. */
-export const FAN_OUT_HELD_MAX = 100_000
+const FAN_OUT_HELD_MAX = 100_000
 /** Milliseconds between two looks at whether a server drains what we wrote. */
 const POLL_MS = 20
 

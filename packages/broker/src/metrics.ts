@@ -240,6 +240,7 @@ export class Metrics {
     gauge('xmq_ephemeral_messages', 'Messages for ephemeral subscribers', () => sources.core().ephemeralMessages)
     gauge('xmq_ephemeral_bytes', 'Bytes of messages for ephemeral subscribers', () => sources.core().ephemeralBytes)
     gauge('xmq_named_subscriptions', 'Durable subscriptions', () => sources.core().namedSubscriptions)
+    gauge('xmq_remembered_consumers', 'Consumers called after a restart', () => sources.core().rememberedConsumers)
     gauge('xmq_held_answers', 'Answers that wait for a stream to be up', () => sources.core().heldAnswers)
     gauge('xmq_http_connections', 'Connections for health and metrics', () => sources.load().httpConnections)
     gauge('xmq_log_kinds', 'Kinds of lines that the log counts', () => sources.load().logKinds)
@@ -259,6 +260,8 @@ export class Metrics {
     })
     gauge('xmq_store_messages', 'Messages in the store', () => sources.store().messages)
     gauge('xmq_store_bytes', 'Bytes in the store', () => sources.store().bytes)
+    gauge('xmq_store_waiting_bytes', 'Bytes of messages that wait for a commit', () => sources.store().waitingBytes)
+    gauge('xmq_repeatable_acks', 'Acks that are remembered', () => sources.store().repeatableAcks)
   }
 
   /** What the store holds, by queue: its lines together. */

@@ -240,6 +240,7 @@ class QueueCore implements Core {
       pings: this.#sessions.pings,
       leases: this.#leases.count,
       foundLeases: this.#found.count,
+      rememberedConsumers: this.#reconnecting.count,
       claimableTopics: this.#claimableTopics(),
       storingBytes: this.#publishing.storing,
       sessions: this.#sessions.count,

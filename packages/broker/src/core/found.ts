@@ -26,7 +26,7 @@ import type { Step } from './step.ts'
 import type { StoreCalls } from './store-calls.ts'
 
 /** Most leases of an earlier life that are remembered of a queue. */
-export const FOUND_MAX = 100_000
+const FOUND_MAX = 100_000
 /** Leases of one page. */
 const PAGE = 1000
 

@@ -284,6 +284,8 @@ export interface CoreStats {
   readonly ephemeralBytes: number
   /** Durable subscriptions. */
   readonly namedSubscriptions: number
+  /** Reliable consumers that are called after a restart. */
+  readonly rememberedConsumers: number
   /** Answers to requests that wait for a stream to be up. */
   readonly heldAnswers: number
 }

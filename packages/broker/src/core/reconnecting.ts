@@ -15,6 +15,7 @@
  * 1. A queue's record is written by one operation at a time; the last state is written in the end.
  * 2. Nobody is asked twice, nor whoever has subscribed already.
  * 3. The record of an earlier life is read before it is written over.
+ * 4. A record has at most {@link REMEMBERED_MAX} of them: a `sub` beyond is answered all the same, and goes on with its renewal.
  */
 import { encodeResubscribe, stanza, tryParseJid } from '@xmq/protocol'
 import type { Durability, StoreOp, SubscriptionRecord } from '../store/port.ts'
@@ -73,6 +74,13 @@ export class Reconnecting {
   /** Whether a session will be called after a restart of the broker, as things stand. */
   isRemembered(queue: Queue, jid: string): boolean {
     return this.#options.durability === 'memory' || !queue.isLoaded || this.#roll(queue).members.has(jid)
+  }
+
+  /** Consumers that the records have. */
+  get count(): number {
+    let count = 0
+    for (const { members } of this.#rolls.values()) count += members.size
+    return count
   }
 
   /** Goes on when it is certain that a session, which has just subscribed, will be called: or that it cannot be. */

@@ -225,6 +225,8 @@ class MemoryStore implements Store, LineHost {
       bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
       lines,
       remembered: new Map(Array.from(this.#queues, ([queue, { dedupe }]) => [queue, dedupe.size])),
+      repeatableAcks: this.#acks.size,
+      waitingBytes: 0,
     }
   }
 

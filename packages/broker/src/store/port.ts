@@ -181,6 +181,10 @@ export interface StoreStats {
   readonly lines: readonly LineStats[]
   /** By queue: ids of publishes that are remembered for a time. */
   readonly remembered: ReadonlyMap<string, number>
+  /** Acks that are remembered, so that a repeated one is answered as the first was. */
+  readonly repeatableAcks: number
+  /** Bytes of messages that wait for a commit. */
+  readonly waitingBytes: number
 }
 
 /** An open store. Its only owner is the runtime. */

@@ -111,6 +111,11 @@ export class RecentAcks {
   #newer = new Generation()
   #older: Generation | undefined
 
+  /** How many are known; one that was taken back counts. */
+  get size(): number {
+    return this.#newer.size + (this.#older?.size ?? 0)
+  }
+
   add(ref: EntryRef, token: string, holder: string, at: number): void {
     if (this.#newer.size >= REPEATED_ACKS_MIN) {
       this.#older = this.#newer

@@ -258,6 +258,7 @@ describe('a restart', () => {
     const w = await StoreWorld.start(changes)
     await w.sub(A, 't', { credit: 4 })
     await w.wait(1000)
+    expect(w.core.stats().rememberedConsumers).toBe(1)
     await w.restart()
     const asked = w
       .take(A)

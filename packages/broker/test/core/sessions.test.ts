@@ -11,6 +11,7 @@ const NOTHING = {
   pings: 0,
   leases: 0,
   foundLeases: 0,
+  rememberedConsumers: 0,
   claimableTopics: 0,
   storingBytes: 0,
   sessions: 0,
@@ -45,6 +46,7 @@ describe('a session that sends unavailable', () => {
       pings: 0,
       leases: 0,
       foundLeases: 0,
+      rememberedConsumers: 0,
       claimableTopics: 0,
       storingBytes: 0,
     })
@@ -280,6 +282,7 @@ describe('a stream that breaks', () => {
       pings: 0,
       leases: 0,
       foundLeases: 0,
+      rememberedConsumers: 0,
       claimableTopics: 0,
       storingBytes: 0,
     })

@@ -103,6 +103,8 @@ export interface BatchAnswer {
   readonly lines: readonly LineStats[]
   /** Their queues, and how many ids each remembers for a time. */
   readonly remembered: readonly (readonly [queue: string, ids: number])[]
+  /** Acks that are remembered. */
+  readonly repeatableAcks: number
   /** Lines that are no more. */
   readonly lostLines: readonly { readonly queue: string; readonly subscription: string }[]
   /** Why messages cannot be stored; undefined when they can, as far as the last try tells. */
@@ -340,6 +342,7 @@ export class Engine {
       claimable,
       lines: stats,
       remembered: lines.map(({ queue }) => [queue.address, queue.endings]),
+      repeatableAcks: this.#acks.size,
       lostLines,
       failure: this.#failure,
       isOpen: this.#file !== undefined,

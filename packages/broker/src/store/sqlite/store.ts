@@ -90,6 +90,7 @@ class SqliteStoreFront implements SqliteStore {
   readonly #remembered = new Map<string, number>()
   #waiting: Waiting[] = []
   #waitingBytes = 0
+  #repeatableAcks = 0
   #state: 'new' | 'opening' | 'open' | 'closed' = 'new'
   #isClosing = false
   #isPumpDue = false
@@ -191,6 +192,8 @@ class SqliteStoreFront implements SqliteStore {
       bytes: lines.reduce((sum, line) => sum + line.bytes + line.deadBytes, 0),
       lines,
       remembered: this.#remembered,
+      repeatableAcks: this.#repeatableAcks,
+      waitingBytes: this.#waitingBytes,
     }
   }
 
@@ -311,8 +314,9 @@ class SqliteStoreFront implements SqliteStore {
     return batch
   }
 
-  #take({ claimable, lines, remembered, lostLines, failure, hasMore, isFresh, isOpen }: BatchAnswer): void {
+  #take({ claimable, lines, remembered, lostLines, failure, hasMore, isFresh, isOpen, ...rest }: BatchAnswer): void {
     this.#failure = failure
+    this.#repeatableAcks = rest.repeatableAcks
     this.#batchesMax = isOpen ? BATCHES_AHEAD_MAX : 1
     if (isFresh === true) this.#lines.clear()
     this.#hasMore = hasMore
