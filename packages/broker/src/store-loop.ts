@@ -11,7 +11,7 @@
  * 1. Each call has one answer, also when the store breaks its contract and rejects: then it is `unavailable`.
  * 2. While a server does not take what we wrote, claims for its domain wait here, and publishes lease nothing: nothing more is leased for it. So do those beyond
  *    {@link CLAIMS_MAX}, whose messages would pass all marks if they came at once. At most one a line is open, so they are few.
- * 3. Publishes wait here when the store has {@link PUBLISHING_OPS_MAX} of them to do, so that settlements and claims never wait
+ * 3. Publishes wait here when the store has {@link PUBLISHING_OPS_MAX} of them to do, fewer while a claim is open, so that settlements and claims never wait
  *    for more than these. They keep their order, among themselves and with what makes and ends durable subscriptions. Their number
  *    is bounded by the core (`storingBytesMax`).
  */
@@ -24,6 +24,8 @@ import type { PublishOp, Store, StoreOp } from './store/port.ts'
  * sync, and a settlement waits for some ten milliseconds behind them.
  */
 export const PUBLISHING_OPS_MAX = 512
+/** The same while a claim is open: somebody waits for what is there already, and what is added meanwhile makes them wait longer. */
+export const PUBLISHING_OPS_BESIDE_CLAIMS = 64
 /** What a new look at the pace of the store weighs in its average. */
 const PACE_WEIGHT = 0.3
 const PACE_LOOKS = 4
@@ -68,6 +70,7 @@ export class StoreLoop {
   #busyLooks = 0
   /** Claims for each domain that the store has. */
   readonly #claiming: Map<string, number> = new Map()
+  #claims = 0
   #timer: NodeJS.Timeout | undefined
   #unwatch: (() => void) | undefined
 
@@ -187,7 +190,7 @@ export class StoreLoop {
 
   #publish(effect: Apply): void {
     this.#open.set(effect.call, performance.now())
-    if (this.#publishingOps < PUBLISHING_OPS_MAX && this.#waitingOps === 0) {
+    if (this.#publishingOps < this.#publishingMax && this.#waitingOps === 0) {
       this.#hand(effect)
       return
     }
@@ -212,8 +215,12 @@ export class StoreLoop {
     return grant !== undefined && this.#host.isCongested(queue.slice(queue.indexOf('@') + 1))
   }
 
+  get #publishingMax(): number {
+    return this.#claims > 0 ? PUBLISHING_OPS_BESIDE_CLAIMS : PUBLISHING_OPS_MAX
+  }
+
   #publishMore(): void {
-    while (this.#waitingOps > 0 && this.#publishingOps < PUBLISHING_OPS_MAX) {
+    while (this.#waitingOps > 0 && this.#publishingOps < this.#publishingMax) {
       const next = this.#publishes[this.#first++] as Apply
       this.#waitingOps -= next.ops.length
       this.#hand(next)
@@ -229,11 +236,14 @@ export class StoreLoop {
 
   #claim({ call, request, domain }: Claim): void {
     this.#claiming.set(domain, (this.#claiming.get(domain) ?? 0) + 1)
+    this.#claims++
     this.#answer(
       () => this.#store.claim(request),
       refused,
       (answer) => {
         this.#claiming.set(domain, (this.#claiming.get(domain) ?? 1) - 1)
+        this.#claims--
+        if (this.#claims === 0) this.#publishMore()
         if (this.#held.length > 0) queueMicrotask(() => this.#claimHeld())
         return { type: 'claimed', call, answer }
       },

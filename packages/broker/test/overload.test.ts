@@ -7,7 +7,13 @@ import { DEFERRED_BYTES_MAX, DEFERRED_MAX, Intake } from '../src/intake.ts'
 import { LoadMeter, type LoadPort } from '../src/load.ts'
 import { createMemoryStore } from '../src/store/memory.ts'
 import type { PublishOp, Store, StoreOp } from '../src/store/port.ts'
-import { CLAIMS_MAX, PUBLISHING_OPS_MAX, type StoreEffect, StoreLoop } from '../src/store-loop.ts'
+import {
+  CLAIMS_MAX,
+  PUBLISHING_OPS_BESIDE_CLAIMS,
+  PUBLISHING_OPS_MAX,
+  type StoreEffect,
+  StoreLoop,
+} from '../src/store-loop.ts'
 
 const message = (id: number) => parseElement(`<message id='${id}'><xmq xmlns='xmq:topic' topic='t'/></message>`)
 const settle = parseElement("<iq type='set' id='settle'><settle xmlns='xmq:queue:1'/></iq>")
@@ -64,8 +70,13 @@ describe('the store loop', () => {
   function setUp(congested: ReadonlySet<string> = new Set()) {
     const asked: { readonly ops: readonly StoreOp[]; readonly now: number; readonly answer: () => void }[] = []
     const fed: Input[] = []
+    let endClaim = () => {}
     const store: Store = {
       ...createMemoryStore(),
+      claim: () =>
+        new Promise((resolve) => {
+          endClaim = () => resolve({ status: 'ok', messages: [], expired: [], corrupt: [], more: false })
+        }),
       apply: (ops, now) =>
         new Promise((resolve) => {
           asked.push({ ops, now, answer: () => resolve(ops.map(() => ({ status: 'ok', type: 'ack' }))) })
@@ -82,7 +93,11 @@ describe('the store loop', () => {
       asked[at]?.answer()
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
-    return { loop, asked, fed, answer }
+    const claimed = async () => {
+      endClaim()
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    }
+    return { loop, asked, fed, answer, claimed }
   }
   const batch = (from: number) => Array.from({ length: PUBLISHING_OPS_MAX }, (_, index) => publish(from + index))
 
@@ -109,6 +124,20 @@ describe('the store loop', () => {
     congested.add('q')
     loop.handle(apply(2, { ...publish(2), queue: 'busy@q', grant }, { ...publish(3), queue: 'idle', grant }), 2)
     expect(asked.flatMap(({ ops }) => ops.map((op) => (op as PublishOp).grant))).toEqual([grant, undefined, grant])
+  })
+
+  it('gives the store fewer publishes while somebody waits for what it has', async () => {
+    const { loop, asked, answer, claimed } = setUp()
+    const claim = { type: 'claim', call: 9, domain: 'q', request: {} } as StoreEffect
+    loop.handle(claim, 1)
+    for (let at = 0; at <= PUBLISHING_OPS_BESIDE_CLAIMS; at++) loop.handle(apply(at + 10, publish(at)), 1)
+    expect(asked).toHaveLength(PUBLISHING_OPS_BESIDE_CLAIMS)
+    await answer(0)
+    expect(asked).toHaveLength(PUBLISHING_OPS_BESIDE_CLAIMS + 1)
+    loop.handle(apply(1000, publish(1000)), 1)
+    expect(asked).toHaveLength(PUBLISHING_OPS_BESIDE_CLAIMS + 1)
+    await claimed()
+    expect(asked).toHaveLength(PUBLISHING_OPS_BESIDE_CLAIMS + 2)
   })
 
   it('never takes the store back in time', async () => {
