@@ -187,6 +187,36 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace: '  const failures = standing.failures\n',
   },
   {
+    breaks: 'a nack with a delay does not wait for it',
+    file: 'core/backoff.ts',
+    find: "  if (retry.kind === 'delay') return retry.ms\n",
+    replace: '',
+  },
+  {
+    breaks: 'nobody waits after a failure',
+    file: 'core/backoff.ts',
+    find: 'at: step.now + retryMs(step, rules, retry, failures), failures',
+    replace: 'at: step.now + 0 * retryMs(step, rules, retry, failures), failures',
+  },
+  {
+    breaks: 'what failed without a word about a delay is tried again at once',
+    file: 'core/backoff.ts',
+    find: '  return Math.floor(unit * bound)\n',
+    replace: '  return Math.floor(0 * unit * bound)\n',
+  },
+  {
+    breaks: 'the backoff has no bound',
+    file: 'core/backoff.ts',
+    find: '  return Math.floor(unit * bound)\n',
+    replace: '  return Math.floor(unit * bound * 4)\n',
+  },
+  {
+    breaks: 'the priority of a message is ignored',
+    file: 'store/memory-line.ts',
+    find: 'const difference = left.message.op.priority - right.message.op.priority',
+    replace: 'const difference = 0 * (left.message.op.priority - right.message.op.priority)',
+  },
+  {
     breaks: 'attempts are unbounded',
     file: 'core/backoff.ts',
     find: "  if (failures >= rules.maxAttempts) return { ...dead, reason: 'max-attempts' }\n",

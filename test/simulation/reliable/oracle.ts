@@ -16,6 +16,7 @@ import type { ClaimAnswer, PublishOp, StoreOp, StoreResult } from '../../../pack
 import { Violation } from '../violation.ts'
 import type { SentItem } from './items.ts'
 import { Orders } from './orders.ts'
+import { Readiness } from './readiness.ts'
 import type { StoreAnswer, StoreEffect } from './store.ts'
 
 const SETTLEMENTS: ReadonlySet<string> = new Set(['ack', 'nack', 'release', 'reject', 'extend'])
@@ -123,6 +124,7 @@ export class ReliableOracle {
   /** Calls of the core for what is known of a lease. */
   #lookups = new Set<number>()
   #orders = new Orders()
+  readonly #readiness: Readiness
   #dueAcks = new Map<string, string>()
   #emptyClaims: number[] = []
   /** Leases whose receipt is being handled. */
@@ -135,6 +137,7 @@ export class ReliableOracle {
     this.#rules = rules
     this.#queue = queue
     this.#onStored = onStored
+    this.#readiness = new Readiness(this.#reliable)
   }
 
   /** Whether an item was ever stored under a seq, in whatever life of the broker. */
@@ -170,6 +173,7 @@ export class ReliableOracle {
     this.#emptyClaims = []
     if (keeps) return
     this.#lastSeq = 0
+    this.#readiness.clear()
     this.#messages.clear()
     this.#byId.clear()
     this.#leases.clear()
@@ -183,7 +187,10 @@ export class ReliableOracle {
     if (effect.type === 'apply' && answer.type === 'applied') {
       for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, askedAt, now)
     }
-    if (answer.type === 'claimed' && answer.answer.status === 'ok') this.#claimed(answer.answer, now)
+    if (effect.type === 'claim' && answer.type === 'claimed' && answer.answer.status === 'ok') {
+      this.#claimed(answer.answer, now)
+      if (this.#readiness.claimed(effect.request, answer.answer, now) > 0) this.#note('priority')
+    }
   }
 
   #applied(op: StoreOp, result: StoreResult, askedAt: number, now: number): void {
@@ -199,6 +206,7 @@ export class ReliableOracle {
       return
     }
     this.#entryDone(op, message, result, now)
+    this.#readiness.done(op, askedAt)
   }
 
   #entryDone(op: Exclude<StoreOp, PublishOp>, message: Message, result: StoreResult, now: number): void {
@@ -356,6 +364,7 @@ export class ReliableOracle {
     }
     this.#messages.set(result.seq, message)
     this.#byId.set(name, message)
+    this.#readiness.stored(result.seq, op, result.leasedAt !== undefined, now)
     if (result.leasedAt !== undefined) this.#publishLeased(op, message, now)
     this.#everStored.add(`${name} ${result.seq}`)
     if (this.#everStored.has(name)) return
@@ -407,6 +416,7 @@ export class ReliableOracle {
       }
       this.#note('dead overflow')
       message.state = 'dead'
+      this.#readiness.ended(seq)
     }
     if (this.#length >= lengthMax) throw new Violation(`stored beside ${this.#length} of ${lengthMax}`)
   }
@@ -610,12 +620,13 @@ export class ReliableOracle {
       .filter(({ name }) => SETTLEMENTS.has(name))
       .map((child) => {
         const lease = child.attrs.get('lease') ?? ''
-        return { kind: child.name, lease, token: lease.split('.')[0] as string }
+        return { kind: child.name, lease, token: lease.split('.')[0] as string, delay: child.attrs.get('delay') }
       })
     const holder = bareOf(from)
     const hasNack = settlements.some(({ kind }) => kind === 'nack')
     if (settle.attrs.get('complete') === 'true') this.#complete.add(from)
-    for (const { kind, token } of settlements) {
+    for (const { kind, token, delay } of settlements) {
+      if (kind === 'nack') this.#readiness.nacked(holder, token, delay)
       this.#named.add(token)
       this.#said.add(`${holder} ${kind} ${token}`)
       const lease = this.#leases.get(token)
@@ -673,6 +684,7 @@ export class ReliableOracle {
     this.#orders.asked(op)
     if (!('token' in op) || op.type === 'received') return
     const { token, holder, type } = op
+    if (type === 'nack') this.#readiness.checkNack(op, now)
     if (type === 'extend') {
       if (!this.#said.has(`${holder} extend ${token}`)) throw new Violation(`nobody extended ${token}`)
       return

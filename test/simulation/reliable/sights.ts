@@ -12,6 +12,7 @@ export const RELIABLE_SIGHTS: readonly string[] = [
   'delivered',
   'redelivered',
   'key',
+  'priority',
   'credit used up',
   'received',
   'refused',
