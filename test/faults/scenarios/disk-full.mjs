@@ -4,7 +4,8 @@ import { mountObstacle, SmallDisk } from '../devices/mounts.mjs'
 import { nowMs } from '../journal.mjs'
 import { checkNoFlood, seesRecovery, seesTrouble } from '../operator.mjs'
 
-const DISK_BYTES = 24 * 1024 * 1024
+/** Three times what the log and the file of a whole run take: it is to be full of something else. */
+const DISK_BYTES = 96 * 1024 * 1024
 /** How long the disk stays full. */
 const FULL_MS = 1500
 

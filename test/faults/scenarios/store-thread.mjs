@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { nowMs } from '../journal.mjs'
 import { seesRecovery } from '../operator.mjs'
+import { inTime } from '../patience.mjs'
 
 const KILLER = fileURLToPath(new URL('../processes/thread-killer.mjs', import.meta.url))
 
@@ -16,18 +17,19 @@ export const scenario = {
   },
   async run(scene, times) {
     let aborts = 0
+    let ended = 0
     for (let time = 0; time < times; time++) {
       await scene.moment()
       await scene.fault("the store's thread ended", 'store', async () => {
         scene.broker.signal('SIGUSR2')
-        const recovered = recovers(scene)
-        // Whoever is late then is late for a process that is no more.
-        recovered.catch(() => undefined)
-        const isAborted = await Promise.race([scene.broker.exited.then(() => true), recovered.then(() => false)])
-        if (!isAborted) return
-        aborts++
-        await scene.broker.start()
-        await recovers(scene)
+        const isAlone = await inTime('the end of the thread', endOf(scene.broker, ++ended))
+        if (!isAlone) {
+          aborts++
+          ended = 0
+          await scene.broker.start()
+        }
+        await seesRecovery(scene.broker)
+        await scene.flow('all go on', { confirmed: 1, finished: 1 })
       })
       await scene.resume("the store's thread ended", nowMs())
     }
@@ -35,7 +37,10 @@ export const scenario = {
   },
 }
 
-async function recovers(scene) {
-  await seesRecovery(scene.broker)
-  await scene.flow('all go on', { confirmed: 1, finished: 1 })
+/** @returns whether the thread ended, and the process goes on; `number`: of such ends in this life of the broker */
+async function endOf(broker, number) {
+  return await broker.line(new RegExp(`^thread ended, number ${number}$`)).then(
+    () => true,
+    () => false,
+  )
 }
