@@ -1,18 +1,19 @@
 /**
  * What came in and is not given to the core yet. Owner: the runtime.
  *
- *     stanza --not pressed, or no new work--> core
- *         \--new work, while pressed--> deferred --all that had come was read, or full--> core, in the order of arrival
+ *     stanza --not pressed, or class settle or presence--> core
+ *         \--admin, renew, publish, while pressed--> deferred --all that had come was read, or full--> core, class by class
  *
- * So a settlement that was read in the same turn as a thousand publishes is done before them. A `sub` or `del` overtakes
- * publishes, too: they say who listens from now on.
+ * So a settlement that was read in the same turn as a thousand renewals and publishes is done before them, and a question of an
+ * admin before those. The classes are those of core/overload.ts.
  *
  * Invariants:
- * 1. New work keeps its order, whoever sent it.
- * 2. At most {@link DEFERRED_MAX} stanzas are deferred, that came in at most {@link DEFERRED_BYTES_MAX} bytes and one chunk more.
+ * 1. What is of one class keeps its order, whoever sent it.
+ * 2. Of one sender only publishes are overtaken: a session's `sub` is done before the presence that ends it, and before what it settles.
+ * 3. At most {@link DEFERRED_MAX} stanzas are deferred, that came in at most {@link DEFERRED_BYTES_MAX} bytes and one chunk more.
  */
 import { childElements, type XmlElement } from '@xmq/protocol'
-import { bringsWork } from './core/index.ts'
+import { bringsWork, classOf, WORK_CLASSES, type WorkClass } from './core/index.ts'
 
 /** Most stanzas that are deferred. */
 export const DEFERRED_MAX = 2000
@@ -21,7 +22,7 @@ export const DEFERRED_BYTES_MAX: number = 4 * 1024 * 1024
 
 /** What {@link Intake} needs. */
 export interface IntakePort {
-  /** Whether new work goes behind all else. */
+  /** Whether what frees goes before what fills. */
   isPressed(): boolean
   handle(stanza: XmlElement): void
 }
@@ -29,7 +30,10 @@ export interface IntakePort {
 /** See the top of this file. */
 export class Intake {
   readonly #port: IntakePort
-  #deferred: XmlElement[] = []
+  #deferred: Partial<Record<WorkClass, XmlElement[]>> = {}
+  #count = 0
+  /** Who sent what is deferred, but for publishes. */
+  readonly #senders: Set<string | undefined> = new Set()
   #bytes = 0
   #timer: NodeJS.Immediate | undefined
 
@@ -39,26 +43,33 @@ export class Intake {
 
   /** Stanzas that are deferred. */
   get deferred(): number {
-    return this.#deferred.length
+    return this.#count
   }
 
   take(stanza: XmlElement): void {
-    if (this.#deferred.length === 0 && !this.#port.isPressed()) {
+    if (this.#count === 0 && !this.#port.isPressed()) {
       this.#port.handle(stanza)
       return
     }
-    if (!hasWork(stanza)) {
+    const workClass = classOf(stanza)
+    const sender = stanza.attrs.get('from')
+    if (workClass === 'settle' || workClass === 'presence') {
+      if (this.#senders.has(sender)) this.#handOn('admin', 'renew')
       this.#port.handle(stanza)
       return
     }
-    this.#deferred.push(stanza)
+    if (workClass === 'admin' && this.#senders.has(sender)) this.#handOn('admin', 'renew')
+    if (workClass !== 'publish') this.#senders.add(sender)
+    const deferred = (this.#deferred[workClass] ??= [])
+    deferred.push(stanza)
+    this.#count++
     this.#timer ??= setImmediate(() => this.drain())
-    if (this.#deferred.length >= DEFERRED_MAX) this.drain()
+    if (this.#count >= DEFERRED_MAX) this.drain()
   }
 
   /** A chunk of so many bytes was read. */
   chunkRead(bytes: number): void {
-    if (this.#deferred.length === 0) return
+    if (this.#count === 0) return
     this.#bytes += bytes
     if (this.#bytes >= DEFERRED_BYTES_MAX) this.drain()
   }
@@ -67,10 +78,18 @@ export class Intake {
   drain(): void {
     clearImmediate(this.#timer)
     this.#timer = undefined
-    const deferred = this.#deferred
-    this.#deferred = []
     this.#bytes = 0
-    for (const stanza of deferred) this.#port.handle(stanza)
+    this.#handOn(...WORK_CLASSES)
+  }
+
+  #handOn(...classes: readonly WorkClass[]): void {
+    this.#senders.clear()
+    for (const workClass of classes) {
+      const deferred = this.#deferred[workClass] ?? []
+      this.#deferred[workClass] = []
+      this.#count -= deferred.length
+      for (const stanza of deferred) this.#port.handle(stanza)
+    }
   }
 }
 

@@ -232,7 +232,7 @@ export class Metrics {
     gauge('xmq_claimable_topics', 'Topics in which something waits', () => sources.core().claimableTopics)
     gauge('xmq_storing_bytes', 'Bytes of messages on their way to the store', () => sources.core().storingBytes)
     gauge('xmq_overloaded', '1 while new work is refused for the load', () => (sources.load().isShedding ? 1 : 0))
-    gauge('xmq_deferred_stanzas', 'Publishes that wait for what came after them', () => sources.load().deferred)
+    gauge('xmq_deferred_stanzas', 'Stanzas that wait for what came after them', () => sources.load().deferred)
     gauge('xmq_publishing_operations', 'Publishes that the store has not answered', () => sources.load().publishing)
     gauge('xmq_sessions', 'Full JIDs that something depends on', () => sources.core().sessions)
     gauge('xmq_unanswered_deliveries', 'Deliver stanzas without an answer', () => sources.core().unansweredDeliveries)

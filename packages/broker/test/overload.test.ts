@@ -46,6 +46,58 @@ describe('intake', () => {
     expect([handled, intake.deferred]).toEqual([['settle', '1', '2'], 0])
   })
 
+  const iq = (id: string, child: string, from = id) =>
+    parseElement(`<iq type='set' id='${id}' from='${from}'>${child}</iq>`)
+  const SUB = "<xmq xmlns='xmq:command' command='sub' topic='t' ttl='60' load='0'/>"
+  const RENEW = "<renew xmlns='xmq:queue:1' ttl='60' load='0' credit='1'/>"
+  const SETTLE = "<settle xmlns='xmq:queue:1'/>"
+  const STATS = "<stats xmlns='xmq:queue:1'/>"
+
+  it('hands on by class: settlements, presence, questions of admins, renewals, publishes', () => {
+    const { intake, handled } = setUp(true)
+    const publish = iq('publish', "<publish xmlns='xmq:queue:1'/>")
+    for (const stanza of [
+      publish,
+      iq('renew', RENEW),
+      iq('sub', SUB),
+      iq('stats', STATS),
+      message(1),
+      iq('browse', "<browse xmlns='xmq:queue:1'/>"),
+    ]) {
+      intake.take(stanza)
+    }
+    intake.take(parseElement("<presence id='presence' from='p'/>"))
+    intake.take(iq('settle', SETTLE))
+    intake.take(parseElement("<iq type='result' id='receipt' from='r'/>"))
+    intake.take(parseElement("<message type='error' id='bounce' from='b'><body/></message>"))
+    expect([handled, intake.deferred]).toEqual([['presence', 'settle', 'receipt', 'bounce'], 6])
+    handled.length = 0
+    intake.drain()
+    expect([handled, intake.deferred]).toEqual([['stats', 'browse', 'renew', 'sub', 'publish', '1'], 0])
+  })
+
+  it.each([
+    ['presence', parseElement("<presence type='unavailable' id='last' from='a'/>")],
+    ['settlement', iq('last', SETTLE, 'a')],
+  ])('hands on what a session sent before its %s, but for publishes', (_, last) => {
+    const { intake, handled } = setUp(true)
+    intake.take(parseElement("<message id='publish' from='a'><xmq xmlns='xmq:topic' topic='t'/></message>"))
+    intake.take(iq('sub', SUB, 'a'))
+    intake.take(iq('renew', RENEW, 'a'))
+    intake.take(last)
+    expect(handled).toEqual(['sub', 'renew', 'last'])
+    intake.drain()
+    expect(handled).toEqual(['sub', 'renew', 'last', 'publish'])
+  })
+
+  it('answers the question of an admin after what the same session sent before', () => {
+    const { intake, handled } = setUp(true)
+    intake.take(iq('sub', SUB, 'a'))
+    intake.take(iq('stats', STATS, 'a'))
+    intake.drain()
+    expect(handled).toEqual(['sub', 'stats'])
+  })
+
   it('puts off no more than so many, and so many bytes', () => {
     const many = setUp(true)
     for (let id = 1; id < DEFERRED_MAX; id++) many.intake.take(message(id))

@@ -5,11 +5,13 @@
  *
  * | class | stanzas | while shedding |
  * |---|---|---|
- * | settle | answers to deliveries and pings, `<settle/>` | done, before everything else |
+ * | settle | answers, `<settle/>` | done |
  * | presence | presence | done |
  * | admin | `<browse/>`, `<dead-letters/>`, `<stats/>` | done |
- * | renew | `sub`, `del`, `<renew/>`, `<forget/>`, discovery | done |
+ * | renew | `sub`, `del`, `<renew/>`, `<forget/>`, discovery, all else | done |
  * | publish | messages, `<publish/>`, requests | refused: `overloaded`, with a time that grows with the load |
+ *
+ * They are handled in this order from half of a bound on (intake.ts).
  *
  * A request is new work as a publish is: it takes a worker's time and an answer's way, and whoever sends it can wait.
  *
@@ -17,7 +19,7 @@
  * 1. Between a measure's bound and half of it nothing changes: no load makes it flicker.
  * 2. The refusal is made and written once for each measurement, however many stanzas it refuses; what the load is stands in the event.
  */
-import { iqType, NS_QUEUE, NS_TOPIC, writeError, type XmlElement, XmqError } from '@xmq/protocol'
+import { childElements, iqType, NS_QUEUE, NS_TOPIC, writeError, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Load, OverloadRules } from './port.ts'
 import type { Step } from './step.ts'
 
@@ -88,6 +90,25 @@ function heaviest(load: Load, rules: OverloadRules): { readonly share: number; r
     { value: load.commitMs, max: rules.commitMsMax, what: 'a message waits to be stored for' },
   ].map(({ value, max, what }) => ({ share: value / max, text: `${what} ${Math.round(value)} ms, at most ${max}` }))
   return measures.reduce((most, measure) => (measure.share > most.share ? measure : most))
+}
+
+/** See the top of this file; the first of them goes first. */
+export const WORK_CLASSES = ['settle', 'presence', 'admin', 'renew', 'publish'] as const
+
+export type WorkClass = (typeof WORK_CLASSES)[number]
+
+const ADMIN: ReadonlySet<string> = new Set(['browse', 'dead-letters', 'stats'])
+
+/** The class of a whole stanza. */
+export function classOf(stanza: XmlElement): WorkClass {
+  const children = childElements(stanza)
+  if (children.some((child) => bringsWork(stanza, child))) return 'publish'
+  if (stanza.name === 'presence') return 'presence'
+  const type = stanza.name === 'iq' ? iqType(stanza) : undefined
+  if (type !== 'get' && type !== 'set') return 'settle'
+  const names = children.filter(({ ns }) => ns === NS_QUEUE).map(({ name }) => name)
+  if (names.includes('settle')) return 'settle'
+  return names.some((name) => ADMIN.has(name)) ? 'admin' : 'renew'
 }
 
 /**
