@@ -4,7 +4,7 @@ import { DEFAULT_JID, DEFAULT_SERVICE, MODES } from './client-flags.ts'
 import { dlqList, type DlqListFlags, dlqOrder, type DlqOrderFlags, dlqShow, type DlqFlags } from './dlq.ts'
 import { EXIT_HELP, type ExitCode } from './exit.ts'
 import type { Io } from './io.ts'
-import { outputOption } from './options.ts'
+import { collect, outputOption } from './options.ts'
 import { pub, type PubFlags } from './pub.ts'
 import { request, type RequestFlags } from './request.ts'
 import { sub, type SubFlags } from './sub.ts'
@@ -26,6 +26,12 @@ export function addClientCommands(program: Command, io: Io, done: (code: ExitCod
     .argument('[body]', 'the message; read from stdin where it is left out')
     .option('--json', 'the message is JSON (default: text)')
     .option('--lines', 'each line of stdin is a message')
+    .option('--id <id>', "the message's id; published again under it, it is stored once (default: a random one)")
+    .option('--delay <duration>', 'deliver it not before this much later')
+    .option('--ttl <duration>', 'give it up after: a dead letter')
+    .option('--priority <number>', '0 to 9; 9 is delivered first (default: 0)')
+    .option('--key <key>', 'messages of one topic and key are handled one at a time, in order')
+    .option('--header <name=value>', 'a small text beside the message; repeat it for more', collect)
     .option('--connect-timeout <duration>', 'give up connecting after', '5s')
     .option('--timeout <duration>', 'give up on the queue after', '30s')
     .addHelpText(
@@ -34,13 +40,17 @@ export function addClientCommands(program: Command, io: Io, done: (code: ExitCod
 --output json prints an object a message, once the queue has taken or refused it: its id and 'ok' or 'error', with --lines its
 line, of a reliable queue seq, durability and duplicate. Many lines are on their way at once; results come in the order of the lines,
 and the exit code tells whether any failed. A message is text or JSON; binary data goes as base64.
+
+--delay, --ttl, --priority and --key need a reliable queue. With --lines they and --header are each message's; --id is refused there.
+Durations are such as 500ms, 30s, 10m, 1h, 7d; at most 365d for a message.
 ${CLIENT_HELP}
 
 Examples:
   $ xmq pub queue1.localhost greetings "hello"
   $ echo hello | xmq pub queue1.localhost greetings
   $ xmq pub queue1.localhost images.thumbnail --json '{"url":"https://example.org/a.png"}'
-  $ seq 1 100 | xmq pub queue1.localhost numbers --lines`,
+  $ seq 1 100 | xmq pub queue1.localhost numbers --lines
+  $ xmq pub queue1.localhost orders.new --json '{"total":12}' --id order-42 --key shop-7 --ttl 1h --header source=till`,
     )
     .action(async (queue: string, topic: string, body: string | undefined, flags: PubFlags) =>
       done(await pub(io, { queue, topic, body }, flags)),

@@ -77,14 +77,33 @@ function isLocal(service: string): boolean {
   return /^[a-z]+:\/\/(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(\/|$)/i.test(service)
 }
 
+const UNIT_MS: ReadonlyMap<string, number> = new Map([
+  ['ms', 1],
+  ['s', 1000],
+  ['m', 60_000],
+  ['h', 3_600_000],
+  ['d', 86_400_000],
+])
+
+/** How short and long a duration may be, in milliseconds, and the longest one in words. */
+export interface DurationRange {
+  /** @default 1 */
+  readonly min?: number
+  readonly max: number
+  readonly longest: string
+}
+
+const UP_TO_A_DAY: DurationRange = { max: 86_400_000, longest: '24h' }
+
 /**
- * A duration such as `500ms`, `30s`, `10m`, in milliseconds.
+ * A duration such as `500ms`, `30s`, `10m`, `1h`, `7d`, in milliseconds.
+ *
+ * @param range how long it may be; without it from 1 ms to 24 hours
  * @throws XmqError `invalid-config`
  */
-export function durationOf(flag: string, text: string): number {
-  const match = /^(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|h)$/.exec(text)
-  const factor = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.[2] ?? '']
-  const ms = Math.round(Number(match?.[1]) * (factor ?? Number.NaN))
-  if (Number.isFinite(ms) && ms >= 1 && ms <= 86_400_000) return ms
-  throw mistake(`${flag}: '${text}' is no duration. Write 500ms, 30s or 10m; at most 24h.`)
+export function durationOf(flag: string, text: string, { min = 1, max, longest }: DurationRange = UP_TO_A_DAY): number {
+  const match = /^(\d{1,11}(?:\.\d{1,3})?)(ms|s|m|h|d)$/.exec(text)
+  const ms = Math.round(Number(match?.[1]) * (UNIT_MS.get(match?.[2] ?? '') ?? Number.NaN))
+  if (Number.isFinite(ms) && ms >= min && ms <= max) return ms
+  throw mistake(`${flag}: '${text}' is no duration. Write 500ms, 30s or 10m; at most ${longest}.`)
 }

@@ -8,7 +8,7 @@ import type { ConfigFlags } from './config-file.ts'
 import { dev, DEV_QUEUES, type DevFlags } from './dev.ts'
 import { EXIT, reportFailure, type ExitCode } from './exit.ts'
 import { processIo, type Io, type OutputFormat } from './io.ts'
-import { outputOption } from './options.ts'
+import { collect, outputOption } from './options.ts'
 import { serve } from './serve.ts'
 
 const CONFIG_HELP = `
@@ -141,8 +141,4 @@ function addConfigOptions(command: Command): Command {
     .option('--http <host:port>', 'serve health and metrics there')
     .addOption(new Option('--log-level <level>', 'how much is logged').choices(LOG_LEVELS))
     .addOption(new Option('--log-format <format>', 'auto: text on a terminal, JSON elsewhere').choices(LOG_FORMATS))
-}
-
-function collect(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value]
 }

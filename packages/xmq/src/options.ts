@@ -7,3 +7,8 @@ export function outputOption(): Option {
     .choices(OUTPUT_FORMATS)
     .default('text')
 }
+
+/** For an option that may be repeated: what it was given so far, and one more. */
+export function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value]
+}

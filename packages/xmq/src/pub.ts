@@ -1,4 +1,4 @@
-import { connect, createMessageId, defineTopic, type Client } from '@xmq/client'
+import { connect, createMessageId, defineTopic, type Client, type PublishOptions } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
 import { readBody, readLines, parseJson } from './body.ts'
 import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
@@ -6,12 +6,12 @@ import { encodeContent } from './content.ts'
 import { EXIT, mistake, type ExitCode } from './exit.ts'
 import { paint, untilStopped, type Io } from './io.ts'
 import { PubResults, type PubResult } from './pub-results.ts'
+import { publishOptionsOf, type PublishFlags } from './publish-flags.ts'
 import { tellTrouble } from './trouble.ts'
 
 /** Flags of `xmq pub`. */
-export interface PubFlags extends ClientFlags {
+export interface PubFlags extends ClientFlags, Omit<PublishFlags, 'mode'> {
   readonly json?: boolean
-  readonly lines?: boolean
   readonly timeout: string
   readonly connectTimeout: string
 }
@@ -27,6 +27,7 @@ export interface PubTarget {
 export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubFlags): Promise<ExitCode> {
   const timeoutMs = durationOf('--timeout', flags.timeout)
   const connectTimeout = durationOf('--connect-timeout', flags.connectTimeout)
+  const options = publishOptionsOf(flags)
   const connection = connectionOf(io, flags)
   if (body !== undefined && flags.lines === true) throw mistake('--lines reads stdin; leave out BODY.')
   if (body === undefined && io.stdin.isTTY === true) {
@@ -54,6 +55,7 @@ export async function pub(io: Io, { queue, topic, body }: PubTarget, flags: PubF
       try {
         await publishAll(client, {
           topic,
+          options,
           isJson,
           isLines,
           bodies,
@@ -139,6 +141,8 @@ class Progress {
 
 interface Publishing {
   readonly topic: string
+  /** Of each message. */
+  readonly options: PublishOptions
   readonly isJson: boolean
   readonly isLines: boolean
   readonly bodies: Iterable<string> | AsyncIterable<string>
@@ -153,7 +157,7 @@ interface Publishing {
  * @throws XmqError the body that could not be sent; else the first refusal, with how many of how many were refused
  */
 async function publishAll(client: Client, publishing: Publishing): Promise<void> {
-  const { topic, isJson, isLines, bodies, timeoutMs, tell, drained } = publishing
+  const { topic, options, isJson, isLines, bodies, timeoutMs, tell, drained } = publishing
   const results = new PubResults(client, topic, timeoutMs, tell)
   const text = defineTopic(topic, { encoding: 'text' })
   const json = defineTopic(topic, { encoding: 'xml' })
@@ -164,11 +168,12 @@ async function publishAll(client: Client, publishing: Publishing): Promise<void>
       await drained()
       const what = isLines ? `Line ${++number} of stdin` : 'The body'
       if (isJson) parseJson(what, body)
-      const id = createMessageId()
+      const id = options.id ?? createMessageId()
+      const each = { ...options, id }
       await results.send(id, number, async () => {
         try {
-          if (isJson) return await client.publish(json, encodeContent(body, true), { id })
-          return await client.publish(text, body, { id })
+          if (isJson) return await client.publish(json, encodeContent(body, true), each)
+          return await client.publish(text, body, each)
         } catch (error) {
           throw isLines ? prefixed(what, XmqError.from(error)) : error
         }
