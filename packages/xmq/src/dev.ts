@@ -1,6 +1,6 @@
 /** `xmq dev`: an embedded XMPP server and a broker in one process, for a developer's own machine. */
 import { randomBytes } from 'node:crypto'
-import { relative, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { createBroker, parseConfig, type BrokerConfig } from '@xmq/broker'
 import { XmqError } from '@xmq/protocol'
 import { startEmbeddedServer, type EmbeddedServer } from '@xmq/testing'
@@ -17,7 +17,8 @@ export interface DevFlags {
   readonly host: string
   readonly domain: string
   readonly queue?: readonly string[]
-  readonly data: string
+  /** Where accounts and messages are kept; without it accounts in {@link DEV_FOLDER}, messages in memory. */
+  readonly data?: string
   readonly http?: string
   readonly logLevel: string
   readonly logFormat: string
@@ -27,20 +28,24 @@ export interface DevFlags {
 /** The queues of `xmq dev` where none is named. */
 export const DEV_QUEUES: readonly string[] = ['queue1:any', 'queue2:all']
 
+/** Where accounts are kept where no folder is named. */
+export const DEV_FOLDER = './.xmq'
+
 /** Runs until SIGINT or SIGTERM. */
 export async function dev(io: Io, flags: DevFlags): Promise<ExitCode> {
   const queues = queuesOf(flags)
-  const directory = resolve(io.cwd, flags.data)
+  const directory = resolve(io.cwd, flags.data ?? DEV_FOLDER)
   const accounts = openDevAccounts(directory)
   // Everything that a flag can get wrong is known before a port is opened.
-  configOf(flags, queues, { componentPort: 1, secret: 'checked' })
+  const store = flags.data === undefined ? 'memory:' : `sqlite:${join(directory, 'xmq.db')}`
+  configOf(flags, queues, { componentPort: 1, secret: 'checked', store })
   const secret = randomBytes(16).toString('hex')
   const server = await startServer(flags, {
     accounts: accounts.known,
     secret,
     onRegister: (user, password) => accounts.add(user, password),
   })
-  const config = configOf(flags, queues, { componentPort: server.componentPort, secret })
+  const config = configOf(flags, queues, { componentPort: server.componentPort, secret, store })
   const broker = createBroker(config, { log: brokerLog(io, config.log.level, config.log.format) })
   const stop = untilStopped(io)
   try {
@@ -50,13 +55,20 @@ export async function dev(io: Io, flags: DevFlags): Promise<ExitCode> {
     announce(io, flags, { server, config, http, data: directory, accounts: Object.keys(accounts.known) })
     await stop.done
   } catch (error) {
-    if (!stop.signal.aborted) throw error
+    if (!stop.signal.aborted) throw flags.data === undefined ? error : withFolderHint(error)
   } finally {
     await broker.stop()
     await server.stop()
     stop.release()
   }
   return EXIT.ok
+}
+
+/** Two of `xmq dev` on different ports may still have been given one folder. */
+function withFolderHint(thrown: unknown): XmqError {
+  const error = XmqError.from(thrown)
+  if (error.code !== 'conflict') return error
+  return new XmqError('conflict', `${error.message} Or give each its own folder: --data DIR.`, { cause: error })
 }
 
 interface DevQueue {
@@ -77,13 +89,14 @@ function queuesOf(flags: DevFlags): readonly DevQueue[] {
 function configOf(
   flags: DevFlags,
   queues: readonly DevQueue[],
-  server: { readonly componentPort: number; readonly secret: string },
+  given: { readonly componentPort: number; readonly secret: string; readonly store: string },
 ): BrokerConfig {
   const everybody = [flags.domain, `anon.${flags.domain}`]
   return parseConfig(
     {
-      server: `xmpp://127.0.0.1:${server.componentPort}`,
-      secret: server.secret,
+      server: `xmpp://127.0.0.1:${given.componentPort}`,
+      secret: given.secret,
+      store: given.store,
       ...(flags.http === undefined ? {} : { http: flags.http }),
       log: { level: flags.logLevel, format: flags.logFormat },
       queues: Object.fromEntries(
@@ -159,6 +172,8 @@ function announce(io: Io, flags: DevFlags, { server, config, http, data, account
   const jid = server.domain === 'localhost' ? '' : ` --jid xmq@${server.domain}`
   const queue = queues[0]?.address ?? ''
   const width = Math.max(...queues.map(({ address }) => address.length))
+  const isDurable = config.store.scheme === 'sqlite'
+  const kept = isDurable ? '(accounts and messages)' : '(accounts; messages are kept in memory: --data keeps them)'
   const typeText = { any: 'one subscriber gets each message', all: 'every subscriber gets each message' }
   const lines = [
     bold('XMQ is running, for development on this machine only.'),
@@ -173,7 +188,7 @@ function announce(io: Io, flags: DevFlags, { server, config, http, data, account
     ...(accounts.length === 0
       ? []
       : [`             so far: ${accounts.slice(0, 10).join(', ')}${accounts.length > 10 ? ', …' : ''}`]),
-    `  data       ${shownPath(io, data)} ${dim('(accounts; messages are kept in memory)')}`,
+    `  data       ${shownPath(io, data)} ${dim(kept)}`,
     '',
     'Try, in other terminals:',
     '',

@@ -5,7 +5,7 @@ import { checkConfig } from './check-config.ts'
 import { addClientCommands } from './client-commands.ts'
 import { DEFAULT_PORT } from './client-flags.ts'
 import type { ConfigFlags } from './config-file.ts'
-import { dev, DEV_QUEUES, type DevFlags } from './dev.ts'
+import { dev, DEV_FOLDER, DEV_QUEUES, type DevFlags } from './dev.ts'
 import { EXIT, reportFailure, type ExitCode } from './exit.ts'
 import { processIo, type Io, type OutputFormat } from './io.ts'
 import { collect, outputOption } from './options.ts'
@@ -112,7 +112,10 @@ Examples:
     .option('--host <address>', 'where to listen; loopback only', '127.0.0.1')
     .option('--domain <domain>', "the server's domain", 'localhost')
     .option('-q, --queue <name:type>', `a queue; repeat it for more (default: ${DEV_QUEUES.join(' ')})`, collect)
-    .option('-d, --data <dir>', 'where accounts are kept', './.xmq')
+    .option(
+      '-d, --data <dir>',
+      `keep accounts and messages there (default: accounts in ${DEV_FOLDER}, messages in memory)`,
+    )
     .option('--http <host:port>', 'serve health and metrics there')
     .addOption(new Option('--log-level <level>', 'of the broker').choices(LOG_LEVELS).default('warn'))
     .addOption(new Option('--log-format <format>', 'of the broker').choices(LOG_FORMATS).default('auto'))
@@ -122,11 +125,13 @@ Examples:
       `
 A queue's type is 'any' (one subscriber gets each message) or 'all' (every one does). A name without a dot gets the domain.
 Accounts are made at their first login, with any password where the client is xmq or the SDK; for one that knows only SCRAM it is
-the account's name or 'secret'. Not for production: no TLS, and messages are kept in memory.
+the account's name or 'secret'. With --data messages are in DIR/xmq.db and survive a restart, as on a broker with
+'store: sqlite:PATH'. Not for production: no TLS.
 
 Examples:
   $ xmq dev
   $ xmq dev --queue jobs:any --queue news:all --http 127.0.0.1:8090
+  $ xmq dev --data ./data
   $ xmq dev --port 0 --websocket-port 0 --output json`,
     )
     .action(async (flags: DevFlags) => done(await dev(io, flags)))

@@ -63,6 +63,31 @@ describe('dev', () => {
     await expect(login(second.ready.service, 'other')).rejects.toMatchObject({ code: 'not-authorized' })
   })
 
+  it('keeps messages over a restart in the folder that --data names, and in memory without it', async () => {
+    const account = { jid: 'shop@localhost', password: 'shop', queue: 'queue1.localhost' }
+    const first = await started(['--data', 'kept'])
+    const client = await connect({ service: first.ready.service, ...account })
+    expect(await client.publish('later', 'here')).toMatchObject({ durability: 'disk' })
+    await client.close()
+    first.io.stop()
+    expect(await first.ended).toBe(0)
+    const second = await started(['--data', 'kept'], first.cwd)
+    const env = { XMQ_SERVICE: second.ready.service, XMQ_JID: account.jid, XMQ_PASSWORD: account.password }
+    const { code, out } = await run(['sub', account.queue, 'later', '--count', '1'], { env })
+    expect([code, out]).toEqual([0, '"here"\n'])
+    const other = await started([], first.cwd)
+    const inMemory = await connect({ service: other.ready.service, ...account })
+    expect(await inMemory.publish('later', 'here')).toMatchObject({ durability: 'memory' })
+    await inMemory.close()
+  })
+
+  it('says who has the folder when another one does, and ends with 7', async () => {
+    const { cwd } = await started(['--data', 'kept'])
+    const { code, err } = await run(['dev', ...FREE, '--data', 'kept'], { cwd })
+    expect([code, err]).toEqual([7, expect.stringContaining('xmq.db is in use by process')])
+    expect(err).toContain('give each its own folder: --data DIR')
+  })
+
   it('makes an account with the password of its first login, whatever that is', async () => {
     const { ready } = await started()
     for (const [user, password] of [
