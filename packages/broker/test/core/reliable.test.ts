@@ -1,7 +1,7 @@
 /** Design section 5, the table of states, row by row; on the memory store. */
 import { isSameLife, writeElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
-import { queueRules } from './conversation.ts'
+import { errorXml, queueRules } from './conversation.ts'
 import { RELIABLE_DEFAULTS, type ReliableRules } from '../../src/core/index.ts'
 import { ack, nack, StoreWorld } from './store-world.ts'
 
@@ -11,6 +11,31 @@ const ITEM = "<item id='1' topic='t'><p xmlns='urn:x'/></item>"
 
 const start = (changes: Partial<ReliableRules> = {}) =>
   StoreWorld.start({ queues: [queueRules('any.localhost', { reliable: { ...RELIABLE_DEFAULTS, ...changes } })] })
+
+describe('a full queue', () => {
+  const item = (id: number) => `<item id='${id}' topic='t'><p xmlns='urn:x'/></item>`
+
+  it('with dead-letter-oldest takes a publish, and the oldest that waits is a dead letter', async () => {
+    const w = await start({ lengthMax: 3, whenFull: 'dead-letter-oldest' })
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish([item(1), item(2), item(3)])
+    expect(await w.publish(item(4))).toContain("<item id='4' seq='4'/>")
+    expect(w.counts()).toEqual({ ready: 2, delayed: 0, leased: 1, dead: 1 })
+    expect(w.named('dropped')).toMatchObject([{ what: 'overflow', count: 1 }])
+    const request = { queue: 'any.localhost', subscription: '', after: 0, max: 10, bodies: false }
+    const answer = await w.store.browse({ ...request, state: 'dead' })
+    expect(answer).toMatchObject({ entries: [{ seq: 2, reason: 'overflow' }] })
+    expect((await w.work(A, ack)).map(({ id }) => id)).toEqual(['1', '3', '4'])
+  })
+
+  it('refuses where nothing waits that could give way', async () => {
+    const w = await start({ lengthMax: 1, whenFull: 'dead-letter-oldest' })
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish(item(1))
+    expect(await w.publish(item(2))).toContain("code='limit-reached'")
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 1, dead: 0 })
+  })
+})
 
 describe('a publish', () => {
   it('is confirmed with its seq and the durability, and waits', async () => {
@@ -197,6 +222,29 @@ describe('a leased message', () => {
     expect(w.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'bounced' }])
   })
 
+  it.each(['bad-request', 'not-allowed', 'resource-constraint', 'internal-server-error'])(
+    'that its worker refuses with %s goes to another, too, and counts no failure',
+    async (condition) => {
+      const w = await start()
+      await w.sub(A, 't', { credit: 1 })
+      await w.sub(B, 't', { credit: 0 })
+      await w.publish(ITEM)
+      const [handed] = w.delivered(A)
+      await w.receive(
+        `<iq type='error' id='${handed?.id}' from='${A}' to='any.localhost'>${errorXml(condition, 'modify')}</iq>`,
+      )
+      expect(w.counts()).toEqual({ ready: 1, delayed: 0, leased: 0, dead: 0 })
+      await w.publish("<item id='2' topic='t'><p xmlns='urn:x'/></item>")
+      expect(w.delivered(A)).toEqual([])
+      await w.sub(B, 't', { credit: 2 })
+      expect(await w.work(B)).toMatchObject([
+        { seq: 1, attempt: 2 },
+        { seq: 2, attempt: 1 },
+      ])
+      expect(await w.failures()).toEqual([0, 0])
+    },
+  )
+
   it('that is nacked comes again after a backoff that doubles, and is a dead letter at the last attempt', async () => {
     const { w, item } = await leased({ maxAttempts: 3 })
     await w.settleWith(A, nack(item))
@@ -235,6 +283,28 @@ describe('a leased message', () => {
     const { w, item } = await leased()
     await w.settleWith(A, `<reject lease='${item.lease}' reason='invalid'>no such field</reject>`)
     expect(w.named('dead-lettered')).toMatchObject([{ reason: 'invalid' }])
+  })
+
+  it('that is rejected without a reason is a dead letter as rejected', async () => {
+    const { w, item } = await leased()
+    await w.settleWith(A, `<reject lease='${item.lease}'/>`)
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'rejected', seq: 1 }])
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 1 })
+  })
+
+  it('expires while it waits for the delay of its nack, which is longer than its ttl', async () => {
+    const w = await start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish("<item id='1' topic='t' ttl='10'><p xmlns='urn:x'/></item>")
+    const [item] = await w.work(A)
+    await w.settleWith(A, nack(item as { lease: string }, 60))
+    await w.wait(9_999)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 1, leased: 0, dead: 0 })
+    await w.wait(1)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 1 })
+    expect(w.named('dead-lettered')).toMatchObject([{ reason: 'expired', seq: 1 }])
+    await w.wait(60_000)
+    expect(w.delivered(A)).toEqual([])
   })
 
   it('expires at its next nack', async () => {
