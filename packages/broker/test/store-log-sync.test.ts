@@ -3,10 +3,10 @@ import { closeSync, existsSync, fdatasync, mkdtempSync, rmSync, writeFileSync } 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { PublishOp } from '../src/store/port.ts'
 import { Engine } from '../src/store/sqlite/engine.ts'
 import { LogSync } from '../src/store/sqlite/log-sync.ts'
 import { createSqliteStore } from '../src/store/sqlite/store.ts'
+import { publishOp } from './store-harness.ts'
 
 const syncs = vi.hoisted((): ((error: Error | null) => void)[] => [])
 
@@ -105,22 +105,7 @@ describe('the sync of the log', () => {
 })
 
 describe('a store whose log cannot be synced', () => {
-  const publish = (id: string): PublishOp => ({
-    type: 'publish',
-    queue: 'q.localhost',
-    topic: 't',
-    id,
-    sender: 'shop@localhost',
-    key: undefined,
-    priority: 4,
-    delayUntil: undefined,
-    expiresAt: undefined,
-    dedupeMs: 600_000,
-    dedupeMax: 1000,
-    body: 'body',
-    meta: '',
-    targets: [{ subscription: '', maxLength: 100, maxBytes: 1e6, whenFull: 'refuse' }],
-  })
+  const publish = (id: string) => publishOp({ id })
 
   it('confirms nothing before the disk has it, and runs the next batch meanwhile', async () => {
     const store = createSqliteStore({ path: join(folder, 'x.db'), thread: false })

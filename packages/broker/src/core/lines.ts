@@ -25,6 +25,8 @@ import { Group, Seat, updateSeat } from './seats.ts'
 
 /** Most topics that are remembered as claimable; beyond them the store is asked when these are done. */
 export const CLAIMABLE_TOPICS_MAX = 100_000
+/** Most sets of groups with a backlog among which one with room is looked for. */
+export const COVERAGES_LOOKED_AT = 16
 /** The topic of a durable subscription's line. */
 export const WHOLE_LINE = ''
 
@@ -142,6 +144,8 @@ export class Line {
     if (this.isCut || this.#topics.has(topic)) return []
     const groups = this.#groupsOf(topic)
     if (this.#topics.size === 0 || groups.length === 0) return groups
+    // Asked for each publish: where much waits for many, a claim costs less than to look at all of them.
+    if (this.#coverages.size > COVERAGES_LOOKED_AT) return []
     for (const coverage of this.#coverages.values()) if (coverage.groups.some(({ ready }) => ready.size > 0)) return []
     return groups
   }

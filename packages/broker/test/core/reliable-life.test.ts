@@ -3,7 +3,7 @@ import { decodeStats, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
 import { coreRules, errorXml, queueRules } from './conversation.ts'
-import { CLAIMABLE_TOPICS_MAX, type Line } from '../../src/core/lines.ts'
+import { CLAIMABLE_TOPICS_MAX, COVERAGES_LOOKED_AT, type Line } from '../../src/core/lines.ts'
 import { Queues } from '../../src/core/queues.ts'
 import { Consumer, type Queue, Session } from '../../src/core/records.ts'
 import { ack, DISK_FULL, nack, StoreWorld } from './store-world.ts'
@@ -123,6 +123,19 @@ describe('credit', () => {
     expect(await w.work(A, ack)).toHaveLength(1)
     expect(w.claims).toBe(claims)
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('is asked for with a claim where many have a backlog: nobody looks through all of them', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 'idle', { credit: 1 })
+    for (let n = 0; n <= COVERAGES_LOOKED_AT; n++) {
+      await w.sub(`full${n}@localhost/1`, `t${n}`, { credit: 1 })
+      await w.publish([`t${n}`, `t${n}`])
+    }
+    const { claims } = w
+    await w.publish('idle')
+    expect(w.claims).toBeGreaterThan(claims)
+    expect(await w.work(A, ack)).toHaveLength(1)
   })
 
   it('is free again when the publish that it was kept for is refused or known', async () => {
