@@ -108,6 +108,8 @@ const SENDERS = ['shop@localhost', 'till@localhost'] as const
 const HOLDERS = ['w1@localhost', 'w2@localhost'] as const
 const BODIES = ['', 'x'.repeat(50), 'ü€😀'] as const
 const ALL_TOPICS_MAX = 100
+/** More than any run publishes. */
+const PURGED_AT_ONCE = 1000
 
 type Side = 'model' | 'real'
 
@@ -248,9 +250,9 @@ export class SideBySide {
   }
 
   async #apply(actions: readonly OpAction[]): Promise<void> {
-    const real = actions.map((action) => this.#op(action, 'real'))
+    const real = actions.map((action, place) => this.#op(action, 'real', place === actions.length - 1))
     const model = actions.map((action, place) => {
-      const op = this.#op(action, 'model')
+      const op = this.#op(action, 'model', place === actions.length - 1)
       const other = real[place]
       // Both have the same lease to give.
       return op.type === 'publish' && other?.type === 'publish' ? { ...op, grant: other.grant } : op
@@ -324,7 +326,7 @@ export class SideBySide {
     return { ...ref, token: lease?.token ?? 'nobody', holder }
   }
 
-  #op(action: OpAction, side: Side): StoreOp {
+  #op(action: OpAction, side: Side, isLast: boolean): StoreOp {
     const now = this.#now
     const later = (ms: number | undefined) => (ms === undefined ? undefined : now + ms)
     switch (action.type) {
@@ -364,7 +366,10 @@ export class SideBySide {
         return { type: 'discard', ...this.#ref(action, side), state: action.state }
       case 'purge': {
         const topic = action.topic === undefined ? undefined : at(TOPICS, action.topic)
-        return { type: 'purge', ...this.#line(action), topic, state: action.state, after: 0, max: action.max }
+        // Where a purge is cut short, and what comes into the state before it goes on, are the store's affair: one that
+        // other operations follow takes all at once.
+        const max = isLast ? action.max : PURGED_AT_ONCE
+        return { type: 'purge', ...this.#line(action), topic, state: action.state, after: 0, max }
       }
       case 'trim-dead': {
         const { maxCount, maxBytes, max } = action

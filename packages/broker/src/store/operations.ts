@@ -224,6 +224,7 @@ export interface DiscardOp extends EntryRef {
 
 /**
  * Ends the entries of one state, in the order of seq. Bounded: repeat it with `after` = `next` until `next` is undefined.
+ * What comes into the state between two of them may go or stay: it depends on where the store cut the first one short.
  *
  * | when | then | answer |
  * |---|---|---|
