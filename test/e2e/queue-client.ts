@@ -103,6 +103,18 @@ export class QueueClient {
     )
   }
 
+  /** The next message, or IQ get or set that is not a ping: whatever brings something. */
+  nextDelivery(): Promise<XmlElement> {
+    return this.#peer.next(
+      (root) => root.name === 'message' || (!isPing(root) && /^(get|set)$/.test(root.attrs.get('type') ?? '')),
+    )
+  }
+
+  /** The answer to what was sent under an id. */
+  nextAnswer(id: string): Promise<XmlElement> {
+    return this.#peer.next((root) => root.name === 'iq' && root.attrs.get('id') === id)
+  }
+
   /** Subscribes; resolves with the broker's answer. */
   sub(queue: string, topic: string, options: { ttl?: number; load?: number } = {}): Promise<XmlElement> {
     const { ttl = 60, load = 1 } = options

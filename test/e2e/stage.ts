@@ -1,5 +1,8 @@
 /** What a case plays on: a server of its own, the broker in this process, and clients that are closed after each case. */
 import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { type Broker, type BrokerEvents, createBroker, parseConfig } from '@xmq/broker'
 import { afterAll, afterEach, beforeAll, beforeEach, describe } from 'vitest'
 import { chosenKinds, type ServerKind, startServer, type TestServer, type TestServerOptions } from '../servers/index.ts'
@@ -14,6 +17,8 @@ export interface StageOptions {
   readonly queues?: Readonly<Record<string, object>>
   /** `limits` of xmq.config.yaml. */
   readonly limits?: object
+  /** The broker keeps what it is given in a file, which goes with the stage. @default false */
+  readonly isDurable?: boolean
   /** False for cases that run their brokers themselves. @default true */
   readonly hasBroker?: boolean
 }
@@ -60,6 +65,7 @@ export class Stage {
   readonly #toClose: (() => Promise<unknown>)[] = []
   #server: TestServer | undefined
   #broker: Broker | undefined
+  #folder: string | undefined
 
   constructor(kind: ServerKind, options: StageOptions) {
     this.kind = kind
@@ -78,6 +84,7 @@ export class Stage {
 
   async open(): Promise<void> {
     this.#server = await startServer(this.kind, this.#options.server)
+    if (this.#options.isDurable === true) this.#folder = await mkdtemp(join(tmpdir(), 'xmq-stage-'))
     if (this.#options.hasBroker !== false) await this.startBroker()
   }
 
@@ -87,6 +94,7 @@ export class Stage {
       server: `xmpp://${this.server.host}:${componentPort}`,
       secret: this.server.secret,
       log: { level: 'error' },
+      ...(this.#folder === undefined ? {} : { store: `sqlite:${join(this.#folder, 'xmq.db')}` }),
       ...(this.#options.limits === undefined ? {} : { limits: this.#options.limits }),
       queues: { ...USUAL_QUEUES, ...this.#options.queues },
     }
@@ -149,6 +157,7 @@ export class Stage {
   async close(): Promise<void> {
     await this.#broker?.stop()
     await this.#server?.dispose()
+    if (this.#folder !== undefined) await rm(this.#folder, { recursive: true, force: true })
   }
 
   async report(): Promise<string> {

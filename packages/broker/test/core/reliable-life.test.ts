@@ -1,4 +1,4 @@
-/** Sessions, restarts, named and ephemeral subscriptions, mixes of plain and reliable, patterns, overload. */
+/** Sessions, restarts, named and ephemeral subscriptions, plain consumers, patterns, overload. */
 import { decodeStats, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { type QueueRules, RELIABLE_DEFAULTS } from '../../src/core/index.ts'
@@ -508,51 +508,6 @@ describe('an all queue', () => {
     expect(await w.publish(['a.c', 'b'], { queue: ALL })).toMatch(/subscriptions='1'.*subscriptions='0'/)
     await w.sub(A, 'a.*', { queue: ALL, credit: 9, name: 'billing' })
     expect(await w.work(A, ack)).toHaveLength(2)
-  })
-})
-
-describe('every mix', () => {
-  const kinds = ['plain', 'reliable'] as const
-  const stores = ['memory', 'disk'] as const
-  const types = ['any', 'all'] as const
-  const table = types.flatMap((type) =>
-    stores.flatMap((store) => kinds.flatMap((from) => kinds.map((to) => ({ type, store, from, to })))),
-  )
-
-  it.each(table)('$type, $store: $from publish to $to consumer', async ({ type, store, from, to }) => {
-    const queue = type === 'any' ? 'any.localhost' : ALL
-    const w = await StoreWorld.start(store === 'disk' ? { ...DURABLE, queues: keeping() } : {})
-    await w.sub(A, 't', to === 'plain' ? { queue } : { queue, credit: 5 })
-    w.take()
-    if (from === 'plain') expect(await w.say('t', { queue })).toBe('')
-    else await w.publish("<item id='i1' topic='t'><body xmlns='jabber:client'>hi</body></item>", { queue })
-    if (to === 'plain') {
-      const message = w.stanzas.find((s) => s.name === 'message' && s.attrs.get('to') === A)
-      expect(message?.attrs.get('type')).toBe(from === 'plain' ? 'chat' : 'normal')
-      expect(message?.attrs.get('id')).toBe(from === 'plain' ? 'm' : 'i1')
-      expect(message?.children.map((child) => (typeof child === 'string' ? '' : child.name)).slice(0, 3)).toEqual([
-        'body',
-        'xmq',
-        'addresses',
-      ])
-      await w.pong(A)
-    } else {
-      const [item] = await w.work(A, ack)
-      expect(item?.xml).toContain('>hi</body>')
-      expect(item?.xml).toContain("from='shop@localhost/1'")
-    }
-    expect(w.stanzas.filter((s) => s.name === 'message' && s.attrs.get('to') === A).length).toBe(to === 'plain' ? 1 : 0)
-    if (type === 'any') expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
-  })
-
-  it('plain and reliable consumers of one topic have turns', async () => {
-    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
-    await w.sub(A, 't')
-    await w.sub(B, 't', { credit: 100 })
-    await w.publish(Array.from({ length: 10 }, () => 't'))
-    const messages = w.stanzas.filter((s) => s.name === 'message').length
-    expect(messages).toBe(5)
-    expect(await w.work(B)).toHaveLength(5)
   })
 })
 
