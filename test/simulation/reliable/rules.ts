@@ -7,7 +7,9 @@ import {
 } from '../../../packages/broker/src/core/port.ts'
 import type { SessionRules } from '../../../packages/client/src/session/index.ts'
 import type { Random } from '../random.ts'
-import { ADMIN } from './orders.ts'
+
+/** The admin of every queue. */
+export const ADMIN = 'ops@localhost'
 
 export const DOMAIN = 'jobs.localhost'
 /** The queue of type `any`. */

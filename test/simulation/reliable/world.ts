@@ -1,6 +1,6 @@
 /**
  * The world around the reliable layer: the core with its store (store.ts), clients on the SDK and scripted ones (cast.ts), the
- * server between them (network.ts), and the oracles that watch all of it (oracle.ts, promises.ts).
+ * server between them (network.ts), and the oracles that watch all of it (oracle/, promises.ts).
  *
  * All of it happens on a virtual clock, by one seed: some seconds of faults, then a calm in which everything has to settle. What
  * led to a violation is written down in a second run of the same seed, since nobody reads it of a run in which all is well.
@@ -15,7 +15,8 @@ import { createRandom, type Random } from '../random.ts'
 import { Violation } from '../violation.ts'
 import { Cast, STALL_MS_MAX } from './cast.ts'
 import { Network } from './network.ts'
-import { ReliableOracle } from './oracle.ts'
+import type { Left } from './oracle/confirms.ts'
+import { ReliableOracle } from './oracle/oracle.ts'
 import { coreRules, DOMAIN, JOBS } from './rules.ts'
 import { LaggingStore } from './store.ts'
 
@@ -208,10 +209,10 @@ class ReliableWorld {
       await this.#runUntil(at)
       if (this.#oracle.isCalm && (await this.#isDone())) break
     }
-    const { dead, held } = await this.#inStore()
+    const left = await this.#inStore()
     const { pending } = this.#cast
     if (pending !== undefined) throw new Violation(pending)
-    this.#oracle.checkEnd(dead, held)
+    this.#oracle.checkEnd(left)
     this.#cast.promises.checkEnd()
     const { leases, storingBytes } = this.#core.stats()
     if (leases > 0 || storingBytes > 0)
@@ -221,13 +222,19 @@ class ReliableWorld {
   async #isDone(): Promise<boolean> {
     if (!this.#cast.isIdle) return false
     const { leases, storingBytes } = this.#core.stats()
-    return leases === 0 && storingBytes === 0 && (await this.#inStore()).held.size === 0
+    if (leases > 0 || storingBytes > 0) return false
+    for (const { held } of (await this.#inStore()).values()) if (held.size > 0) return false
+    return true
   }
 
-  async #inStore(): Promise<{ dead: ReadonlySet<number>; held: ReadonlySet<number> }> {
+  async #inStore(): Promise<ReadonlyMap<string, Left>> {
+    return new Map([['', await this.#inLine('')]])
+  }
+
+  async #inLine(subscription: string): Promise<Left> {
     const dead = new Set<number>()
     const held = new Set<number>()
-    const line = { queue: JOBS, subscription: '', max: 500, bodies: false }
+    const line = { queue: JOBS, subscription, max: 500, bodies: false }
     for (let after: number | undefined = 0; after !== undefined; ) {
       const answer = await this.#store.store.browse({ ...line, after })
       if (answer.status !== 'ok') throw new Violation('the store does not answer')

@@ -9,17 +9,15 @@
  * Owner: the oracle; one for each life of the broker.
  */
 import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
-import type { StoreOp, StoreResult } from '../../../packages/broker/src/store/port.ts'
-import { Violation } from '../violation.ts'
+import type { StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
+import { ADMIN } from '../rules.ts'
+import { Violation } from '../../violation.ts'
 
 interface Order {
   readonly action: string
   /** Absent: all. */
   readonly seqs: readonly number[] | undefined
 }
-
-/** The admin of every queue. */
-export const ADMIN = 'ops@localhost'
 
 /** See the top of this file. */
 export class Orders {

@@ -1,0 +1,314 @@
+/**
+ * What the reliable layer promises, told from the outside: what went into the core, what came out, what the store has done.
+ *
+ * | the oracle knows | from | in |
+ * |---|---|---|
+ * | what was sent | the producers | stock.ts |
+ * | what is stored, failed, gone, dead | the store, when it has done it | stock.ts, backlog.ts, readiness.ts |
+ * | what is leased, and what ended it | the store, what arrived at the core | leases.ts |
+ * | what was settled, and which sessions may have ended | what arrived at the core | settlings.ts, signs.ts |
+ * | who consumes what, and has how much | what arrived at the core, and left it | consumers.ts |
+ * | what was confirmed | what left the core | confirms.ts |
+ * | what admins ordered, how long failures wait | what arrived at the core | orders.ts, backoffs.ts |
+ *
+ * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store. This file hands what
+ * happens to the parts; each part owns what it knows, and has its rules at its top.
+ */
+import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
+import type { CoreRules, Effect, Input } from '../../../../packages/broker/src/core/port.ts'
+import type { ClaimAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
+import { Violation } from '../../violation.ts'
+import type { SentItem } from '../items.ts'
+import type { StoreAnswer, StoreEffect } from '../store.ts'
+import { Backoffs } from './backoffs.ts'
+import { Confirms, type Left } from './confirms.ts'
+import { Consumers } from './consumers.ts'
+import { type Entry, type Knowledge, type Made } from './entry.ts'
+import { Leases, type LifeView } from './leases.ts'
+import { Orders } from './orders.ts'
+import { Settlings } from './settlings.ts'
+import { Signs } from './signs.ts'
+import { Stock } from './stock.ts'
+
+/** So many claims that find nothing in one second are a storm. */
+const EMPTY_CLAIMS_MAX = 100
+
+/** What is known of one life of the broker. */
+interface Life extends LifeView {
+  readonly consumers: Consumers
+  readonly orders: Orders
+  /** What the core waits for, by call. */
+  readonly dues: Map<number, number>
+  readonly calls: Map<number, readonly StoreOp[]>
+}
+
+/** See the top of this file. */
+export class ReliableOracle {
+  readonly seen: Map<string, number> = new Map()
+  /** No fault is at work any more. */
+  isCalm = false
+  readonly #rules: CoreRules
+  readonly #knowledge: Knowledge
+  readonly #stock: Stock
+  readonly #leases: Leases
+  readonly #confirms: Confirms
+  readonly #backoffs: Backoffs
+  #life: Life
+  #lives = 0
+  #emptyClaims: number[] = []
+  /** Who refuses a delivery with what is being handled. */
+  #refusedBy: string | undefined
+
+  /** @param onStored told of each item that is stored for the first time, in whatever life of the broker */
+  constructor(rules: CoreRules, queue: string, onStored: (item: SentItem) => void) {
+    this.#rules = rules
+    const { reliable } = rules.queues.find(({ address }) => address === queue) as CoreRules['queues'][number]
+    this.#knowledge = { reliable, note: (what) => this.#note(what) }
+    this.#stock = new Stock(this.#knowledge, {
+      onLeased: (entry, made, now) => this.#leased(entry, made, now),
+      onForgotten: (name, stored) => this.#confirms.forget(name, stored),
+      onStored,
+    })
+    this.#leases = new Leases(this.#knowledge)
+    this.#confirms = new Confirms(this.#knowledge, rules.durability, this.#stock)
+    this.#backoffs = new Backoffs(reliable)
+    this.#life = this.#begin()
+  }
+
+  #begin(): Life {
+    const isCalm = (): boolean => this.isCalm
+    return {
+      number: ++this.#lives,
+      get isCalm() {
+        return isCalm()
+      },
+      settlings: new Settlings(this.#knowledge),
+      signs: new Signs(this.#rules.pingTimeoutMs),
+      consumers: new Consumers(this.#knowledge),
+      orders: new Orders(),
+      dues: new Map(),
+      calls: new Map(),
+    }
+  }
+
+  /** Whether an item was ever stored under a seq, in whatever life of the broker. */
+  wasStored(item: SentItem, seq: number): boolean {
+    return this.#stock.wasStored(item, seq)
+  }
+
+  /** A producer is about to send this. */
+  send(item: SentItem): void {
+    this.#stock.send(item)
+  }
+
+  /** The broker was killed. @param keeps whether the store survived it */
+  crash(keeps: boolean): void {
+    this.#note(keeps ? 'crash, store kept' : 'crash, store lost')
+    this.#life = this.#begin()
+    this.#emptyClaims = []
+    this.#leases.crash(keeps)
+    this.#confirms.crash(keeps)
+    if (!keeps) this.#stock.lose()
+  }
+
+  // ---- what the store has done ----
+
+  /** The store has done something; the core does not know it yet. @param askedAt what the store took for the time of it */
+  done(effect: StoreEffect, answer: StoreAnswer, askedAt: number, now: number): void {
+    if (effect.type === 'apply' && answer.type === 'applied') {
+      for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, askedAt, now)
+    }
+    if (effect.type !== 'claim' || answer.type !== 'claimed' || answer.answer.status !== 'ok') return
+    this.#claimed(effect.request.subscription, answer.answer, now)
+    this.#stock.line(effect.request.subscription)?.claimed(effect.request, answer.answer.messages, now)
+  }
+
+  #applied(op: StoreOp, result: StoreResult, askedAt: number, now: number): void {
+    if (op.type === 'publish') {
+      this.#stock.published(op, result, askedAt, now)
+      return
+    }
+    this.#leases.done(op, result, now)
+    this.#stock.done(op, result, askedAt, now)
+  }
+
+  #claimed(line: string, { messages, expired, more }: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
+    if (messages.length === 0 && expired.length === 0 && !more) {
+      this.#note('claim in vain')
+      this.#emptyClaims.push(now)
+      while ((this.#emptyClaims[0] ?? now) < now - 1000) this.#emptyClaims.shift()
+      if (this.#emptyClaims.length > EMPTY_CLAIMS_MAX) throw new Violation('a storm of claims that find nothing')
+    }
+    for (const claimed of messages) {
+      const entry = this.#stock.find(line, claimed.seq)
+      if (entry === undefined) throw new Violation(`${claimed.seq} was leased, but never stored`)
+      this.#leased(entry, claimed, now)
+    }
+  }
+
+  #leased(entry: Entry, made: Made, now: number): void {
+    this.#stock.line(entry.line)?.leased(entry, made, this.#life.number)
+    this.#leases.made(entry, made, this.#life, now)
+  }
+
+  // ---- what arrives at the core ----
+
+  /** Something is about to be handled by the core. */
+  arrive(input: Input, now: number): void {
+    this.#life.settlings.begin()
+    this.#leases.begin()
+    this.#refusedBy = undefined
+    switch (input.type) {
+      case 'stanza':
+        this.#stanza(input.stanza, now)
+        return
+      case 'applied': {
+        const ops = this.#life.calls.get(input.call) ?? []
+        this.#life.calls.delete(input.call)
+        for (const [at, op] of ops.entries()) this.#told(op, input.results[at] as StoreResult)
+        return
+      }
+      case 'claimed':
+        if (input.answer.status !== 'ok') return
+        for (const { token } of input.answer.messages) this.#leases.answered(token)
+        return
+      case 'due': {
+        const askedAt = this.#life.dues.get(input.call) ?? now
+        this.#life.dues.delete(input.call)
+        this.#leases.due(input.answer, askedAt)
+        return
+      }
+      case 'browsed':
+        this.#life.signs.lookedUp(input.call)
+        return
+      case 'link-down':
+        this.#leases.linkDown()
+        return
+      default:
+    }
+  }
+
+  #told(op: StoreOp, result: StoreResult): void {
+    this.#life.orders.told(op, result)
+    if (op.type === 'publish') {
+      this.#confirms.told(op, result)
+      const isLeased = result.status === 'ok' && result.type === 'publish' && result.leasedAt !== undefined
+      if (isLeased) this.#leases.answered(op.grant?.token ?? '')
+      return
+    }
+    if (!('token' in op)) return
+    this.#life.settlings.told(op, result)
+    const isOver = op.type === 'extend' && result.status !== 'ok' && result.status !== 'unavailable'
+    if (isOver) this.#life.consumers.letGo(op.token)
+  }
+
+  #stanza(stanza: XmlElement, now: number): void {
+    const from = stanza.attrs.get('from') ?? ''
+    const id = stanza.attrs.get('id') ?? ''
+    const type = stanza.attrs.get('type')
+    const { signs, orders, consumers } = this.#life
+    signs.arrived(stanza)
+    if (stanza.name === 'presence') return
+    if (type === 'result' || type === 'error') {
+      if (this.#leases.receipt(from, id, type === 'error', now)) this.#refusedBy = from
+    }
+    for (const child of childElements(stanza)) {
+      if (child.name === 'settle') this.#settle(from, id, child, type === 'result', now)
+      if (child.name === 'publish') this.#confirms.arrived(from, id, child)
+      if (child.name === 'renew') consumers.credit(from, child, now)
+      if (child.name === 'dead-letters') orders.arrived(from, id, child)
+      if (child.name === 'xmq') consumers.command(from, child, now)
+    }
+  }
+
+  #settle(from: string, id: string, settle: XmlElement, isReceipt: boolean, now: number): void {
+    const { settlings, consumers } = this.#life
+    for (const settlement of settlings.arrived(from, id, settle, isReceipt)) {
+      const { kind, token, delay } = settlement
+      if (kind === 'nack') this.#backoffs.asked(bareOf(from), token, delay)
+      if (this.#leases.settled(from, settlement, now)) consumers.letGo(token)
+    }
+  }
+
+  // ---- what leaves the core ----
+
+  /** The core has handled it. */
+  leave(effects: readonly Effect[], now: number): void {
+    const { calls, consumers, signs, dues, settlings } = this.#life
+    for (const effect of effects) {
+      if (effect.type === 'apply') {
+        calls.set(effect.call, effect.ops)
+        for (const op of effect.ops) this.#checkOp(op, now)
+      } else if (effect.type === 'claim') {
+        for (const { token } of effect.request.grants) consumers.granted(token, now)
+      } else if (effect.type === 'browse') signs.lookUp(effect.call)
+      else if (effect.type === 'due') dues.set(effect.call, now)
+      else if (effect.type === 'send') this.#checkStanza(effect.stanza, now)
+      else if (effect.type === 'event' && effect.event.name === 'ignored') {
+        // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
+        this.#note('ignored')
+        settlings.ignored()
+        this.#leases.ignored()
+        this.#refusedBy = undefined
+      }
+    }
+    if (this.#refusedBy !== undefined) consumers.refused(this.#refusedBy)
+    settlings.checkAcked()
+  }
+
+  #checkOp(op: StoreOp, now: number): void {
+    const { orders, consumers, settlings } = this.#life
+    orders.asked(op)
+    if (!('token' in op)) return
+    if (op.type === 'nack') this.#backoffs.check(op, now)
+    if (op.type === 'ack') settlings.acked(op.token)
+    if (this.#leases.check(op, this.#life, now)) consumers.letGo(op.token)
+  }
+
+  #checkStanza(stanza: XmlElement, now: number): void {
+    const to = stanza.attrs.get('to') ?? ''
+    const id = stanza.attrs.get('id') ?? ''
+    if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
+    this.#life.signs.left(stanza, now)
+    for (const child of childElements(stanza)) {
+      if (child.name === 'published') this.#confirms.check(to, id, child)
+      if (child.name === 'deliver') this.#checkDeliver(to, id, child)
+      if (child.name === 'settled')
+        this.#life.settlings.check(to, id, child, (token) => this.#leases.find(token)?.holder)
+      if (child.name === 'resubscribe') this.#note('resubscribe')
+      if (child.name === 'dead-letters' && child.attrs.has('done') && this.#life.orders.answered(to, id, child) > 0)
+        this.#note('ordered')
+    }
+  }
+
+  #checkDeliver(to: string, id: string, deliver: XmlElement): void {
+    if (Number(deliver.attrs.get('lease-seconds')) * 1000 !== this.#knowledge.reliable.leaseMs)
+      throw new Violation('lease-seconds')
+    const tokens: string[] = []
+    for (const item of childElements(deliver)) {
+      const token = (item.attrs.get('lease') ?? '').split('.')[0] as string
+      const { entry } = this.#leases.delivered(to, token, item, this.#life.number)
+      this.#life.consumers.delivered(to, token, entry.seq, entry.sent.topic)
+      tokens.push(token)
+    }
+    this.#leases.handedOver(id, to, tokens)
+  }
+
+  // ---- the end ----
+
+  /** The faults have stopped, and all had its time. @param left what the store has of each line */
+  checkEnd(left: ReadonlyMap<string, Left>): void {
+    this.#confirms.checkEnd(left)
+    for (const { held } of left.values())
+      if (held.size > 0) throw new Violation(`${[...held].join(', ')} never settled`)
+  }
+
+  #note(what: string): void {
+    this.seen.set(what, (this.seen.get(what) ?? 0) + 1)
+  }
+}
+
+function conditionOf(stanza: XmlElement): string {
+  const error = childElements(stanza).find(({ name }) => name === 'error')
+  return error === undefined ? '' : (childElements(error)[0]?.name ?? '')
+}
