@@ -11,7 +11,8 @@
  *
  * Invariants:
  * 1. A row of the file in state LEASED has a lease in memory (leases.ts), whose copy says what the row does not.
- * 2. No list statement runs while there are changes; those that look at one chain may, while nothing in that chain changed.
+ * 2. No list statement runs while there are changes; those that look at one chain may, while nothing in that chain changed. An offer
+ *    changes no chain.
  * 3. Between transactions there are no changes. Maps are made anew rather than cleared: see places.ts.
  */
 import type { Leases } from './leases.ts'
@@ -47,6 +48,8 @@ export class Rows {
   readonly #statements: Statements
   readonly #leases: Leases
   readonly #changes = new Places<Change>()
+  /** BLOCKED entries that became claimable: the file alone has the rest of them. */
+  readonly #offered = new Places<true>()
   /** Chains in which something changed. True: an entry was added to it, and none left it, so it has a first. */
   #chains = new Map<string, boolean>()
 
@@ -64,10 +67,13 @@ export class Rows {
     return this.read(line, seq)
   }
 
-  /** An entry as the file has it. */
+  /** An entry as the file has it, but for an offer that is not written yet. */
   read(line: number, seq: number): Row | undefined {
     const values = this.#statements.readEntry.get([line, seq])
-    return values === undefined ? undefined : readRow(values)
+    if (values === undefined) return undefined
+    const row = readRow(values)
+    if (this.#offered.get(line, seq) === true) row.state = CLAIMABLE
+    return row
   }
 
   has(line: number, seq: number): boolean {
@@ -115,12 +121,17 @@ export class Rows {
     return isHeld
   }
 
-  /** What comes after an entry in the chain of its key. To be asked before that entry leaves it. */
-  nextOfChain({ topic, key, rank }: Row): Row | undefined {
+  /** The seq of what comes after an entry in the chain of its key: BLOCKED. To be asked before that entry leaves it. */
+  nextOfChain({ topic, key, rank }: Row): number | undefined {
     if (key === undefined) return undefined
     if (this.#chains.has(`${topic} ${key}`)) this.flush()
     const found = this.#statements.nextOfChain.get([topic, Buffer.from(key), ordOf(rank)])
-    return found === undefined ? undefined : this.get(Number(found[0]), Number(found[1]))
+    return found === undefined ? undefined : Number(found[0])
+  }
+
+  /** Makes a BLOCKED entry claimable, without reading it. */
+  offer(line: number, seq: number): void {
+    this.#offered.set(line, seq, true)
   }
 
   list(name: ListName, values: readonly Value[]): Row[] {
@@ -169,6 +180,12 @@ export class Rows {
 
   /** Writes what changed. */
   flush(): void {
+    // First: what else became of an entry since is said by its change.
+    if (this.#offered.size > 0) {
+      for (const [line, seqs] of this.#offered.lines())
+        this.#statements.offerEntries.run([line, JSON.stringify([...seqs.keys()])])
+      this.#offered.clear()
+    }
     if (this.#changes.size > 0) {
       for (const [line, changes] of this.#changes.lines()) this.#write(line, changes.values())
       this.#changes.clear()
@@ -179,6 +196,7 @@ export class Rows {
   /** Forgets what was not written. */
   reset(): void {
     this.#changes.clear()
+    this.#offered.clear()
     this.#chains = new Map()
   }
 

@@ -83,6 +83,7 @@ export type StatementName =
   | 'readEntry'
   | 'saveEntry'
   | 'leaseEntries'
+  | 'offerEntries'
   | 'removeEntries'
   | 'addClaim'
   | 'listClaims'
@@ -157,12 +158,13 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
   saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,
   leaseEntries: `UPDATE entries SET state = 5 WHERE id IN ${LISTED_IDS}`,
+  offerEntries: `UPDATE entries SET state = 2 WHERE id IN ${LISTED_IDS}`,
   removeEntries: `DELETE FROM entries WHERE id IN ${LISTED_IDS}`,
   addClaim: 'INSERT INTO claims (id, line, data) VALUES (?, ?, ?)',
   listClaims: 'SELECT id, line, data FROM claims WHERE id > ? ORDER BY id LIMIT 100',
   removeClaims: 'DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))',
   firstOfChain: 'SELECT 1 FROM entries WHERE topic = ? AND key = ? AND ord IS NOT NULL AND state < 6 LIMIT 1',
-  nextOfChain: `SELECT line, ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL AND state < 6 ORDER BY ord LIMIT 1`,
+  nextOfChain: `SELECT ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL AND state < 6 ORDER BY ord LIMIT 1`,
   // Values as few as can be: each that goes over to JavaScript costs as much as finding its row.
   listClaimable: `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?)`,
   listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?`,

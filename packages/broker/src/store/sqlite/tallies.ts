@@ -241,9 +241,22 @@ export class Tallies {
       if (row.state === LEASED) counts.leased += sign
       if (row.state === DEAD) counts.dead += sign
       counts[row.state === DEAD ? 'deadBytes' : 'bytes'] += sign * row.bytes
-      if (!tally.isDirty) this.#dirty.push(tally)
-      tally.isDirty = true
+      this.#touch(tally)
     }
+  }
+
+  /** Counts a BLOCKED entry of a topic as claimable. */
+  countOffer(id: number): void {
+    const topic = this.topicById(id)
+    for (const tally of [topic, topic.line]) {
+      tally.counts.claimable += 1
+      this.#touch(tally)
+    }
+  }
+
+  #touch(tally: TopicTally | LineTally): void {
+    if (!tally.isDirty) this.#dirty.push(tally)
+    tally.isDirty = true
   }
 
   /** Writes what changed. */

@@ -78,7 +78,7 @@ export class Transitions {
     else this.#rows.save(row)
     this.#tallies.count(row, 1)
     if (row.state === CLAIMABLE) this.offer(row)
-    if (next?.state === BLOCKED) this.#offerNext(next)
+    if (next !== undefined) this.#offerNext(row, next)
   }
 
   /** Adds a new entry, in the state that it has. */
@@ -138,7 +138,7 @@ export class Transitions {
     this.#tallies.count(row, -1)
     this.#leases.end(lease)
     this.#remove(row)
-    if (next?.state === BLOCKED) this.#offerNext(next)
+    if (next !== undefined) this.#offerNext(row, next)
   }
 
   /** Gives an entry up. */
@@ -162,12 +162,11 @@ export class Transitions {
     return state
   }
 
-  #offerNext(next: Row): void {
-    this.#tallies.count(next, -1)
-    next.state = CLAIMABLE
-    this.#tallies.count(next, 1)
-    this.#rows.save(next)
-    this.offer(next)
+  /** What comes after the first of a chain, which leaves it, becomes claimable. */
+  #offerNext({ line, topic }: Row, next: number): void {
+    this.#rows.offer(line, next)
+    this.#tallies.countOffer(topic)
+    this.offer({ topic })
   }
 
   /** Removes an entry, and its message once no other needs it. */
