@@ -31,7 +31,7 @@ import { LinkLog, linkTrouble } from './link-log.ts'
 import { createEventLog, type EventLog } from './log-events.ts'
 import { LoadMeter } from './load.ts'
 import { silentLogger, type Logger } from './log.ts'
-import { Metrics } from './metrics.ts'
+import { Metrics, METRICS_TYPE } from './metrics.ts'
 import { cpuMs, createBusyShare, createClock, createEntropy, VERSION } from './runtime-world.ts'
 import { StoreLoop } from './store-loop.ts'
 import { openStore } from './store/open.ts'
@@ -226,7 +226,7 @@ class RunningBroker implements Broker {
     if (this.#config.http === undefined) return
     const http = await serveHttp(this.#config.http, {
       problems: () => this.#problems(),
-      metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.text() }),
+      metrics: async () => ({ contentType: METRICS_TYPE, text: await this.#metrics.text() }),
     })
     if (!this.#is('starting')) return http.close()
     this.#http = http

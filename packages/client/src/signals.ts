@@ -1,6 +1,5 @@
 /** SIGTERM and Ctrl-C: the first asks to stop, a later one means at once. */
-import { platform } from '#platform'
-import { monotonicNow } from './runtime.ts'
+import { onStopSignal } from '#stop-signal'
 
 /** Ctrl-C under npm or a shell may come twice, from the terminal and from the parent: that is one signal. */
 const REPEATED_MS = 500
@@ -13,10 +12,10 @@ const REPEATED_MS = 500
  */
 export function listenForStop(onStop: () => void, onInsist: (exitCode: number) => void): () => void {
   let askedAt: number | undefined
-  return platform.onStopSignal((exitCode) => {
+  return onStopSignal((exitCode) => {
     if (askedAt === undefined) {
-      askedAt = monotonicNow()
+      askedAt = performance.now()
       onStop()
-    } else if (monotonicNow() - askedAt > REPEATED_MS) onInsist(exitCode)
+    } else if (performance.now() - askedAt > REPEATED_MS) onInsist(exitCode)
   })
 }

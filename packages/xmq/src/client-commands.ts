@@ -1,13 +1,13 @@
 /** The commands that connect as a client. */
 import { type Command, Option } from 'commander'
 import { DEFAULT_JID, DEFAULT_SERVICE, MODES } from './client-flags.ts'
-import { dlqList, type DlqListFlags, dlqOrder, type DlqOrderFlags, dlqShow, type DlqFlags } from './dlq.ts'
+import type { DlqFlags, DlqListFlags, DlqOrderFlags } from './dlq.ts'
 import { EXIT_HELP, type ExitCode } from './exit.ts'
 import type { Io } from './io.ts'
 import { collect, outputOption } from './options.ts'
-import { pub, type PubFlags } from './pub.ts'
-import { request, type RequestFlags } from './request.ts'
-import { sub, type SubFlags } from './sub.ts'
+import type { PubFlags } from './pub.ts'
+import type { RequestFlags } from './request.ts'
+import type { SubFlags } from './sub.ts'
 
 const CLIENT_HELP = `
 Where to connect (a flag beats its variable, which beats what fits 'xmq dev'):
@@ -52,9 +52,10 @@ Examples:
   $ seq 1 100 | xmq pub queue1.localhost numbers --lines
   $ xmq pub queue1.localhost orders.new --json '{"total":12}' --id order-42 --key shop-7 --ttl 1h --header source=till`,
     )
-    .action(async (queue: string, topic: string, body: string | undefined, flags: PubFlags) =>
-      done(await pub(io, { queue, topic, body }, flags)),
-    )
+    .action(async (queue: string, topic: string, body: string | undefined, flags: PubFlags) => {
+      const { pub } = await import('./pub.ts')
+      done(await pub(io, { queue, topic, body }, flags))
+    })
   addClientOptions(program.command('sub').description('print the messages of a topic, a line each, until Ctrl-C'))
     .argument('<queue>', "the queue's address")
     .argument('<topic>', 'the topic')
@@ -73,7 +74,10 @@ Examples:
   $ xmq sub queue2.localhost news --count 10 --output json | jq .payload
   $ xmq sub queue1.localhost add --json --reply '{"sum":3}'`,
     )
-    .action(async (queue: string, topic: string, flags: SubFlags) => done(await sub(io, { queue, topic }, flags)))
+    .action(async (queue: string, topic: string, flags: SubFlags) => {
+      const { sub } = await import('./sub.ts')
+      done(await sub(io, { queue, topic }, flags))
+    })
   addClientOptions(program.command('request').description('ask one worker and print its answer'))
     .argument('<queue>', "the queue's address")
     .argument('<topic>', 'the topic')
@@ -89,9 +93,10 @@ Examples:
   $ xmq request queue1.localhost add --json '{"a":1,"b":2}'
   $ xmq request queue1.localhost time --timeout 5s --output json`,
     )
-    .action(async (queue: string, topic: string, body: string | undefined, flags: RequestFlags) =>
-      done(await request(io, { queue, topic, body }, flags)),
-    )
+    .action(async (queue: string, topic: string, body: string | undefined, flags: RequestFlags) => {
+      const { request } = await import('./request.ts')
+      done(await request(io, { queue, topic, body }, flags))
+    })
   addDeadLetterCommands(program, io, done)
 }
 
@@ -122,12 +127,18 @@ Examples:
   $ xmq dlq ls jobs.localhost
   $ xmq dlq ls jobs.localhost --output json | jq 'select(.reason == "rejected") | .seq'`,
     )
-    .action(async (queue: string, flags: DlqListFlags) => done(await dlqList(io, queue, flags)))
+    .action(async (queue: string, flags: DlqListFlags) => {
+      const { dlqList } = await import('./dlq.ts')
+      done(await dlqList(io, queue, flags))
+    })
   addDeadLetterOptions(dlq.command('show').description('print one dead letter with its history and payload'))
     .argument('<queue>', "the queue's address")
     .argument('<seq>', "its number, as 'xmq dlq ls' lists it")
     .addHelpText('after', `${CLIENT_HELP}\n\nExamples:\n  $ xmq dlq show jobs.localhost 1044 --output json`)
-    .action(async (queue: string, seq: string, flags: DlqFlags) => done(await dlqShow(io, { queue, seq }, flags)))
+    .action(async (queue: string, seq: string, flags: DlqFlags) => {
+      const { dlqShow } = await import('./dlq.ts')
+      done(await dlqShow(io, { queue, seq }, flags))
+    })
   const orders = [
     ['replay', 'put dead letters back: ready at once, with no failures and no ttl'],
     ['purge', 'delete dead letters for good'],
@@ -146,9 +157,10 @@ Examples:
   $ xmq dlq ${action} jobs.localhost 1044 1045
   $ xmq dlq ${action} jobs.localhost --all --topic images.thumbnail`,
       )
-      .action(async (queue: string, seqs: string[], flags: DlqOrderFlags) =>
-        done(await dlqOrder(io, { action, queue, seqs }, flags)),
-      )
+      .action(async (queue: string, seqs: string[], flags: DlqOrderFlags) => {
+        const { dlqOrder } = await import('./dlq.ts')
+        done(await dlqOrder(io, { action, queue, seqs }, flags))
+      })
   }
 }
 

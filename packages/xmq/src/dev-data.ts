@@ -3,6 +3,12 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { mistake } from './exit.ts'
 
+/** The queues of `xmq dev` where none is named. */
+export const DEV_QUEUES: readonly string[] = ['queue1:any', 'queue2:all']
+
+/** Where accounts are kept where no folder is named. */
+export const DEV_FOLDER = './.xmq'
+
 /** The accounts of one folder. */
 export interface DevAccounts {
   /** Passwords by name, as they were when the folder was opened. */

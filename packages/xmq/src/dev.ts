@@ -6,7 +6,7 @@ import { XmqError } from '@xmq/protocol'
 import { startEmbeddedServer, type EmbeddedServer } from '@xmq/testing'
 import { brokerLog } from './broker-log.ts'
 import { DEFAULT_SERVICE } from './client-flags.ts'
-import { openDevAccounts } from './dev-data.ts'
+import { DEV_FOLDER, DEV_QUEUES, openDevAccounts } from './dev-data.ts'
 import { EXIT, mistake, type ExitCode } from './exit.ts'
 import { paint, untilStopped, type Io, type OutputFormat } from './io.ts'
 
@@ -24,12 +24,6 @@ export interface DevFlags {
   readonly logFormat: string
   readonly output: OutputFormat
 }
-
-/** The queues of `xmq dev` where none is named. */
-export const DEV_QUEUES: readonly string[] = ['queue1:any', 'queue2:all']
-
-/** Where accounts are kept where no folder is named. */
-export const DEV_FOLDER = './.xmq'
 
 /** Runs until SIGINT or SIGTERM. */
 export async function dev(io: Io, flags: DevFlags): Promise<ExitCode> {

@@ -1,9 +1,9 @@
 /** How a failure is told: what went wrong and how to mend it, never a stack trace for a user's mistake. */
-import { EXIT_CODES, exitCodeOf, type ExitCode } from '@xmq/client'
+import { EXIT_CODES, exitCodeOf, type ExitCode } from '@xmq/client/process'
 import { XmqError } from '@xmq/protocol'
 import { paint, type Io, type OutputFormat } from './io.ts'
 
-export { exitCodeOf, type ExitCode } from '@xmq/client'
+export { exitCodeOf, type ExitCode } from '@xmq/client/process'
 
 /** How a command ended. */
 export const EXIT: typeof EXIT_CODES = EXIT_CODES

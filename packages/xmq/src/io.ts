@@ -1,7 +1,7 @@
 /** What a command may touch of the process. Tests hand in their own. */
 import { once } from 'node:events'
 import { styleText } from 'node:util'
-import { listenForStop } from '@xmq/client'
+import { listenForStop } from '@xmq/client/process'
 
 /** Where text goes. */
 export interface TextSink {

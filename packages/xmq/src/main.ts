@@ -1,15 +1,17 @@
-/** The command line of `xmq`. */
+/**
+ * The command line of `xmq`. What a command is made of is loaded when it is called: a broker that starts again does not wait for the
+ * code of clients.
+ */
 import { LOG_FORMATS, LOG_LEVELS, VERSION } from '@xmq/broker'
 import { Command, CommanderError, Option } from 'commander'
-import { checkConfig } from './check-config.ts'
 import { addClientCommands } from './client-commands.ts'
 import { DEFAULT_PORT } from './client-flags.ts'
 import type { ConfigFlags } from './config-file.ts'
-import { dev, DEV_FOLDER, DEV_QUEUES, type DevFlags } from './dev.ts'
+import type { DevFlags } from './dev.ts'
+import { DEV_FOLDER, DEV_QUEUES } from './dev-data.ts'
 import { EXIT, reportFailure, type ExitCode } from './exit.ts'
 import { processIo, type Io, type OutputFormat } from './io.ts'
 import { collect, outputOption } from './options.ts'
-import { serve } from './serve.ts'
 
 const CONFIG_HELP = `
 The configuration is looked for in --config, $XMQ_CONFIG, ./xmq.config.yaml, ./xmq.config.json, /etc/xmq/xmq.config.yaml.
@@ -89,7 +91,10 @@ Examples:
   $ XMQ_SECRET=... xmq serve
   $ xmq serve --config /etc/xmq/xmq.config.yaml --secret-file /run/secrets/xmq --http 127.0.0.1:8090`,
     )
-    .action(async (flags: ConfigFlags) => done(await serve(io, flags)))
+    .action(async (flags: ConfigFlags) => {
+      const { serve } = await import('./serve.ts')
+      done(await serve(io, flags))
+    })
   addConfigOptions(program.command('check-config').description('check the configuration and print the effective rules'))
     .addOption(outputOption())
     .addHelpText(
@@ -103,7 +108,10 @@ Examples:
   $ xmq check-config
   $ xmq check-config --config xmq.config.yaml --output json`,
     )
-    .action((flags: ConfigFlags & { readonly output: OutputFormat }) => done(checkConfig(io, flags)))
+    .action(async (flags: ConfigFlags & { readonly output: OutputFormat }) => {
+      const { checkConfig } = await import('./check-config.ts')
+      done(checkConfig(io, flags))
+    })
   program
     .command('dev')
     .description('run an embedded XMPP server and a broker on this machine, for development')
@@ -134,7 +142,10 @@ Examples:
   $ xmq dev --data ./data
   $ xmq dev --port 0 --websocket-port 0 --output json`,
     )
-    .action(async (flags: DevFlags) => done(await dev(io, flags)))
+    .action(async (flags: DevFlags) => {
+      const { dev } = await import('./dev.ts')
+      done(await dev(io, flags))
+    })
 }
 
 function addConfigOptions(command: Command): Command {

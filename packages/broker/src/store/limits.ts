@@ -1,5 +1,5 @@
 /** What every store bounds and measures in the same way. */
-import { XmqError } from '@xmq/protocol'
+import { XmqError } from '@xmq/protocol/errors'
 import { HISTORY_MAX, type HistoryEntry, WHY_LENGTH_MAX } from './entry.ts'
 import type { PublishOp } from './operations.ts'
 

@@ -25,7 +25,6 @@ export const platform: Platform = {
     if (ca !== undefined) throw new XmqError('invalid-config', "The option 'ca' has no meaning in browsers.")
     return new WebSocket(url, ['xmpp'])
   },
-  onStopSignal: () => () => {},
   exit() {},
   env: () => undefined,
   process: () => ({}),

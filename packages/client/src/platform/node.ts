@@ -1,4 +1,4 @@
-/** What only Node has: TLS on a socket, WebSocket with a CA, signals. Its counterpart is browser.ts. */
+/** What only Node has: TLS on a socket, WebSocket with a CA. Its counterpart is browser.ts. */
 import { pbkdf2 } from 'node:crypto'
 import { connect, type TLSSocket } from 'node:tls'
 import type { Socket } from 'node:net'
@@ -34,17 +34,6 @@ export const platform: Platform = {
   tlsOptions,
   openWebSocket(url, options) {
     return new WebSocket(url, ['xmpp'], url.startsWith('wss:') ? { ...tlsOptions(options) } : {})
-  },
-  onStopSignal(listener) {
-    // 128 + the signal's number, as a shell has it.
-    const onInterrupt = (): void => listener(130)
-    const onTerminate = (): void => listener(143)
-    process.on('SIGINT', onInterrupt)
-    process.on('SIGTERM', onTerminate)
-    return () => {
-      process.off('SIGINT', onInterrupt)
-      process.off('SIGTERM', onTerminate)
-    }
   },
   exit(code) {
     process.exit(code)

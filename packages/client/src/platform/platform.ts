@@ -23,8 +23,6 @@ export interface Platform {
   tlsOptions(options: PlatformTlsOptions): object | undefined
   /** A WebSocket with the subprotocol `xmpp`. */
   openWebSocket(url: string, options: PlatformTlsOptions): unknown
-  /** Calls back on each SIGTERM and SIGINT, with the exit code of such an end. Returns how to stop that. */
-  onStopSignal(listener: (exitCode: number) => void): () => void
   exit(code: number): void
   env(name: string): string | undefined
   /** Where this runs, for operators. */

@@ -15,10 +15,10 @@
  * 3. An engine that takes another's place tells what a first one does not have to: every line and every topic that is
  *    claimable. What was committed before a death, but not told, would be waited for in vain otherwise.
  */
-import { XmqError } from '@xmq/protocol'
+import { XmqError } from '@xmq/protocol/errors'
 import { Worker } from 'node:worker_threads'
 import type { SqliteFileOptions } from './database.ts'
-import { type BatchAnswer, Engine, type EngineAnswer, type EngineFailure, type EngineRequest } from './engine.ts'
+import type { BatchAnswer, Engine, EngineAnswer, EngineFailure, EngineRequest } from './engine.ts'
 
 export interface EngineChannel {
   /** Rejects with an XmqError as `Engine.open` throws it. */
@@ -206,6 +206,8 @@ function createInlineHost(): EngineHost {
         engine?.close()
         return undefined
       }
+      // Loaded here: whoever has it in a thread does not load it twice.
+      const { Engine } = await import('./engine.ts')
       engine = new Engine(message.options)
       return engine.open(message.now, message.isAgain)
     },

@@ -23,7 +23,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { XmqError } from '@xmq/protocol'
+import { XmqError } from '@xmq/protocol/errors'
 import Database from 'libsql'
 import { MIGRATIONS, SCHEMA_VERSION } from './schema.ts'
 

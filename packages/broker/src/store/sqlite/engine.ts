@@ -23,7 +23,7 @@
  * 2. After a rollback, memory (tallies, leases, acks) says what the file says.
  * 3. While the file cannot be written, every batch tries again: nobody has to mend the store itself.
  */
-import { XmqError, type XmqErrorCode } from '@xmq/protocol'
+import { XmqError, type XmqErrorCode } from '@xmq/protocol/errors'
 import type { StoreResult } from '../operations.ts'
 import type {
   BrowseAnswer,

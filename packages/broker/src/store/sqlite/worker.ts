@@ -1,6 +1,6 @@
 /** The worker thread of the sqlite store: takes batches, runs them, answers. */
 import { parentPort } from 'node:worker_threads'
-import { XmqError } from '@xmq/protocol'
+import { XmqError } from '@xmq/protocol/errors'
 import { buffersOf, type FromWorker, type ToWorker } from './channel.ts'
 import { type BatchAnswer, Engine } from './engine.ts'
 
