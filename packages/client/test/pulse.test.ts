@@ -213,12 +213,21 @@ describe('a queue that a server says is not served', () => {
     expect(published(back)).toEqual([['b']])
   })
 
-  it('is asked twice a second or so for a minute, then every five seconds', () => {
+  it('is asked some times a second while a broker may be starting, twice a second or so for a minute, then every five seconds', () => {
     const bench = new PulseBench()
     bench.input({ type: 'subscribe', topic: 't' })
     away(bench, bench.effects.flatMap((one) => (one.type === 'send' ? [one.stanza] : [])).at(-1) as XmlElement)
     let asked = 0
-    for (const until = bench.now + HOUR; bench.now < until; asked++) away(bench, bench.question(6000))
+    const askFor = (ms: number): void => {
+      for (const until = bench.now + ms; bench.now < until; asked++) away(bench, bench.question(6000))
+    }
+    askFor(2000)
+    expect(asked).toBeGreaterThanOrEqual(10)
+    askFor(2000)
+    const before = asked
+    askFor(10_000)
+    expect(asked - before).toBeLessThan(50)
+    askFor(HOUR)
     expect(asked).toBeGreaterThan(HOUR / 5000)
     expect(asked).toBeLessThan(HOUR / 3000 + 200)
   })

@@ -27,8 +27,10 @@ const SLOW_MS_MAX = 2000
 const PATIENCE_MS_MIN = 1000
 const PATIENCE_MS_MAX = 10_000
 const SILENT_MS_MAX = 5000
-/** Pauses while a server says that nobody serves the queue: the longer one after a minute or so. */
+/** Pauses while a server says that nobody serves the queue: short ones for as long as a broker takes to start, long ones after a minute or so. */
 const AWAY_MIN_MS = 100
+const SOON_BACK_MS = 200
+const SOON_BACK_FAILURES = 20
 const AWAY_MS = 500
 const LONG_AWAY_MS = 5000
 const LONG_AWAY_FAILURES = 120
@@ -184,8 +186,8 @@ export class Pulse {
   }
 
   #awayMs(entropy: Entropy): number {
-    const most = this.#absences > LONG_AWAY_FAILURES ? LONG_AWAY_MS : AWAY_MS
-    const bound = Math.min(most, AWAY_MIN_MS * 2 ** Math.min(this.#absences, 10))
+    const most = this.#absences > SOON_BACK_FAILURES ? AWAY_MS : SOON_BACK_MS
+    const bound = this.#absences > LONG_AWAY_FAILURES ? LONG_AWAY_MS : most
     return (bound / 2) * (1 + entropy.unit())
   }
 
