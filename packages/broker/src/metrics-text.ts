@@ -30,7 +30,7 @@ export class MetricsText {
 
   constructor(read: () => Counts, sources: MetricSources) {
     this.#read = read
-    new Durations(() => this.#read().queues, this.#registry)
+    this.#registry.registerMetric(new Durations(() => this.#read().queues))
     this.#registerCounters()
     this.#registerGauges(sources)
     this.#registerLinks(sources)
@@ -226,13 +226,13 @@ export class MetricsText {
 class Durations extends Histogram<'queue'> {
   readonly #queues: () => Counts['queues']
 
-  constructor(queues: () => Counts['queues'], registry: Registry) {
+  constructor(queues: () => Counts['queues']) {
     super({
       name: DURATION,
       help: DURATION_HELP,
       labelNames: ['queue'] as const,
       buckets: [...DURATION_BUCKETS_SECONDS],
-      registers: [registry],
+      registers: [],
     })
     this.#queues = queues
   }

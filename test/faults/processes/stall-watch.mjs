@@ -29,11 +29,11 @@ function watchStart() {
     journal.write('phase', { phase, ms: performance.now(), cpuMs: (user + system) / 1000 })
   }
   note('node')
-  const { write } = process.stderr
+  const write = process.stderr.write.bind(process.stderr)
   process.stderr.write = (line, ...rest) => {
     const message = /"message":"([^"]*)"/.exec(line)?.[1]
     if (message !== undefined) note(message)
     if (message === 'serving') process.stderr.write = write
-    return write.call(process.stderr, line, ...rest)
+    return write(line, ...rest)
   }
 }
