@@ -44,6 +44,8 @@ const CONGESTED = new XmqError('overloaded', 'The server is behind. Try again la
 })
 /** Ceiling of the first pause between two tries to connect. */
 const RECONNECT_MS_MIN = 250
+/** So long the first look into the store may take before the links are started: what comes earlier is refused. */
+const LOOK_MS = 1000
 const TIMER_MS_MAX = 2 ** 31 - 1
 
 /**
@@ -85,6 +87,7 @@ class RunningBroker implements Broker {
   #http: HttpServer | undefined
   #stopped: Promise<void> | undefined
   #onDrained: (() => void) | undefined
+  #onLooked: (() => void) | undefined
 
   constructor(config: BrokerConfig, options: BrokerOptions) {
     const parts: BrokerParts = { createCore, createLink: createComponentLink, openStore, ...options.parts }
@@ -202,6 +205,7 @@ class RunningBroker implements Broker {
         this.#storeLoop.start()
         this.#loadMeter.start()
         await this.#listen()
+        await this.#look()
       }
       if (this.#is('starting')) for (const link of this.#links.values()) link.start()
       await this.#started.promise
@@ -233,6 +237,19 @@ class RunningBroker implements Broker {
     this.#log.info('health and metrics are served', { address: `http://${formatHostPort(http.address)}` })
   }
 
+  /** Waits until the store has said what it has. One that does not answer is waited for a moment only: consumers can come meanwhile. */
+  async #look(): Promise<void> {
+    if (!this.#core.isLoading || !this.#is('starting')) return
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, LOOK_MS)
+      this.#onLooked = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+    this.#onLooked = undefined
+  }
+
   async #problems(): Promise<readonly ReadinessProblem[]> {
     const problems: ReadinessProblem[] = []
     if (this.#state === 'stopping' || this.#state === 'stopped')
@@ -254,6 +271,7 @@ class RunningBroker implements Broker {
     const wasRunning = this.#state === 'running'
     this.#transition('stopping')
     this.#started.reject(reason)
+    this.#onLooked?.()
     if (wasRunning && reason.code === 'closed') await this.#drain()
     this.#intake.drain()
     this.#feed({ type: 'shutdown' })
@@ -352,6 +370,7 @@ class RunningBroker implements Broker {
     } finally {
       this.#isFeeding = false
     }
+    if (this.#onLooked !== undefined && !this.#core.isLoading) this.#onLooked()
     this.#arm()
   }
 

@@ -56,6 +56,70 @@ function itemOf(deliver: XmlElement): XmlElement {
   return childElements(findChild(deliver, 'deliver', 'xmq:queue:1') as XmlElement)[0] as XmlElement
 }
 
+describe('a broker that starts', () => {
+  /** One whose store says nothing of its queues before `answer` is called. */
+  const slow = () => {
+    let answer = () => {}
+    const asked = new Promise<void>((resolve) => {
+      answer = resolve
+    })
+    const store = createMemoryStore()
+    const subscriptions = store.subscriptions.bind(store)
+    store.subscriptions = async (queue) => {
+      await asked
+      return await subscriptions(queue)
+    }
+    const { links, createLink } = fakeLinks()
+    const queues = { 'q.localhost': { type: 'any' }, 'r.localhost': { type: 'all' } }
+    const config = parseConfig({ server: 'xmpp://127.0.0.1:1', secret: 'hunter2', store: 'memory:', queues })
+    const broker = createBroker(config, { parts: { createLink, openStore: () => store } })
+    made.push(broker)
+    const started = broker.start()
+    started.catch(() => {})
+    return { broker, links, answer, started }
+  }
+  const turns = async () => {
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+  }
+
+  it('connects when its store has said what it has: nobody is refused for that', async () => {
+    const { links, answer, started } = slow()
+    await turns()
+    expect(links.map((link) => link.isStarted)).toEqual([false, false])
+    answer()
+    await vi.waitUntil(() => links.every((link) => link.isStarted), { interval: 1 })
+    for (const link of links) link.up()
+    await started
+    links[0]?.handlers.onStanza(parseElement(PUBLISH))
+    await vi.waitUntil(() => links[0]?.sent.some(has('published')), { interval: 1 })
+  })
+
+  it('waits no longer than a second for a store that hangs', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const { links, broker } = slow()
+      await turns()
+      vi.advanceTimersByTime(999)
+      await turns()
+      expect(links.map((link) => link.isStarted)).toEqual([false, false])
+      vi.advanceTimersByTime(1)
+      await turns()
+      expect(links.map((link) => link.isStarted)).toEqual([true, true])
+      await broker.stop()
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it('can be stopped meanwhile', async () => {
+    const { broker, links, started } = slow()
+    await turns()
+    await broker.stop()
+    await expect(started).rejects.toMatchObject({ code: 'closed' })
+    expect(links.map((link) => link.isStarted)).toEqual([false, false])
+  })
+})
+
 describe('a broker on sqlite', () => {
   it('confirms what is on disk, and delivers it after a restart', async () => {
     const store = freshFile()

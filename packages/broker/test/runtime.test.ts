@@ -251,6 +251,9 @@ describe('a core that throws', () => {
       get isPressed() {
         return core.isPressed
       },
+      get isLoading() {
+        return core.isLoading
+      },
       stats: () => core.stats(),
       handle(input: Input, now, entropy): Effect[] {
         if (input.type === 'stanza' && input.stanza.attrs.get('id') === 'm') throw new Error('boom')

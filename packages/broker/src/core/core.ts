@@ -231,6 +231,10 @@ class QueueCore implements Core {
     return this.#overload.isPressed
   }
 
+  get isLoading(): boolean {
+    return this.#loading.isLooking
+  }
+
   stats(): CoreStats {
     return {
       subscriptions: this.#subscriptions.count,

@@ -42,13 +42,21 @@ export interface LoadingOptions {
 export class Loading {
   readonly #options: LoadingOptions
   readonly #again: Map<Queue, Deadline> = new Map()
+  /** Queues of which the store has not said yet what it has, or that it cannot say it now. */
+  readonly #first: Set<Queue> = new Set()
 
   constructor(options: LoadingOptions) {
     this.#options = options
   }
 
+  /** Whether the first look is still under way. */
+  get isLooking(): boolean {
+    return this.#first.size > 0
+  }
+
   /** Reads what the store has of a queue. */
   load(queue: Queue): void {
+    if (!this.#again.has(queue)) this.#first.add(queue)
     this.#options.found.begin(queue)
     this.#options.calls.subscriptions(queue.address, (step, answer) => {
       if (answer.status === 'unavailable') {
@@ -60,7 +68,7 @@ export class Loading {
       this.#options.found.load(step, queue)
       for (const line of queue.lines.values()) this.#options.dispatch().wake(line)
       const own = queue.lines.get('')
-      if (own === undefined) queue.isLoaded = true
+      if (own === undefined) this.#loaded(queue)
       else this.#topics(own, '')
     })
   }
@@ -82,12 +90,18 @@ export class Loading {
       for (const { topic, claimable } of answer.topics) if (claimable > 0) line.add(topic)
       this.#options.dispatch().wake(line)
       if (!queue.isLoaded) this.#options.time.diedIn(step, line)
-      queue.isLoaded = true
+      this.#loaded(queue)
       if (answer.next !== undefined) this.#topics(line, answer.next)
     })
   }
 
+  #loaded(queue: Queue): void {
+    queue.isLoaded = true
+    this.#first.delete(queue)
+  }
+
   #later(step: Step, queue: Queue): void {
+    this.#first.delete(queue)
     const again = this.#again.get(queue) ?? createDeadline({ kind: 'load-again', queue })
     this.#again.set(queue, again)
     this.#options.deadlines.set(again, step.now + STORE_RETRY_MS)

@@ -304,5 +304,7 @@ export interface Core {
   readonly refusal: XmqError | undefined
   /** The load is above half of what it may be: new work is best handed in after all else that has come. */
   readonly isPressed: boolean
+  /** The store was not heard of each queue yet: what is published now is refused. */
+  readonly isLoading: boolean
   stats(): CoreStats
 }
