@@ -323,6 +323,7 @@ describe('the plan of each statement', () => {
 
   it.each([
     ['listClaimable', 'entries_claim'],
+    ['listPlaces', 'COVERING INDEX entries_claim'],
     ['firstOfChain', 'entries_chain'],
     ['listDue', 'entries_due'],
     ['nextDue', 'entries_due'],

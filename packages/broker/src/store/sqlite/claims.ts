@@ -1,5 +1,6 @@
-/** Claims on the tables of the sqlite store: the lanes of the topics asked for, merged by rank, a page of each at a time. */
+/** Claims on the tables of the sqlite store: the lanes of the topics asked for, by rank, a page of rows at a time. */
 import { CLAIM_SKIPS_MAX, CLAIM_TOPICS_MAX, type DroppedEntry, type EntryHead } from '../port.ts'
+import { LaneMerge } from './lane-merge.ts'
 import type { Operations } from './operations.ts'
 import type { Queries } from './queries.ts'
 import { isWhole } from './message-data.ts'
@@ -10,31 +11,27 @@ import type { LineTally, Tallies } from './tallies.ts'
 import type { Transitions } from './transitions.ts'
 import { type EngineClaimAnswer, type LeasedMessage, type PackedClaim, packMessages } from './wire.ts'
 
-/** Most rows, and least, that are read of a lane at once. Each page is twice as long as the one before. */
+/** Most rows that are read at once. */
 const PAGE_MAX = 128
-const PAGE_MIN = 4
 
-/** The claimable entries of one topic (or of a whole subscription), in order, read as they are needed. */
-class Lane {
-  readonly #list: (after: number, max: number) => Row[]
+/** The claimable entries of all lanes of a claim, in order, read as they are needed. */
+class Source {
+  readonly #list: (max: number) => Row[]
   #rows: Row[] = []
   #place = 0
-  #after = -1
-  #page: number
   #isOver = false
 
-  constructor(list: (after: number, max: number) => Row[], page: number) {
+  constructor(list: (max: number) => Row[]) {
     this.#list = list
-    this.#page = page
   }
 
-  get first(): Row | undefined {
+  /** @param wanted how many more the claim may take */
+  first(wanted: number): Row | undefined {
     if (this.#place === this.#rows.length && !this.#isOver) {
-      this.#rows = this.#list(this.#after, this.#page)
+      const max = Math.min(wanted, PAGE_MAX)
+      this.#rows = this.#list(max)
       this.#place = 0
-      this.#isOver = this.#rows.length < this.#page
-      this.#page = Math.min(this.#page * 2, PAGE_MAX)
-      this.#after = this.#rows.at(-1)?.rank ?? this.#after
+      this.#isOver = this.#rows.length < max
     }
     return this.#rows[this.#place]
   }
@@ -64,15 +61,14 @@ export function claim(request: PackedClaim, parts: ClaimParts): EngineClaimAnswe
   transitions.now = now
   let bytes = 0
   let more = false
-  const lanes = line === undefined ? [] : lanesOf(line, request, parts)
+  const source = line === undefined ? undefined : sourceOf(line, request, parts)
   while (leased.length < tokens.length) {
-    const lane = firstLane(lanes)
-    const row = lane?.first
-    if (lane === undefined || row === undefined) break
+    const row = source?.first(tokens.length - leased.length)
+    if (row === undefined) break
     const isSkippedOut = expired.length + buried.length === CLAIM_SKIPS_MAX
     more = isSkippedOut || (leased.length > 0 && bytes + row.bytes > bytesMax)
     if (more) break
-    lane.next()
+    source?.next()
     if (row.expiresAt !== null && row.expiresAt <= now) {
       expired.push(queries.headOf(row))
       continue
@@ -95,25 +91,25 @@ export function claim(request: PackedClaim, parts: ClaimParts): EngineClaimAnswe
   return { status: 'ok', messages, expired, corrupt, more }
 }
 
-function lanesOf(line: LineTally, request: PackedClaim, { rows, tallies }: ClaimParts): Lane[] {
+function sourceOf(line: LineTally, request: PackedClaim, { rows, tallies }: ClaimParts): Source {
   if ((request.topics?.length ?? 0) > CLAIM_TOPICS_MAX)
     throw new RangeError(`More than ${CLAIM_TOPICS_MAX} topics in a claim`)
   const topics = (request.topics ?? []).flatMap((name) => {
     const topic = tallies.topic(line, name)
     return topic === undefined || topic.counts.claimable === 0 ? [] : topic.id
   })
-  const lanes = line.subscription === '' ? topics : [-line.id]
-  const page = Math.min(Math.max(Math.ceil(request.tokens.length / lanes.length), PAGE_MIN), PAGE_MAX)
-  return lanes.map((id) => new Lane((after, max) => rows.listClaimable(id, after, max), page))
-}
-
-function firstLane(lanes: readonly Lane[]): Lane | undefined {
-  let best: Lane | undefined
-  for (const lane of lanes) {
-    const first = lane.first
-    if (first !== undefined && (best === undefined || first.rank < Number(best.first?.rank))) best = lane
+  const [first, ...others] = line.subscription === '' ? topics : [-line.id]
+  if (first === undefined) return new Source(() => [])
+  if (others.length > 0) {
+    const merge = new LaneMerge([first, ...others], rows)
+    return new Source((max) => rows.listRanked(line.id, merge.take(max)))
   }
-  return best
+  let after = -1
+  return new Source((max) => {
+    const page = rows.listClaimable(first, after, max)
+    after = page.at(-1)?.rank ?? after
+    return page
+  })
 }
 
 function bury(row: Row, { transitions, operations }: ClaimParts): DroppedEntry {

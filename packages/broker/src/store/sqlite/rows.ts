@@ -15,6 +15,7 @@
  *    changes no chain.
  * 3. Between transactions there are no changes. Maps are made anew rather than cleared: see places.ts.
  */
+import type { LanePlace } from './lane-merge.ts'
 import type { Leases } from './leases.ts'
 import { Places } from './places.ts'
 import {
@@ -30,7 +31,7 @@ import {
   type Row,
   rowOf,
 } from './row.ts'
-import { ADDED_AT_ONCE, type StatementName, type Statements, type Value } from './statements.ts'
+import { ADDED_AT_ONCE, type Parameter, type StatementName, type Statements, type Value } from './statements.ts'
 
 interface Change {
   readonly kind: 'add' | 'save' | 'lease' | 'remove'
@@ -147,8 +148,33 @@ export class Rows {
 
   /** The first claimable entries of a lane behind a rank. */
   listClaimable(lane: number, after: number, max: number): Row[] {
+    return this.#listPacked('listClaimable', [lane, after, max])
+  }
+
+  /** Claimable entries of a line, by rank. */
+  listRanked(line: number, places: readonly LanePlace[]): Row[] {
+    if (places.length === 0) return []
+    return this.#listPacked('listRanked', [line, JSON.stringify(places.map(({ seq }) => seq))]).sort(
+      (left, right) => left.rank - right.rank,
+    )
+  }
+
+  listPlaces(lanes: readonly (readonly [lane: number, after: number])[], max: number): LanePlace[] {
     this.flush()
-    const values = this.#statements.listClaimable.get([lane, after, max]) as readonly (Buffer | null)[]
+    const [found] = this.#statements.listPlaces.get([JSON.stringify(lanes), max]) as readonly (Buffer | null)[]
+    if (found === null || found === undefined) return []
+    return found
+      .toString('latin1')
+      .split(';')
+      .map((text) => {
+        const [lane, rank, seq] = text.split(',')
+        return { lane: Number(lane), rank: Number(rank), seq: Number(seq) }
+      })
+  }
+
+  #listPacked(name: 'listClaimable' | 'listRanked', parameters: readonly Parameter[]): Row[] {
+    this.flush()
+    const values = this.#statements[name].get(parameters) as readonly (Buffer | null)[]
     const [columns, rests, data] = values as [Buffer | null, Buffer | null, Buffer | null]
     if (columns === null || data === null) return []
     let restAt = 0
@@ -157,7 +183,7 @@ export class Rows {
       .toString('latin1')
       .split(';')
       .map((text) => {
-        const [line, seq, topic, rank, expiresAt, isDroppable, key, restBytes, dataBytes] = text.split(',')
+        const [line, seq, topic, lane, rank, expiresAt, isDroppable, key, restBytes, dataBytes] = text.split(',')
         const rest = restBytes === '0' ? null : (rests as Buffer).subarray(restAt, restAt + Number(restBytes))
         restAt += Number(restBytes)
         dataAt += Number(dataBytes)
@@ -165,7 +191,7 @@ export class Rows {
           line: Number(line),
           seq: Number(seq),
           topic: Number(topic),
-          lane,
+          lane: Number(lane),
           state: CLAIMABLE,
           rank: Number(rank),
           at: 0,

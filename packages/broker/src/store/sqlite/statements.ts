@@ -40,6 +40,11 @@ const addDedupe = (count: number) =>
   `INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
 /** The ids of a line that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
+/** Of `listPlaces`: a lane, and the rank behind which to look. */
+const [LANE, AFTER] = ['(value ->> 0)', '(value ->> 1)']
+/** Many entries in three values, as few as can be: each that goes over to JavaScript costs as much as finding its row. */
+const packed = (where: string) =>
+  `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || lane || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE ${where})`
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
 const SET_COUNTS = 'ready = ?, claimable = ?, delayed = ?, leased = ?, dead = ?, bytes = ?, dead_bytes = ?'
 const IS_LIVE = 'ready + delayed + leased + dead > 0'
@@ -91,6 +96,8 @@ export type StatementName =
   | 'firstOfChain'
   | 'nextOfChain'
   | 'listClaimable'
+  | 'listRanked'
+  | 'listPlaces'
   | 'listDroppable'
   | 'listUndroppable'
   | 'listDue'
@@ -165,8 +172,9 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   removeClaims: 'DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))',
   firstOfChain: 'SELECT 1 FROM entries WHERE topic = ? AND key = ? AND ord IS NOT NULL AND state < 6 LIMIT 1',
   nextOfChain: `SELECT ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL AND state < 6 ORDER BY ord LIMIT 1`,
-  // Values as few as can be: each that goes over to JavaScript costs as much as finding its row.
-  listClaimable: `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?)`,
+  listClaimable: packed('lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?'),
+  listRanked: packed(`id IN ${LISTED_IDS}`),
+  listPlaces: `SELECT CAST(group_concat(lane || ',' || rank || ',' || seq, ';') AS BLOB) FROM (SELECT e.lane, e.rank, (e.id & 17592186044415) AS seq FROM json_each(?1) CROSS JOIN entries e INDEXED BY entries_claim ON e.lane = ${LANE} AND e.rank > ${AFTER} AND e.state = 2 WHERE e.rank <= ifnull((SELECT rank FROM entries WHERE lane = ${LANE} AND rank > ${AFTER} AND state = 2 ORDER BY rank LIMIT 1 OFFSET ?2 - 1), 9223372036854775807))`,
   listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?`,
   listUndroppable: `SELECT ${ENTRY} FROM entries WHERE id > (?1 << 44) AND id < ((?1 + 1) << 44) AND is_droppable = 0 AND state < 4 ORDER BY id LIMIT ?2`,
   listDue: `SELECT ${ENTRY} FROM entries WHERE state = 4 AND at <= ? ORDER BY at LIMIT ?`,
