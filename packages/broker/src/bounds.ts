@@ -181,6 +181,13 @@ export const BOUNDS: readonly Bound[] = Object.freeze([
     'xmq_found_leases',
   ),
   bound(
+    'acks and rejects that the store has not heard',
+    'UNHEARD_MAX',
+    '65536',
+    'the oldest is forgotten: its lease ends by its time',
+    'xmq_unheard_settlements',
+  ),
+  bound(
     'topics known to be claimable',
     'CLAIMABLE_TOPICS_MAX',
     '100000',

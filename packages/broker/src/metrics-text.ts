@@ -100,6 +100,11 @@ export class MetricsText {
       'Leases of an earlier life of the broker that nobody has named',
       () => sources.core().foundLeases,
     )
+    gauge(
+      'xmq_unheard_settlements',
+      'Acks and rejects that the store has not heard',
+      () => sources.core().unheardSettlements,
+    )
     gauge('xmq_claimable_topics', 'Topics in which something waits', () => sources.core().claimableTopics)
     gauge('xmq_storing_bytes', 'Bytes of messages on their way to the store', () => sources.core().storingBytes)
     gauge('xmq_overloaded', '1 while new work is refused for the load', () => (sources.load().isShedding ? 1 : 0))

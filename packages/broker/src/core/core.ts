@@ -19,6 +19,7 @@
  *     publishing --> store --> confirm             claimable --> dispatch --> store --> deliveries --> leases
  *                                                  received, settled --> settling --> store --> answer
  *                                                  over, session ended --> leases, store-time --> store
+ *                                                  all of it while the store does not answer --> unheard --> store
  *
  * Owner of the whole: it wires the owners of the parts and holds no state but them.
  *
@@ -72,6 +73,7 @@ import { Step } from './step.ts'
 import { StoreCalls } from './store-calls.ts'
 import { StoreTime } from './store-time.ts'
 import { Subscriptions } from './subscriptions.ts'
+import { Unheard } from './unheard.ts'
 import { findVerb, Verbs } from './verbs.ts'
 
 /** Ids are echoed in answers: a longer one is no id but an attack on the component stream's stanza limit. */
@@ -113,6 +115,7 @@ class QueueCore implements Core {
   readonly #time: StoreTime
   readonly #named: Named
   readonly #leases: Leases
+  readonly #unheard: Unheard
   readonly #deliveries: Deliveries
   readonly #dispatch: Dispatch
   readonly #reconnecting: Reconnecting
@@ -149,10 +152,16 @@ class QueueCore implements Core {
       onEnded: (step, session) => this.#sessionEnded(step, session),
     })
     const named = new Named({ deadlines, calls, subscriptions, time })
+    const unheard: Unheard = new Unheard({
+      deadlines,
+      calls,
+      onApplied: (step, ops, results) => leases.applied(step, ops, results),
+    })
     const leases: Leases = new Leases({
       queues,
       calls,
       time,
+      unheard,
       onRoom,
       onIdle: (consumer) => {
         subscriptions.forgetIdle(consumer)
@@ -167,7 +176,7 @@ class QueueCore implements Core {
       onWaiting: (consumer) => dispatch.drain(consumer),
     })
     const found = new Found({ deadlines, calls, leases, durability })
-    const settling = new Settling({ calls, leases, ephemeral, found })
+    const settling = new Settling({ calls, leases, ephemeral, found, unheard })
     const deliveries: Deliveries = new Deliveries({
       durability,
       calls,
@@ -175,8 +184,7 @@ class QueueCore implements Core {
       subscriptions,
       sessions,
       onRoom,
-      onSettled: (step, { queue, session }, settlements) =>
-        settling.settle(step, queue, session.jid, settlements, () => {}),
+      onSettled: (step, { queue, session }, settlements) => settling.settle(step, queue, session.jid, settlements),
     })
     const dispatch: Dispatch = new Dispatch({
       queues,
@@ -207,6 +215,7 @@ class QueueCore implements Core {
     this.#named = named
     this.#sessions = sessions
     this.#leases = leases
+    this.#unheard = unheard
     this.#deliveries = deliveries
     this.#reconnecting = reconnecting
     this.#found = found
@@ -244,6 +253,7 @@ class QueueCore implements Core {
       pings: this.#sessions.pings,
       leases: this.#leases.count,
       foundLeases: this.#found.count,
+      unheardSettlements: this.#unheard.count,
       rememberedConsumers: this.#reconnecting.count,
       claimableTopics: this.#claimableTopics(),
       storingBytes: this.#publishing.storing,
@@ -361,6 +371,9 @@ class QueueCore implements Core {
           break
         case 'remember':
           this.#reconnecting.write(step, subject.queue)
+          break
+        case 'say-again':
+          this.#unheard.sayAgain()
           break
         case 'found-over':
           this.#found.over(subject.queue)

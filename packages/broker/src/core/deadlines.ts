@@ -24,6 +24,8 @@ export type DeadlineSubject =
   | { readonly kind: 'load-again'; readonly queue: Queue }
   /** Who is connected is written down. */
   | { readonly kind: 'remember'; readonly queue: Queue }
+  /** What the store has not heard is said again. */
+  | { readonly kind: 'say-again' }
   /** What an earlier life has leased is over. */
   | { readonly kind: 'found-over'; readonly queue: Queue }
 

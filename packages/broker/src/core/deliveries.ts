@@ -388,6 +388,7 @@ export function createLease(
     standing: undefined,
     consumer: undefined,
     isReceived: false,
+    unheard: undefined,
     touchedAt: -1,
     item: undefined,
   }

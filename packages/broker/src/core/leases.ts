@@ -5,6 +5,7 @@
  *                    +-- session ended, received ----> a failure: nack, or dead
  *                    +-- session ended, not received, bounced --> release
  *                    +-- over (store-time.ts) -------> a failure, or release when it was not received
+ *                                                   | extended, when the store did not hear of its worker
  *
  * Invariants:
  * 1. `leases` has each lease that was made or taken over in this life of the broker and that no operation was sent to end.
@@ -19,12 +20,14 @@ import type { Consumer, Lease, Queue } from './records.ts'
 import type { Step } from './step.ts'
 import type { StoreCalls } from './store-calls.ts'
 import type { StoreTime } from './store-time.ts'
+import { isFinal, type Unheard } from './unheard.ts'
 
 /** What {@link Leases} needs. */
 export interface LeasesOptions {
   readonly queues: Queues
   readonly calls: StoreCalls
   readonly time: StoreTime
+  readonly unheard: Unheard
   /** Told when a consumer holds more or less. */
   readonly onRoom: (consumer: Consumer) => void
   /** Told when a consumer holds nothing more. */
@@ -101,7 +104,10 @@ export class Leases {
     this.apply(ops)
   }
 
-  /** The operation on a lease that is over, or `undefined` when it was touched since the store was asked. */
+  /**
+   * The operation on a lease that is over, or `undefined` when it was touched since the store was asked. What was
+   * said while the store did not answer counts: who was there then has one full lease more to say that it still is.
+   */
   over(step: Step, entry: EntryHead, askedAt: number): StoreOp | undefined {
     const queue = this.#options.queues.find(entry.queue)
     const { token } = entry
@@ -109,10 +115,13 @@ export class Leases {
     const lease = this.#leases.get(token)
     const ref: LeaseRef = { queue: entry.queue, subscription: entry.subscription, seq: entry.seq, token }
     if (lease === undefined) {
+      const said = this.#options.unheard.find(token)
+      if (said !== undefined) return said
       step.emit({ name: 'settled', queue: entry.queue, outcome: 'found', count: 1 })
       return afterRelease(ref, entry)
     }
     if (lease.touchedAt >= askedAt) return undefined
+    if (lease.unheard !== undefined) return sayAgain(lease, lease.unheard)
     if (!lease.isReceived) this.#options.onUnreceived(lease)
     this.remove(lease)
     step.emit({ name: 'settled', queue: entry.queue, outcome: 'lease-over', count: 1 })
@@ -136,12 +145,21 @@ export class Leases {
 
   /** Applies operations whose answers nobody waits for. */
   apply(ops: readonly StoreOp[]): void {
-    this.#options.calls.apply(ops, (step, results) => this.applied(step, ops, results))
+    this.#options.calls.apply(ops, (step, results) => {
+      for (const [at, op] of ops.entries()) {
+        if (results[at]?.status === 'unavailable' && isFinal(op)) this.#options.unheard.keep(step, op)
+      }
+      this.applied(step, ops, results)
+    })
   }
 
-  /** Looks at what operations have come to: retries are due at a time, the dead are told of. */
+  /** Looks at what operations have come to: retries are due at a time, the dead are told of, signs of life were heard or not. */
   applied(step: Step, ops: readonly StoreOp[], results: readonly StoreResult[]): void {
     for (const [at, op] of ops.entries()) {
+      if (op.type === 'extend' || op.type === 'received') {
+        const lease = this.#leases.get(op.token)
+        if (lease !== undefined) lease.unheard = results[at]?.status === 'unavailable' ? op.type : undefined
+      }
       if (results[at]?.status !== 'ok') continue
       // Also where that is past by now: the store, which was asked earlier, has it delayed.
       if (op.type === 'nack') this.#options.time.soon(op.at)
@@ -183,6 +201,13 @@ export class Leases {
     this.#options.onRoom(consumer)
     if (consumer.leases.size === 0) this.#options.onIdle(consumer)
   }
+}
+
+/** The worker's last sign of life. */
+function sayAgain(lease: Lease, type: 'received' | 'extend'): StoreOp {
+  const { leaseMs, maxLeaseMs } = lease.queue.rules.reliable
+  if (type === 'received') return { ...refOf(lease), type, leaseMs }
+  return { ...refOf(lease), type, holder: lease.holder, leaseMs, maxLeaseMs }
 }
 
 /** A lease as operations name it: whoever holds it. */

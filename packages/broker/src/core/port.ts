@@ -268,6 +268,8 @@ export interface CoreStats {
   readonly leases: number
   /** Leases of an earlier life whose workers have not been heard of. */
   readonly foundLeases: number
+  /** Acks and rejects that the store has not heard, since it did not answer. */
+  readonly unheardSettlements: number
   /** Topics (of named subscriptions: lines) in which something waits to be claimed. */
   readonly claimableTopics: number
   /** Bytes of messages on their way to the store. */

@@ -178,6 +178,8 @@ export interface Lease {
   /** Who has it; undefined when its consumer is gone. */
   consumer: Consumer | undefined
   isReceived: boolean
+  /** The worker's last sign of life, if the store did not answer to it: it takes the lease to end earlier than it does. */
+  unheard: 'received' | 'extend' | undefined
   /** When it was received or extended last: a lease that the store listed as over before that is not. */
   touchedAt: number
   /** What to send; dropped when it was sent. */

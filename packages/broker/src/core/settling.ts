@@ -11,7 +11,8 @@
  * 1. `settled` is sent only on the store's answer.
  * 2. Credit is free from the moment at which the worker lets go, whatever the store answers.
  * 3. A lease that is taken over by `extend` belongs to the session that sent it.
- * 4. Leases are let go and taken over in the order in which the operations go to the store: whatever a batch does to either, it
+ * 4. Whatever a worker says of a lease takes the place of what was said before and the store has not heard.
+ * 5. Leases are let go and taken over in the order in which the operations go to the store: whatever a batch does to either, it
  *    does in one step.
  */
 import { bareOf, type FailedSettlement, type Settlement, type SettlementResult, XmqError } from '@xmq/protocol'
@@ -26,6 +27,7 @@ import type { LeaseEnd } from './port.ts'
 import type { Lease, Queue } from './records.ts'
 import type { Step } from './step.ts'
 import { type StoreCalls, unavailable } from './store-calls.ts'
+import { isFinal, type Unheard } from './unheard.ts'
 
 /** What {@link Settling} needs. */
 export interface SettlingOptions {
@@ -33,6 +35,7 @@ export interface SettlingOptions {
   readonly leases: Leases
   readonly ephemeral: Ephemeral
   readonly found: Found
+  readonly unheard: Unheard
 }
 
 /** Gets what failed, when all is done. */
@@ -62,7 +65,7 @@ interface Batch {
   /** In the order of the batch. */
   readonly planned: Planned[]
   readonly failed: FailedSettlement[]
-  readonly onDone: OnSettled
+  readonly onDone: OnSettled | undefined
 }
 
 /** See the top of this file. */
@@ -73,8 +76,12 @@ export class Settling {
     this.#options = options
   }
 
-  /** Does what a worker says. @param sender full JID */
-  settle(step: Step, queue: Queue, sender: string, results: readonly SettlementResult[], onDone: OnSettled): void {
+  /**
+   * Does what a worker says.
+   * @param sender full JID
+   * @param onDone undefined when nobody waits for an answer, nor will say it again
+   */
+  settle(step: Step, queue: Queue, sender: string, results: readonly SettlementResult[], onDone?: OnSettled): void {
     const batch: Batch = {
       queue,
       sender,
@@ -135,6 +142,7 @@ export class Settling {
       batch.failed.push({ lease: settlement.lease, error: noLease() })
       return
     }
+    this.#options.unheard.forget(wire.token)
     const lease = this.#options.leases.find(wire.token, queue, holder)
     if (lease?.ephemeral !== undefined) {
       this.#options.ephemeral.settle(step, lease, settlement)
@@ -210,25 +218,34 @@ export class Settling {
       else failed.push({ lease: result.lease, error: result.error })
     }
     if (planned.length === 0) {
-      onDone(step, failed)
+      onDone?.(step, failed)
       return
     }
     const ops = planned.map(({ op }) => op)
     this.#options.calls.apply(ops, (later, results) => {
       this.#options.leases.applied(later, ops, results)
       this.#conclude(later, batch, planned, results)
-      onDone(later, failed)
+      onDone?.(later, failed)
     })
   }
 
-  #conclude(step: Step, { queue, failed }: Batch, planned: readonly Planned[], results: readonly StoreResult[]): void {
+  #conclude(
+    step: Step,
+    { queue, failed, onDone }: Batch,
+    planned: readonly Planned[],
+    results: readonly StoreResult[],
+  ): void {
     const counts = new Map<LeaseEnd, number>()
-    for (const [at, { settlement, lease, isTakenOver }] of planned.entries()) {
+    for (const [at, { settlement, op, lease, isTakenOver }] of planned.entries()) {
       const result = results[at]
       if (result?.status === 'ok') {
         const outcome = OUTCOMES[settlement.kind]
         counts.set(outcome, (counts.get(outcome) ?? 0) + 1)
         continue
+      }
+      // Who is told says it again, perhaps too late. Only an ack that was done by then succeeds again.
+      if (result?.status === 'unavailable' && isFinal(op) && (onDone === undefined || op.type === 'ack')) {
+        this.#options.unheard.keep(step, op, OUTCOMES[settlement.kind])
       }
       const error = result?.status === 'unavailable' ? unavailable(result.error) : noLease()
       failed.push({ lease: settlement.lease, error })

@@ -108,7 +108,7 @@ export class Verbs {
   settleLate(step: Step, queue: Queue, iq: XmlElement): boolean {
     const settlements = decodeReceived(iq)
     if (settlements.length === 0) return false
-    this.#options.settling.settle(step, queue, iq.attrs.get('from') ?? '', settlements, () => {})
+    this.#options.settling.settle(step, queue, iq.attrs.get('from') ?? '', settlements)
     return true
   }
 

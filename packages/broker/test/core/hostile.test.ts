@@ -195,6 +195,7 @@ test('whatever arrives, the core does not throw, and every iq get or set that na
         pings: 0,
         leases: 0,
         foundLeases: 0,
+        unheardSettlements: 0,
         rememberedConsumers: 0,
         claimableTopics: 0,
         storingBytes: 0,

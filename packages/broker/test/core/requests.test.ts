@@ -208,6 +208,7 @@ describe('an answer', () => {
       pings: 0,
       leases: 0,
       foundLeases: 0,
+      unheardSettlements: 0,
       rememberedConsumers: 0,
       claimableTopics: 0,
       storingBytes: 0,

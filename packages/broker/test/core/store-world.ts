@@ -23,6 +23,8 @@ export class StoreWorld {
   readonly plainIds: Set<string> = new Set()
   /** Claims that were made, since the beginning. */
   claims = 0
+  /** The same of `apply`. */
+  applies = 0
   /** While set, the store does nothing and answers this. */
   failure: XmqError | undefined
   /** While set as well, {@link failure} is of publishes only: the disk is full. */
@@ -130,6 +132,7 @@ export class StoreWorld {
     this.#open++
     const generation = this.#generation
     if (effect.type === 'claim') this.claims++
+    if (effect.type === 'apply') this.applies++
     void this.#ask(effect).then((input) => {
       if (generation !== this.#generation) return
       this.#open--
