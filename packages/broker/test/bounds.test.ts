@@ -71,6 +71,7 @@ const NO_BOUND: Readonly<Record<string, string>> = {
   'store/sqlite/engine.ts CLAIMABLE_TOLD_MAX': STEP,
   'store/sqlite/engine.ts DISK_FAILURES_MAX': 'failures of a disk',
   'store/sqlite/message-data.ts INLINE_BYTES_MAX': 'says where a message lies',
+  'store/sqlite/lane-merge.ts PLACES_MAX': STEP,
   'store/sqlite/operations.ts PURGE_READS_MAX': STEP,
   'store/sqlite/operations.ts REMOVALS_MAX': STEP,
   'store/sqlite/queries.ts BROWSE_READS_MAX': STEP,
