@@ -206,6 +206,38 @@ describe('a head of a message that is damaged on the disk', () => {
   })
 })
 
+describe('a page that cannot be read when the file is opened for the first time', () => {
+  it('is no reason to end: it is said, and all goes on when it can be read', async () => {
+    const path = freshPath()
+    const first = await openSqlite(path)
+    const seq = await publish(first)
+    await first.close()
+    const whole = readFileSync(path)
+    // The page after the first is the root of a table.
+    writeFileSync(path, Buffer.from(whole).fill(0xff, 4096, 8192))
+    const store = await openSqlite(path, { reopenPauseMs: 0 })
+    const trouble = await store.probe()
+    expect(trouble).toMatchObject({ code: 'overloaded', type: 'wait' })
+    expect(trouble?.message).toMatch(/SQLITE_CORRUPT.*dmesg.*start on a copy/)
+    expect(await one(store, publishOp())).toMatchObject({ status: 'unavailable' })
+    writeFileSync(path, whole)
+    expect(await store.probe()).toBeUndefined()
+    expect(await seqsOf(store)).toEqual([seq])
+  })
+
+  it('is told from a file that lacks what it has to have', async () => {
+    const path = freshPath()
+    await (await openSqlite(path)).close()
+    const db = new Database(path)
+    db.exec('DROP TABLE topics')
+    db.close()
+    await expect(openSqlite(path)).rejects.toMatchObject({
+      code: 'invalid-config',
+      message: expect.stringMatching(/^store: .* cannot be used: .*topics.*SQLITE_ERROR.*copy/),
+    })
+  })
+})
+
 describe('a store that cannot write', () => {
   it('refuses publishes on a full disk with nothing half done, still settles, and recovers by itself', async () => {
     const store = await openSqlite(freshPath())
@@ -242,6 +274,23 @@ describe('a store that cannot write', () => {
     expect(await store.probe()).toBeUndefined()
     expect(await publish(store, { body })).toBeGreaterThan(Number(kept.at(-1)))
     expect(await store.pragma('integrity_check')).toMatchObject([{ integrity_check: 'ok' }])
+  })
+
+  it('says that the disk is full until there is room for the largest that had none, whatever smaller ones find', async () => {
+    const store = await openSqlite(freshPath())
+    await publish(store)
+    const [{ page_count: pages }] = (await store.pragma('page_count')) as [{ page_count: number }]
+    await store.pragma(`max_page_count = ${pages + 40}`)
+    const large = publishOp({ body: 'x'.repeat(200_000) })
+    expect((await one(store, large)).status).toBe('unavailable')
+    // Room for small ones, and for what a probe writes of itself.
+    expect((await one(store, publishOp({ body: 'small' }))).status).toBe('ok')
+    expect(await store.probe()).toMatchObject({ message: expect.stringContaining('the disk of') })
+    expect((await one(store, publishOp({ body: 'small' }))).status).toBe('ok')
+    expect(await store.probe()).toMatchObject({ message: expect.stringContaining('the disk of') })
+    await store.pragma('max_page_count = 1000000')
+    expect(await store.probe()).toBeUndefined()
+    expect((await one(store, large)).status).toBe('ok')
   })
 
   it('says so when the file is read-only, and goes on when it no longer is', async () => {

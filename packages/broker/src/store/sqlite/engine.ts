@@ -66,13 +66,20 @@ import {
 
 /** One call of the port. */
 export type EngineRequest =
-  | { readonly type: 'apply'; readonly ops: PackedOps; readonly isGrowing: boolean; readonly now: number }
+  /** `bytes`: of the messages in it. */
+  | {
+      readonly type: 'apply'
+      readonly ops: PackedOps
+      readonly isGrowing: boolean
+      readonly bytes: number
+      readonly now: number
+    }
   | { readonly type: 'claim'; readonly request: PackedClaim }
   | { readonly type: 'due'; readonly now: number; readonly max: number }
   | { readonly type: 'browse'; readonly request: BrowseRequest }
   | { readonly type: 'topics'; readonly request: TopicsRequest }
   | { readonly type: 'subscriptions'; readonly queue: string }
-  /** Writes and takes back some pages. */
+  /** Writes and takes back some pages: as much as the disk had no room for. */
   | { readonly type: 'probe' }
   /** Runs a PRAGMA: for tests, which limit the size of the file. */
   | { readonly type: 'pragma'; readonly text: string }
@@ -107,7 +114,7 @@ export interface BatchAnswer {
   readonly repeatableAcks: number
   /** Lines that are no more. */
   readonly lostLines: readonly { readonly queue: string; readonly subscription: string }[]
-  /** Why messages cannot be stored; undefined when they can, as far as the last try tells. */
+  /** Why messages cannot be stored; undefined when they can, of every size that was tried, as far as the last tries tell. */
   readonly failure: EngineFailure | undefined
   /** False: the file is not open, or was given up. Another engine has to open it. */
   readonly isOpen: boolean
@@ -119,6 +126,8 @@ export interface BatchAnswer {
 
 /** Times in a row that the disk may fail before the file is given up: whatever is wrong with how it is open ends with that. */
 const DISK_FAILURES_MAX = 3
+/** What a probe writes at least. */
+const PROBE_BYTES = 64 * 1024
 /** Topics that are told after a file was opened again: one more than the core remembers, which then reads the rest itself. */
 const CLAIMABLE_TOLD_MAX = 100_001
 
@@ -135,6 +144,15 @@ interface OpenFile extends ClaimParts {
 /** Requests that need new space in the file. */
 function isGrowing(request: EngineRequest): boolean {
   return request.type === 'apply' ? request.isGrowing : request.type === 'probe'
+}
+
+/** The largest of the requests that need new space, in bytes of messages; a probe is as large as any that failed. */
+function growthOf(requests: readonly EngineRequest[]): number {
+  const sizes = requests.map((request) => {
+    if (request.type === 'probe') return Number.POSITIVE_INFINITY
+    return request.type === 'apply' && request.isGrowing ? request.bytes : 0
+  })
+  return Math.max(0, ...sizes)
 }
 
 /** Whether a request may have written what somebody is told of, by its answer. */
@@ -160,8 +178,12 @@ function isBroken(error: unknown): boolean {
 
 /** Whether a file that cannot be opened may be opened later, with nothing but the disk mended. */
 function isPassing(error: unknown): boolean {
-  return /^SQLITE_(FULL|IOERR|READONLY|NOMEM)/.test(sqliteCode(error))
+  return /^SQLITE_(FULL|IOERR|READONLY|NOMEM|CORRUPT)/.test(sqliteCode(error))
 }
+
+const DAMAGED =
+  ' The disk fails, or the file is damaged: see the log of the system (dmesg). Where the disk is well, stop the broker, keep ' +
+  'the file, and start on a copy from before, or on what `sqlite3 FILE .recover` saves of it.'
 
 /** What an error means to those whose request it failed. */
 function failureOf(error: unknown, path: string): EngineFailure {
@@ -183,11 +205,20 @@ function failureOf(error: unknown, path: string): EngineFailure {
     }
   }
   // What SQLite also says when the disk cannot be read.
-  const hint = code === 'SQLITE_CORRUPT' ? ' The disk fails, or the file is damaged: see the log of the system.' : ''
+  const hint = code === 'SQLITE_CORRUPT' ? DAMAGED : ''
   return {
     code: 'overloaded',
     message: `The store cannot use ${path}: ${why} (${code}).${hint} It tries again with each request.`,
   }
+}
+
+/** Why a file cannot be opened, now and later. */
+function hopeless(error: unknown, { code, message }: EngineFailure, path: string): XmqError {
+  const cause = { cause: error }
+  if (error instanceof XmqError || sqliteCode(error) === '') return new XmqError(code, message, cause)
+  const why = error instanceof Error ? error.message : String(error)
+  const text = `store: ${path} cannot be used: ${why} (${sqliteCode(error)}). Start on a copy of it, or name another file.`
+  return new XmqError('invalid-config', text, cause)
 }
 
 /** See the top of this file. */
@@ -196,6 +227,8 @@ export class Engine {
   readonly #acks = new RecentAcks()
   #file: OpenFile | undefined
   #failure: EngineFailure | undefined
+  /** The largest request for which a full disk had no room, since one of that size was written: smaller ones prove nothing. */
+  #tooLarge = 0
   /** Times in a row that the disk failed, as opposed to being full or read-only. */
   #diskFailures = 0
   #lostLines: { readonly queue: string; readonly subscription: string }[] = []
@@ -223,7 +256,7 @@ export class Engine {
     } catch (error) {
       this.#abandon()
       const failure = failureOf(error, this.#options.path)
-      if (!isPassing(error)) throw new XmqError(failure.code, failure.message, { cause: error })
+      if (!isPassing(error)) throw hopeless(error, failure, this.#options.path)
       this.#failure = failure
     }
     const lines = [...(this.#file?.tallies.lines ?? [])].filter((line) => !line.isGone)
@@ -268,11 +301,14 @@ export class Engine {
       if (requests.some(isGrowing)) file.log.check()
       const done = this.#commit(file, requests)
       this.#diskFailures = 0
-      if (requests.some(isGrowing)) this.#failure = undefined
+      if (requests.some(isGrowing) && growthOf(requests) >= this.#tooLarge) {
+        this.#failure = undefined
+        this.#tooLarge = 0
+      }
       if (requests.some((request) => request.type === 'probe')) clearProbe(file)
       return this.#batchAnswer(done.answers, done.lines)
     } catch (error) {
-      this.#fail(error)
+      this.#fail(error, requests)
       return this.#runRest(file, requests, error)
     }
   }
@@ -285,8 +321,12 @@ export class Engine {
     if (file !== undefined) closeDatabase(file.db, this.#options.path)
   }
 
-  #fail(error: unknown): void {
+  #fail(error: unknown, requests: readonly EngineRequest[]): void {
     this.#failure = failureOf(error, this.#options.path)
+    const growth = growthOf(requests)
+    if (sqliteCode(error) === 'SQLITE_FULL' && growth < Number.POSITIVE_INFINITY) {
+      this.#tooLarge = Math.max(this.#tooLarge, growth)
+    }
     if (isBroken(error) && ++this.#diskFailures >= DISK_FAILURES_MAX) this.#abandon()
   }
 
@@ -322,7 +362,7 @@ export class Engine {
           answers[requests.indexOf(group[place] as EngineRequest)] = answer
         }
       } catch (again) {
-        this.#fail(again)
+        this.#fail(again, group)
       }
     }
     return this.#batchAnswer(answers, [...lines])
@@ -420,7 +460,7 @@ export class Engine {
       case 'subscriptions':
         return { type: 'subscriptions', answer: file.queries.subscriptions(request.queue) }
       case 'probe':
-        file.statements.addProbe.run([])
+        file.statements.addProbe.run([Math.max(PROBE_BYTES, this.#tooLarge)])
         return { type: 'probe' }
       default:
         return { type: 'pragma', rows: file.db.prepare(`PRAGMA ${request.text}`).all() }

@@ -199,7 +199,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   removeDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ?',
   releaseDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ? AND seq = ? RETURNING ending',
 
-  addProbe: 'INSERT INTO probe (data) VALUES (zeroblob(65536))',
+  addProbe: 'INSERT INTO probe (data) VALUES (zeroblob(?))',
   clearProbe: 'DELETE FROM probe',
 }
 

@@ -142,7 +142,7 @@ class SqliteStoreFront implements SqliteStore {
       return ops.map(() => ({ status: 'unavailable', error }))
     }
     const isGrowing = ops.some(({ type }) => type === 'publish' || type === 'create-subscription')
-    const answer = await this.#ask({ type: 'apply', ops: packOps(ops), isGrowing, now }, bytes, ops.length)
+    const answer = await this.#ask({ type: 'apply', ops: packOps(ops), isGrowing, bytes, now }, bytes, ops.length)
     if (answer.type === 'apply') return unpackResults(answer.results)
     const refusal = unavailable(answer)
     return ops.map(() => refusal)
