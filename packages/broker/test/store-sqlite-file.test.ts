@@ -165,6 +165,19 @@ describe('the file of the sqlite store', () => {
   })
 })
 
+describe('a file of version 2', () => {
+  it('keeps its dead letters out of the chains of their keys', async () => {
+    const path = freshPath()
+    writeFileSync(path, gunzipSync(readFileSync(new URL('store-fixtures/v2.db.gz', import.meta.url))))
+    const db = new Database(path)
+    db.exec("UPDATE entries SET key = CAST('d' AS BLOB), ord = 1 WHERE state = 6")
+    db.close()
+    const store = await openSqlite(path)
+    const seq = await publish(store, { key: 'd' })
+    expect((await claim(store, 9)).messages.map((message) => message.seq)).toContain(seq)
+  })
+})
+
 describe('a body that is damaged on the disk', () => {
   it('is never delivered: its message becomes a dead letter, and the rest goes on', async () => {
     const path = freshPath()

@@ -198,7 +198,10 @@ function restOf(row: Row): Buffer | null {
 }
 
 /** entries.ord: what the chain of a key goes by, of those that are in one. */
-const chainOrdOf = (row: Row) => (row.key === undefined || ordOf(row.rank) === 0 ? null : ordOf(row.rank))
+function chainOrdOf(row: Row): number | null {
+  const ord = ordOf(row.rank)
+  return row.key === undefined || ord === 0 || row.state === DEAD ? null : ord
+}
 
 /** Adds the values of one row of `addEntry` to a list. */
 export function pushValues(values: Value[], row: Row): void {

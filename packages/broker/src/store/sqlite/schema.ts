@@ -38,6 +38,9 @@ export const MIGRATIONS: readonly ((db: Connection) => void)[] = [
     db.exec(VERSION_1)
   },
   toVersion2,
+  (db) => {
+    db.exec(VERSION_3)
+  },
 ]
 
 /** The version that this code writes. */
@@ -92,4 +95,14 @@ CREATE TABLE dedupe (
 ) WITHOUT ROWID;
 CREATE INDEX dedupe_ending ON dedupe (queue, until, seq) WHERE ending = 1;
 CREATE TABLE probe (data BLOB NOT NULL);
+`
+
+/**
+ * The chain of a key without the state in its condition: SQLite writes an index again whenever a column of its condition changes, so that
+ * each claim wrote a page of it for each of its messages. What is dead has no `ord` any more.
+ */
+const VERSION_3 = `
+DROP INDEX entries_chain;
+UPDATE entries SET ord = NULL WHERE state = 6 AND ord IS NOT NULL;
+CREATE INDEX entries_chain ON entries (topic, key, ord) WHERE ord IS NOT NULL;
 `
