@@ -10,9 +10,10 @@
  * Invariants:
  * 1. What is of one class keeps its order, whoever sent it.
  * 2. Of one sender only publishes are overtaken: a session's `sub` is done before the presence that ends it, and before what it settles.
- * 3. At most {@link DEFERRED_MAX} stanzas are deferred, that came in at most {@link DEFERRED_BYTES_MAX} bytes and one chunk more.
+ * 3. A cancel never overtakes the request that it is about: the request would run, and nobody be there for its answer.
+ * 4. At most {@link DEFERRED_MAX} stanzas are deferred, that came in at most {@link DEFERRED_BYTES_MAX} bytes and one chunk more.
  */
-import { childElements, type XmlElement } from '@xmq/protocol'
+import { childElements, findChild, NS_QUEUE, type XmlElement } from '@xmq/protocol'
 import { bringsWork, classOf, WORK_CLASSES, type WorkClass } from './core/index.ts'
 
 /** Most stanzas that are deferred. */
@@ -34,6 +35,8 @@ export class Intake {
   #count = 0
   /** Who sent what is deferred, but for publishes. */
   readonly #senders: Set<string | undefined> = new Set()
+  /** Who sent publishes and requests that are deferred. */
+  #publishers: Set<string | undefined> = new Set()
   #bytes = 0
   #timer: NodeJS.Immediate | undefined
 
@@ -51,15 +54,16 @@ export class Intake {
       this.#port.handle(stanza)
       return
     }
-    const workClass = classOf(stanza)
     const sender = stanza.attrs.get('from')
+    const workClass = this.#publishers.has(sender) && isCancel(stanza) ? 'publish' : classOf(stanza)
     if (workClass === 'settle' || workClass === 'presence') {
       if (this.#senders.has(sender)) this.#handOn('admin', 'renew')
       this.#port.handle(stanza)
       return
     }
     if (workClass === 'admin' && this.#senders.has(sender)) this.#handOn('admin', 'renew')
-    if (workClass !== 'publish') this.#senders.add(sender)
+    if (workClass === 'publish') this.#publishers.add(sender)
+    else this.#senders.add(sender)
     const deferred = (this.#deferred[workClass] ??= [])
     deferred.push(stanza)
     this.#count++
@@ -79,6 +83,7 @@ export class Intake {
     clearImmediate(this.#timer)
     this.#timer = undefined
     this.#bytes = 0
+    this.#publishers = new Set()
     this.#handOn(...WORK_CLASSES)
   }
 
@@ -91,6 +96,11 @@ export class Intake {
       for (const stanza of deferred) this.#port.handle(stanza)
     }
   }
+}
+
+/** Whether a requester waits no more. */
+function isCancel(stanza: XmlElement): boolean {
+  return stanza.name === 'iq' && findChild(stanza, 'cancel', NS_QUEUE) !== undefined
 }
 
 /** Whether a whole stanza brings new work. */

@@ -98,6 +98,25 @@ describe('intake', () => {
     expect(handled).toEqual(['sub', 'stats'])
   })
 
+  it('hands on a cancel after the requests of the same session, and before those of others', () => {
+    const { intake, handled } = setUp(true)
+    const request = "<xmq xmlns='xmq:topic' topic='t'/>"
+    const cancel = "<cancel xmlns='xmq:queue:1' call='request'/>"
+    intake.take(iq('request', request, 'a'))
+    intake.take(iq('other', request, 'b'))
+    intake.take(iq('cancel', cancel, 'a'))
+    intake.take(iq('early', cancel, 'c'))
+    intake.take(iq('renew', RENEW, 'a'))
+    intake.drain()
+    expect(handled).toEqual(['early', 'renew', 'request', 'other', 'cancel'])
+    // What was handed on is overtaken no more.
+    handled.length = 0
+    intake.take(iq('request', request, 'b'))
+    intake.take(iq('cancel', cancel, 'a'))
+    intake.drain()
+    expect(handled).toEqual(['cancel', 'request'])
+  })
+
   it('puts off no more than so many, and so many bytes', () => {
     const many = setUp(true)
     for (let id = 1; id < DEFERRED_MAX; id++) many.intake.take(message(id))
