@@ -169,7 +169,7 @@ function addDeadLetterOptions(command: Command): Command {
     .option('--subscription <name>', "of a durable subscription of an 'all' queue; with --owner")
     .option('--owner <jid>', 'the account that the durable subscription belongs to')
     .option('--connect-timeout <duration>', 'give up connecting after', '5s')
-    .option('--timeout <duration>', 'give up on an answer after', '30s')
+    .option('--timeout <duration>', 'give up on an answer of the broker after', '10s')
 }
 
 function addClientOptions(command: Command): Command {

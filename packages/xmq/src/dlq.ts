@@ -117,25 +117,35 @@ async function withClient(
   }
   const connection = connectionOf(io, flags)
   const stop = untilStopped(io)
+  // Whoever asks is waiting for it: where nobody serves the queue now, that is the answer.
+  const absence = new AbortController()
+  let reason: XmqError | undefined
+  const waiting = (event: { readonly reason: XmqError }): void => {
+    reason = event.reason
+    absence.abort(reason)
+  }
   try {
-    const client = await connect({
-      ...connection,
-      queue,
-      connectTimeout,
-      signal: stop.signal,
-      on: tellTrouble(io).listeners,
-    })
+    const on = { ...tellTrouble(io).listeners, waiting }
+    const client = await connect({ ...connection, queue, connectTimeout, signal: stop.signal, on })
     try {
       const line = subscription === undefined || owner === undefined ? {} : { subscription, owner }
-      return await act(client, { ...line, timeout, signal: stop.signal })
+      return await act(client, { ...line, timeout, signal: AbortSignal.any([stop.signal, absence.signal]) })
     } catch (error) {
-      throw explainDenial(XmqError.from(error), queue, connection.jid)
+      throw explainDenial(reason ?? explainSilence(XmqError.from(error), queue, flags), queue, connection.jid)
     } finally {
       await client.close()
     }
   } finally {
     stop.release()
   }
+}
+
+function explainSilence(error: XmqError, queue: string, { timeout }: DlqFlags): XmqError {
+  if (error.code !== 'timeout') return error
+  const text =
+    `${queue} did not answer within ${timeout}. Is its broker well? /readyz and its log tell. ` +
+    'Where it is only slow, wait longer: --timeout 1m'
+  return new XmqError('timeout', text, { cause: error })
 }
 
 function explainDenial(error: XmqError, queue: string, jid: string): XmqError {

@@ -1,5 +1,11 @@
 import { connect, Reject, Worker } from '@xmq/client'
-import { type DevBroker, startDevBroker } from '@xmq/testing'
+import {
+  connectRawComponent,
+  type DevBroker,
+  type EmbeddedServer,
+  startDevBroker,
+  startEmbeddedServer,
+} from '@xmq/testing'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { run } from './fake-io.ts'
 
@@ -118,5 +124,56 @@ describe('dlq', () => {
   ])('ends with 2 on %j', async (argv, text) => {
     const { code, err } = await dlq(...argv)
     expect([code, err]).toEqual([2, expect.stringContaining(text)])
+  })
+})
+
+describe('dlq where no broker answers', () => {
+  let server: EmbeddedServer
+  beforeAll(async () => {
+    server = await startEmbeddedServer({ accounts: { ops: 'pw' }, scramIterations: 1 })
+  })
+  afterAll(() => server.stop())
+
+  // No test waits for an hour: what ends here was told.
+  it.each([
+    ['ls', []],
+    ['show', ['1']],
+    ['purge', ['--all']],
+  ])('ends at once where the server says that nobody serves the queue: %s', async (command, more) => {
+    const argv = ['dlq', command, QUEUE, ...more, '--timeout', '1h', '--service', `xmpp://127.0.0.1:${server.port}`]
+    const { code, out, err } = await run(argv, { env })
+    expect([code, out]).toEqual([6, ''])
+    expect(err).toContain(`No broker serves ${QUEUE} on this server`)
+    expect(err).toContain('Start the broker, or check the address')
+    expect(err).not.toContain('Trying again')
+  })
+
+  it.each(['auto', 'reliable'])(
+    'gives up on silence after --timeout, and says what to look at: mode %s',
+    async (mode) => {
+      const mute = await connectRawComponent({ port: server.componentPort, domain: QUEUE })
+      try {
+        const argv = [
+          'dlq',
+          'ls',
+          QUEUE,
+          '--timeout',
+          '50ms',
+          '--mode',
+          mode,
+          '--service',
+          `xmpp://127.0.0.1:${server.port}`,
+        ]
+        const { code, err } = await run(argv, { env })
+        expect(code).toBe(4)
+        expect(err).toContain(`${QUEUE} did not answer within 50ms. Is its broker well?`)
+      } finally {
+        await mute.close()
+      }
+    },
+  )
+
+  it('does not wait longer than ten seconds for an answer unless it is told to', async () => {
+    expect((await run(['dlq', 'ls', '--help'], { env })).out).toMatch(/--timeout <duration> .*\(default: "10s"\)/s)
   })
 })

@@ -361,7 +361,10 @@ class ClientSession implements Session {
   get #hindrance(): XmqError | undefined {
     if (this.#ready !== undefined) return undefined
     if (this.#status.state === 'offline') return this.#status.reason
-    return this.#detection.hindrance ?? new XmqError('connection-lost', 'The connection is not up yet.')
+    if (this.#detection.hindrance !== undefined) return this.#detection.hindrance
+    return this.#status.state === 'online'
+      ? new XmqError('timeout', `${this.#rules.queue} has not answered what it is: does its broker run?`)
+      : new XmqError('connection-lost', 'The connection is not up yet.')
   }
 
   #pong(): void {
