@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { PublishOp } from './operations.ts'
-import { SlotHeap } from './slot-heap.ts'
+import { SlotQueue } from './slot-queue.ts'
 
 interface DedupeRecord {
   readonly key: string
@@ -25,7 +25,7 @@ const hashOf = (op: PublishOp) => createHash('sha256').update(`${op.topic}\0${op
 
 export class DedupeRecords {
   readonly #records = new Map<string, DedupeRecord>()
-  readonly #ending: SlotHeap<'slot', DedupeRecord> = new SlotHeap('slot', isBefore)
+  readonly #ending: SlotQueue<'slot', DedupeRecord> = new SlotQueue('slot', isBefore)
 
   /** How many are remembered for a time. */
   get size(): number {

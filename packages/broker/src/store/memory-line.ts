@@ -2,10 +2,10 @@
  * One line of the memory store: its entries, in order, and how they move from state to state.
  *
  * Owns every entry of the line and all of its places: the topic's lane of claimable entries, the chain of its key, and the
- * heap of its state. {@link Line.move} is the only way into, between and out of states.
+ * queue of its state. {@link Line.move} is the only way into, between and out of states.
  *
  * Invariants:
- * 1. An entry is in the heap of its state (READY: `ready` by seq; DELAYED: `times.delays`; LEASED: `times.leases`;
+ * 1. An entry is in the queue of its state (READY: `ready` by seq; DELAYED: `times.delays`; LEASED: `times.leases`;
  *    DEAD: `dead`), and in no other of these.
  * 2. It is in its lane exactly while it is READY and the first of its chain, or has no key.
  * 3. It is in a chain exactly while it has a key, an order number, and is not DEAD. Order numbers ascend along a chain, and
@@ -16,7 +16,8 @@
 import type { Counts } from './counts.ts'
 import type { DeadReason, DroppedEntry, EntryHead, EntryState, HistoryEntry } from './entry.ts'
 import type { PublishGrant, PublishOp } from './operations.ts'
-import { SlotHeap } from './slot-heap.ts'
+import { Lane } from './memory-lane.ts'
+import { SlotQueue } from './slot-queue.ts'
 
 /** A message: what its entries share. */
 export interface Message {
@@ -64,35 +65,31 @@ interface Chain {
 
 interface Topic {
   readonly counts: Counts
-  readonly lane: SlotHeap<'laneSlot', Entry>
+  readonly lane: Lane<Entry>
   readonly chains: Map<string, Chain>
 }
 
-/** The heaps of what has a time, shared by all lines of a store. */
+/** The queues of what has a time, shared by all lines of a store. */
 export interface Times {
-  readonly leases: SlotHeap<'stateSlot', Entry>
-  readonly delays: SlotHeap<'stateSlot', Entry>
-  readonly ttls: SlotHeap<'ttlSlot', Entry>
+  readonly leases: SlotQueue<'stateSlot', Entry>
+  readonly delays: SlotQueue<'stateSlot', Entry>
+  readonly ttls: SlotQueue<'ttlSlot', Entry>
 }
 
 const bySeq = (left: Entry, right: Entry) => left.message.seq < right.message.seq
 const byAt = (left: Entry, right: Entry) => (left.at === right.at ? bySeq(left, right) : left.at < right.at)
 const byExpiry = (left: Entry, right: Entry) => Number(left.expiresAt) < Number(right.expiresAt)
-const byOrder = (left: Entry, right: Entry) => left.order < right.order
-
-/** Whether `left` is claimed before `right`. */
-export function isClaimedBefore(left: Entry, right: Entry): boolean {
-  const difference = left.message.op.priority - right.message.op.priority
-  return difference === 0 ? byOrder(left, right) : difference > 0
-}
 
 export function createTimes(): Times {
   return {
-    leases: new SlotHeap('stateSlot', byAt),
-    delays: new SlotHeap('stateSlot', byAt),
-    ttls: new SlotHeap('ttlSlot', byExpiry),
+    leases: new SlotQueue('stateSlot', byAt),
+    delays: new SlotQueue('stateSlot', byAt),
+    ttls: new SlotQueue('ttlSlot', byExpiry),
   }
 }
+
+/** Most entries never have one. */
+const NO_HISTORY: readonly HistoryEntry[] = Object.freeze([])
 
 const noCounts = (): Counts => ({
   ready: 0,
@@ -120,16 +117,16 @@ export class Line {
   readonly counts: Counts = noCounts()
   readonly entries: Map<number, Entry> = new Map()
   readonly topics: Map<string, Topic> = new Map()
-  readonly ready: SlotHeap<'stateSlot', Entry> = new SlotHeap('stateSlot', bySeq)
-  readonly dead: SlotHeap<'stateSlot', Entry> = new SlotHeap('stateSlot', byAt)
+  readonly ready: SlotQueue<'stateSlot', Entry> = new SlotQueue('stateSlot', bySeq)
+  readonly dead: SlotQueue<'stateSlot', Entry> = new SlotQueue('stateSlot', byAt)
   /** The one lane of a named subscription; the queue's own line has one for each topic. */
-  readonly #lane: SlotHeap<'laneSlot', Entry> | undefined
+  readonly #lane: Lane<Entry> | undefined
   readonly #host: LineHost
 
   constructor(queue: string, subscription: string, host: LineHost) {
     this.queue = queue
     this.subscription = subscription
-    this.#lane = subscription === '' ? undefined : new SlotHeap('laneSlot', isClaimedBefore)
+    this.#lane = subscription === '' ? undefined : new Lane()
     this.#host = host
   }
 
@@ -139,7 +136,7 @@ export class Line {
   }
 
   /** The lanes that a claim looks at. */
-  lanes(topics: readonly string[] | undefined): SlotHeap<'laneSlot', Entry>[] {
+  lanes(topics: readonly string[] | undefined): Lane<Entry>[] {
     if (this.#lane !== undefined) return [this.#lane]
     return (topics ?? []).flatMap((topic) => this.topics.get(topic)?.lane ?? [])
   }
@@ -174,7 +171,7 @@ export class Line {
       holder: undefined,
       claimedAt: undefined,
       received: false,
-      history: [],
+      history: NO_HISTORY,
       hasCountedFailure: false,
       state: 'gone',
       at: 0,
@@ -220,13 +217,13 @@ export class Line {
     const name = entry.message.op.topic
     let topic = this.topics.get(name)
     if (topic === undefined) {
-      topic = { counts: noCounts(), lane: this.#lane ?? new SlotHeap('laneSlot', isClaimedBefore), chains: new Map() }
+      topic = { counts: noCounts(), lane: this.#lane ?? new Lane(), chains: new Map() }
       this.topics.set(name, topic)
     }
     return topic
   }
 
-  #heapOf(state: EntryState): SlotHeap<'stateSlot', Entry> {
+  #queueOf(state: EntryState): SlotQueue<'stateSlot', Entry> {
     switch (state) {
       case 'ready':
         return this.ready
@@ -250,7 +247,7 @@ export class Line {
 
   #leave(entry: Entry, topic: Topic): void {
     this.#count(entry, topic, -1)
-    if (entry.state !== 'gone') this.#heapOf(entry.state).remove(entry)
+    if (entry.state !== 'gone') this.#queueOf(entry.state).remove(entry)
     if (entry.ttlSlot !== -1) this.#host.times.ttls.remove(entry)
     if (entry.laneSlot === -1) return
     topic.lane.remove(entry)
@@ -261,7 +258,7 @@ export class Line {
     this.#count(entry, topic, 1)
     const { state } = entry
     if (state === 'gone') return
-    this.#heapOf(state).add(entry)
+    this.#queueOf(state).add(entry)
     if (entry.expiresAt !== undefined && (state === 'ready' || state === 'delayed')) this.#host.times.ttls.add(entry)
     if (state === 'ready' && entry.previous === undefined) this.#offer(entry, topic)
   }

@@ -2,21 +2,13 @@
  * The memory store: nothing survives the process. It is also the model that every other store is compared with, so it is
  * plain rather than clever, and still claims in O(log n).
  *
- * Owns the lines (memory-line.ts), the heaps of times, the deduplication records, the latest acks, and the one ascending
+ * Owns the lines (memory-line.ts), the queues of times, the deduplication records, the latest acks, and the one ascending
  * number that seqs and orders are drawn from. Each request takes effect within its call; only its answer is asynchronous.
  */
 import type { Counts } from './counts.ts'
 import { BODY_BYTES_MAX, bytesOf, closedError, withHistory } from './limits.ts'
-import {
-  createTimes,
-  droppedOf,
-  type Entry,
-  headOf,
-  isClaimedBefore,
-  Line,
-  type LineHost,
-  type Message,
-} from './memory-line.ts'
+import { isClaimedBefore, type Lane } from './memory-lane.ts'
+import { createTimes, droppedOf, type Entry, headOf, Line, type LineHost, type Message } from './memory-line.ts'
 import { DedupeRecords } from './memory-dedupe.ts'
 import {
   type AckOp,
@@ -55,6 +47,7 @@ import {
   type TrimDeadOp,
 } from './port.ts'
 import { RecentAcks } from './recent-acks.ts'
+import { SlotHeap } from './slot-heap.ts'
 
 interface Subscription {
   readonly meta: string
@@ -114,47 +107,18 @@ class MemoryStore implements Store, LineHost {
     const { leases, delays, ttls } = this.times
     const items: DueItem[] = []
     let nextAt = Number.POSITIVE_INFINITY
-    const take = (what: DueItem['what'], list: (room: number) => Entry[], atOf: (entry: Entry) => number) => {
-      const room = max - items.length
-      // One more than there is room for, or than is over: the first that is not listed.
-      const found = list(room + 1)
-      for (const entry of found) {
+    const take = (what: DueItem['what'], entries: Iterable<Entry>, atOf: (entry: Entry) => number) => {
+      for (const entry of entries) {
         const at = atOf(entry)
-        if (at <= now && items.length < max) items.push({ what, at, entry: headOf(entry) })
+        const isListed = at <= now && items.length < max
+        if (isListed) items.push({ what, at, entry: headOf(entry) })
         else nextAt = Math.min(nextAt, at)
+        if (!isListed) return
       }
     }
-    const takeWhile = (isOver: (entry: Entry) => boolean) => {
-      let isPast = false
-      return (entry: Entry) => !isPast && ((isPast = !isOver(entry)), true)
-    }
-    take(
-      'lease',
-      (n) =>
-        leases.list(
-          n,
-          takeWhile((entry) => entry.at <= now),
-        ),
-      (entry) => entry.at,
-    )
-    take(
-      'delay',
-      (n) =>
-        delays.list(
-          n,
-          takeWhile((entry) => entry.at <= now),
-        ),
-      (entry) => entry.at,
-    )
-    take(
-      'ttl',
-      (n) =>
-        ttls.list(
-          n,
-          takeWhile((entry) => Number(entry.expiresAt) <= now),
-        ),
-      (entry) => Number(entry.expiresAt),
-    )
+    take('lease', leases.inOrder(), (entry) => entry.at)
+    take('delay', delays.inOrder(), (entry) => entry.at)
+    take('ttl', ttls.inOrder(), (entry) => Number(entry.expiresAt))
     return this.#answer({ status: 'ok', items, nextAt: nextAt === Number.POSITIVE_INFINITY ? undefined : nextAt })
   }
 
@@ -527,30 +491,52 @@ function roomIn(
   if (!isFull()) return { drops: [] }
   const drops: Entry[] = []
   if (target.whenFull === 'dead-letter-oldest') {
-    for (const entry of line.ready.list(OVERFLOW_DROPS_MAX, () => true)) {
-      if (!isFull()) break
+    for (const entry of line.ready.inOrder()) {
       drops.push(entry)
       length -= 1
       total -= entry.message.bytes
+      if (!isFull() || drops.length === OVERFLOW_DROPS_MAX) break
     }
   }
   return isFull() ? { what: length > target.maxLength ? 'length' : 'bytes' } : { drops }
 }
 
+/** A lane that a claim takes from, by its first entry. */
+interface LaneHead {
+  readonly lane: Lane<Entry>
+  first: Entry
+  slot: number
+}
+
+type LaneHeads = SlotHeap<'slot', LaneHead>
+
+function headsOf(lanes: readonly Lane<Entry>[]): LaneHeads {
+  const heads: LaneHeads = new SlotHeap('slot', (left, right) => isClaimedBefore(left.first, right.first))
+  for (const lane of lanes) if (lane.first !== undefined) heads.add({ lane, first: lane.first, slot: -1 })
+  return heads
+}
+
+/** After the first entry of a lane has left it. */
+function advance(heads: LaneHeads, head: LaneHead): void {
+  heads.remove(head)
+  const { first } = head.lane
+  if (first === undefined) return
+  head.first = first
+  heads.add(head)
+}
+
 function claimFrom(line: Line, request: ClaimRequest): ClaimAnswer {
   const { grants, now, leaseMs, bytesMax } = request
-  const lanes = line.lanes(request.topics).filter((lane) => lane.size > 0)
+  const lanes = headsOf(line.lanes(request.topics))
   const messages: ClaimedMessage[] = []
   const expired: EntryHead[] = []
   const passedOver: Entry[] = []
   let bytes = 0
   let more = false
   while (messages.length < grants.length) {
-    let first: Entry | undefined
-    for (const lane of lanes) {
-      if (lane.first !== undefined && (first === undefined || isClaimedBefore(lane.first, first))) first = lane.first
-    }
-    if (first === undefined) break
+    const head = lanes.first
+    if (head === undefined) break
+    const { first } = head
     if (expired.length === CLAIM_SKIPS_MAX || (messages.length > 0 && bytes + first.message.bytes > bytesMax)) {
       more = true
       break
@@ -559,6 +545,7 @@ function claimFrom(line: Line, request: ClaimRequest): ClaimAnswer {
       expired.push(headOf(first))
       passedOver.push(first)
       line.hide(first)
+      advance(lanes, head)
       continue
     }
     const grant = grants[messages.length] as ClaimRequest['grants'][number]
@@ -568,6 +555,7 @@ function claimFrom(line: Line, request: ClaimRequest): ClaimAnswer {
     first.hasCountedFailure = false
     line.move(first, 'leased', now + leaseMs)
     messages.push(claimedOf(first, grant))
+    advance(lanes, head)
   }
   for (const entry of passedOver) line.show(entry)
   return { status: 'ok', messages, expired, corrupt: [], more }
