@@ -76,7 +76,9 @@ function findFile(io: Io, flags: ConfigFlags): string {
 
 function shown(io: Io, file: string): string {
   const path = relative(io.cwd, file)
-  return path.startsWith('..') || isAbsolute(path) ? file : path
+  // A service runs in the root of the file system: everything is below that.
+  const isRoot = dirname(io.cwd) === io.cwd
+  return isRoot || path.startsWith('..') || isAbsolute(path) ? file : path
 }
 
 function parseFile(file: string, where: string): unknown {

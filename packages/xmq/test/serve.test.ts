@@ -43,6 +43,12 @@ describe('check-config', () => {
     expect(JSON.parse(out)).toMatchObject({ file: 'xmq.config.json', valid: true, rules: { server: 'xmpp://h:5347' } })
   })
 
+  it('names the file by its whole path where it runs in no folder of its own, as a service does', async () => {
+    const file = join(folderWith({ 'xmq.config.yaml': YAML }), 'xmq.config.yaml')
+    const { out } = await check(['--config', file], { cwd: '/', env: { XMQ_SECRET: 's' } })
+    expect(out).toContain(`# ${file} is valid.`)
+  })
+
   it('finds --config before XMQ_CONFIG before the folder', async () => {
     const cwd = folderWith({
       'a.yaml': YAML.replace('5347', '1'),
