@@ -145,8 +145,32 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'settlements are answered before the store has done them',
     file: 'core/settling.ts',
-    find: '      this.#conclude(later, batch, planned, results)\n      onDone(later, failed)\n    })',
-    replace: '      this.#conclude(later, batch, planned, results)\n    })\n    onDone(step, failed)',
+    find: '      this.#conclude(later, batch, planned, results)\n      onDone?.(later, failed)\n    })',
+    replace: '      this.#conclude(later, batch, planned, results)\n    })\n    onDone?.(step, failed)',
+  },
+  {
+    breaks: 'what was acked while the store did not answer is forgotten',
+    file: 'core/settling.ts',
+    find: "(onDone === undefined || op.type === 'ack')",
+    replace: "onDone === undefined && op.type !== 'ack'",
+  },
+  {
+    breaks: 'a lease is over though its ack waits for the store',
+    file: 'core/leases.ts',
+    find: "      if (said !== undefined) return said === 'asked' ? undefined : said\n",
+    replace: '',
+  },
+  {
+    breaks: 'a lease is over though its ack is on its way',
+    file: 'core/unheard.ts',
+    find: "    if (this.#options.calls.isOpen(isMeant)) return 'asked'\n",
+    replace: '',
+  },
+  {
+    breaks: 'a stranger takes the place of the holder whose ack waits for the store',
+    file: 'core/unheard.ts',
+    find: "return `${token} ${holder ?? ''}`",
+    replace: "return `${token} ${holder === undefined ? '' : ''}`",
   },
   {
     breaks: 'a settlement that failed is not told',
@@ -212,9 +236,9 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'the priority of a message is ignored',
-    file: 'store/memory-line.ts',
-    find: 'const difference = left.message.op.priority - right.message.op.priority',
-    replace: 'const difference = 0 * (left.message.op.priority - right.message.op.priority)',
+    file: 'store/memory-lane.ts',
+    find: '    const { priority } = message.op\n',
+    replace: '    const priority = 0 * message.op.priority\n',
   },
   {
     breaks: 'attempts are unbounded',
@@ -311,8 +335,8 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'the newest gives way in a full queue',
     file: 'store/memory.ts',
-    find: 'of line.ready.list(OVERFLOW_DROPS_MAX, () => true)) {',
-    replace: 'of [...line.ready.list(1_000, () => true)].reverse()) {',
+    find: 'of line.ready.inOrder()) {',
+    replace: 'of [...line.ready.inOrder()].reverse()) {',
   },
   {
     breaks: 'what gives way in a full queue is lost',

@@ -115,8 +115,8 @@ export class Leases {
     const lease = this.#leases.get(token)
     const ref: LeaseRef = { queue: entry.queue, subscription: entry.subscription, seq: entry.seq, token }
     if (lease === undefined) {
-      const said = this.#options.unheard.find(token)
-      if (said !== undefined) return said
+      const said = this.#options.unheard.find(token, entry.holder)
+      if (said !== undefined) return said === 'asked' ? undefined : said
       step.emit({ name: 'settled', queue: entry.queue, outcome: 'found', count: 1 })
       return afterRelease(ref, entry)
     }
@@ -147,7 +147,7 @@ export class Leases {
   apply(ops: readonly StoreOp[]): void {
     this.#options.calls.apply(ops, (step, results) => {
       for (const [at, op] of ops.entries()) {
-        if (results[at]?.status === 'unavailable' && isFinal(op)) this.#options.unheard.keep(step, op)
+        if (results[at]?.status === 'unavailable' && isFinal(op)) this.#options.unheard.keep(step, op, true)
       }
       this.applied(step, ops, results)
     })

@@ -46,6 +46,8 @@ interface Planned {
   readonly op: StoreOp
   /** Of an extend. */
   readonly lease: Lease | undefined
+  /** There was such a lease. */
+  readonly isKnown: boolean
   /** Of an extend: the lease was not known before. */
   readonly isTakenOver?: boolean
 }
@@ -142,7 +144,7 @@ export class Settling {
       batch.failed.push({ lease: settlement.lease, error: noLease() })
       return
     }
-    this.#options.unheard.forget(wire.token)
+    this.#options.unheard.forget(wire.token, holder)
     const lease = this.#options.leases.find(wire.token, queue, holder)
     if (lease?.ephemeral !== undefined) {
       this.#options.ephemeral.settle(step, lease, settlement)
@@ -162,7 +164,8 @@ export class Settling {
     }
     if (lease !== undefined) this.#options.leases.remove(lease)
     const known = typeof standing === 'object' ? standing : undefined
-    batch.planned.push({ settlement, op: this.#op(step, queue, settlement, ref, known), lease: undefined })
+    const op = this.#op(step, queue, settlement, ref, known)
+    batch.planned.push({ settlement, op, lease: undefined, isKnown: lease !== undefined })
   }
 
   #planExtend(step: Step, batch: Batch, settlement: Settlement, ref: LeaseRef, wire: WireLease): void {
@@ -173,7 +176,7 @@ export class Settling {
       return
     }
     const op: StoreOp = { ...ref, type: 'extend', leaseMs, maxLeaseMs }
-    batch.planned.push({ settlement, op, lease, isTakenOver: batch.takenOver.has(wire.token) })
+    batch.planned.push({ settlement, op, lease, isKnown: true, isTakenOver: batch.takenOver.has(wire.token) })
   }
 
   /**
@@ -236,7 +239,7 @@ export class Settling {
     results: readonly StoreResult[],
   ): void {
     const counts = new Map<LeaseEnd, number>()
-    for (const [at, { settlement, op, lease, isTakenOver }] of planned.entries()) {
+    for (const [at, { settlement, op, lease, isKnown, isTakenOver }] of planned.entries()) {
       const result = results[at]
       if (result?.status === 'ok') {
         const outcome = OUTCOMES[settlement.kind]
@@ -245,7 +248,7 @@ export class Settling {
       }
       // Who is told says it again, perhaps too late. Only an ack that was done by then succeeds again.
       if (result?.status === 'unavailable' && isFinal(op) && (onDone === undefined || op.type === 'ack')) {
-        this.#options.unheard.keep(step, op, OUTCOMES[settlement.kind])
+        this.#options.unheard.keep(step, op, isKnown, OUTCOMES[settlement.kind])
       }
       const error = result?.status === 'unavailable' ? unavailable(result.error) : noLease()
       failed.push({ lease: settlement.lease, error })

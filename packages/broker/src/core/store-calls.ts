@@ -34,6 +34,8 @@ interface Part {
   readonly count: number
   /** Something new is stored: what a full disk refuses while it takes the rest. */
   readonly isGrowing: boolean
+  /** Undefined where something new is stored, which is large. */
+  readonly ops: readonly StoreOp[] | undefined
   readonly go: Then<readonly StoreResult[]>
 }
 
@@ -66,7 +68,16 @@ export class StoreCalls {
   apply(ops: readonly StoreOp[], then: Then<readonly StoreResult[]>): void {
     if (ops.length === 0) return
     for (const op of ops) this.#ops.push(op)
-    this.#parts.push({ count: ops.length, isGrowing: ops.some(isGrowing), go: then })
+    const grows = ops.some(isGrowing)
+    this.#parts.push({ count: ops.length, isGrowing: grows, ops: grows ? undefined : ops, go: then })
+  }
+
+  /** Whether an operation that is meant is on its way. Looks at all of them: for what happens seldom. */
+  isOpen(isMeant: (op: StoreOp) => boolean): boolean {
+    for (const open of this.#open.values()) {
+      if (open.type === 'applied' && open.parts.some(({ ops }) => ops?.some(isMeant) === true)) return true
+    }
+    return false
   }
 
   claim(domain: string, request: ClaimRequest, then: Then<ClaimAnswer>): void {

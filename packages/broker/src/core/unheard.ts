@@ -9,9 +9,10 @@
  *                                  '-- its lease is named anew -----------> forgotten: the later word counts
  *
  * Invariants:
- * 1. What is kept is of a lease that `leases` does not have, and at most one operation of each.
+ * 1. What is kept is of a lease that `leases` does not have, and at most one operation of each and its holder: who knows somebody else's
+ *    token changes nothing.
  * 2. One try is open at a time, of at most {@link TRY_OPS} operations; they go in the order in which they came.
- * 3. At most {@link UNHEARD_MAX} are kept; the oldest give way, and their leases end by their time.
+ * 3. At most {@link UNHEARD_MAX} are kept; the oldest give way, but not to what may be made up. Their leases end by their time.
  */
 import type { AckOp, DeadOp, StoreOp, StoreResult } from '../store/port.ts'
 import { createDeadline, type Deadline, type Deadlines } from './deadlines.ts'
@@ -45,11 +46,16 @@ export function isFinal(op: StoreOp): op is FinalOp {
   return op.type === 'ack' || (op.type === 'dead' && op.holder !== undefined)
 }
 
+/** @param holder undefined: the core's own word */
+function keyOf(token: string, holder: string | undefined): string {
+  return `${token} ${holder ?? ''}`
+}
+
 /** See the top of this file. */
 export class Unheard {
   readonly #options: UnheardOptions
   readonly #again: Deadline = createDeadline({ kind: 'say-again' })
-  /** By token. Made anew when it is empty: what a long trouble left in it would be kept in its table. */
+  /** By holder and token. Made anew when it is empty: what a long trouble left in it would be kept in its table. */
   #kept: Map<string, Kept> = new Map()
   #isTrying = false
 
@@ -62,23 +68,34 @@ export class Unheard {
     return this.#kept.size
   }
 
-  /** The store did not answer to an operation. @param outcome what is told when it is done */
-  keep(step: Step, op: FinalOp, outcome?: LeaseEnd): void {
-    this.#kept.delete(op.token)
-    this.#kept.set(op.token, { op, outcome })
-    const [oldest] = this.#kept.keys()
-    if (this.#kept.size > UNHEARD_MAX && oldest !== undefined) this.#kept.delete(oldest)
+  /**
+   * The store did not answer to an operation.
+   * @param isKnown whether there was such a lease; else it may be one of an earlier life, or nothing
+   * @param outcome what is told when it is done
+   */
+  keep(step: Step, op: FinalOp, isKnown: boolean, outcome?: LeaseEnd): void {
+    const key = keyOf(op.token, op.holder)
+    this.#kept.delete(key)
+    if (this.#kept.size >= UNHEARD_MAX) {
+      if (!isKnown) return
+      const [oldest] = this.#kept.keys()
+      if (oldest !== undefined) this.#kept.delete(oldest)
+    }
+    this.#kept.set(key, { op, outcome })
     if (this.#again.slot === -1) this.#options.deadlines.set(this.#again, step.now + STORE_RETRY_MS)
   }
 
-  /** What was said of a lease, if the store has not heard it. */
-  find(token: string): FinalOp | undefined {
-    return this.#kept.get(token)?.op
+  /** What was said of a lease, if the store has not heard it; `'asked'` while it is on its way there. @param holder who has it */
+  find(token: string, holder: string | undefined): FinalOp | 'asked' | undefined {
+    const isMeant = (op: StoreOp): boolean =>
+      isFinal(op) && op.token === token && (op.holder === undefined || op.holder === holder)
+    if (this.#options.calls.isOpen(isMeant)) return 'asked'
+    return (this.#kept.get(keyOf(token, holder)) ?? this.#kept.get(keyOf(token, undefined)))?.op
   }
 
-  /** A lease is named anew. */
-  forget(token: string): void {
-    if (this.#kept.size > 0) this.#kept.delete(token)
+  /** Its holder names a lease anew. */
+  forget(token: string, holder: string): void {
+    if (this.#kept.size > 0) this.#kept.delete(keyOf(token, holder))
   }
 
   /** Says it all again, as far as the store answers. */
@@ -105,7 +122,8 @@ export class Unheard {
       const { op, outcome } = kept
       const status = results[at]?.status
       if (status === 'unavailable') continue
-      if (this.#kept.get(op.token) === kept) this.#kept.delete(op.token)
+      const key = keyOf(op.token, op.holder)
+      if (this.#kept.get(key) === kept) this.#kept.delete(key)
       if (status === 'ok' && outcome !== undefined) {
         step.emit({ name: 'settled', queue: op.queue, outcome, count: 1 })
       }

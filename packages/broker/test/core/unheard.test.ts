@@ -89,6 +89,53 @@ describe('a settlement that rode on an answer while the store did not answer', (
     expect(w.applies - before).toBeLessThanOrEqual(11)
   })
 
+  it('is on its way while the end of its lease is looked at', async () => {
+    const w = await worldOf({ jid: A, credit: 5 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    // The ack waits for the store, which fails at it, and lists the lease as over before it says so.
+    w.failure = DISK_FULL
+    w.isLagging = true
+    await w.settleWith(A, ack({ lease: item?.lease as string }))
+    w.failure = undefined
+    await w.wait(LEASE_MS)
+    await w.catchUp()
+    await w.wait(5_000)
+    expect(w.counts()).toEqual(NOTHING)
+    expect(w.named('delivered')).toHaveLength(1)
+  })
+
+  it('is left alone by strangers who know the lease', async () => {
+    const w = await worldOf({ jid: A, credit: 5 })
+    await w.publish('t')
+    w.failure = DISK_FULL
+    const [item] = await w.work(A, ack)
+    const lease = item?.lease as string
+    for (const said of [ack({ lease }), `<extend lease='${lease}'/>`, `<reject lease='${lease}'/>`]) {
+      await w.settleWith(B, said)
+    }
+    await w.wait(2 * LEASE_MS)
+    w.failure = undefined
+    await w.wait(1_000)
+    expect(w.counts()).toEqual(NOTHING)
+  })
+
+  it('gives way to no number of words about leases that nobody knows', { timeout: 60_000 }, async () => {
+    const w = await worldOf({ jid: A, credit: 5 })
+    await w.publish('t')
+    w.failure = DISK_FULL
+    await w.work(A, ack)
+    for (let page = 0; page < 70; page++) {
+      const made = Array.from({ length: 1000 }, (_, n) => `<ack lease='made-up-${page}-${n}.7'/>`)
+      await w.settleWith(B, made.join(''))
+    }
+    expect(w.core.stats().unheardSettlements).toBe(65_536)
+    w.failure = undefined
+    await w.wait(1_000)
+    expect(w.counts()).toEqual(NOTHING)
+    expect(w.core.stats().unheardSettlements).toBe(0)
+  })
+
   it('gives way to what the worker says of the same lease later', async () => {
     const w = await worldOf({ jid: A, credit: 5 })
     await w.publish('t')

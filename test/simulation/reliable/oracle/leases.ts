@@ -8,6 +8,7 @@
  * 1. What is delivered was leased, by the store's word, for whom it goes to; and it goes out once.
  * 2. A lease that the core ends or extends has a cause: its holder's word, its time, the end of its session, a refusal.
  * 3. No lease lasts longer than it may.
+ * 4. What its holder acked last the core gives to nobody else while it lives, however long the store does not answer.
  */
 import { bareOf, type XmlElement, writeElement } from '@xmq/protocol'
 import type { DueAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
@@ -44,6 +45,8 @@ export interface Lease {
   wasRefused: boolean
   /** Its holder said what ends it: the core has let go of it, whatever the store answers. */
   wasSettled: boolean
+  /** An ack is the last that this life of the broker has heard of it. */
+  isAcked: boolean
 }
 
 /** What is known of the present life of the broker. */
@@ -65,6 +68,8 @@ export class Leases {
   readonly #delivers = new Map<string, { readonly jid: string; readonly tokens: readonly string[] }>()
   /** Those whose receipt is being handled. */
   #touched: Lease[] = []
+  /** Those whose ack is being handled: what was due came first. */
+  #acking: Lease[] = []
 
   constructor(knowledge: Knowledge) {
     this.#knowledge = knowledge
@@ -77,12 +82,16 @@ export class Leases {
   /** The broker was killed. @param keeps whether the store survived it */
   crash(keeps: boolean): void {
     this.#delivers.clear()
+    this.#acking = []
+    for (const lease of this.#byToken.values()) lease.isAcked = false
     if (!keeps) this.#byToken.clear()
   }
 
   /** Something else is about to be handled by the core. */
   begin(): void {
     this.#touched = []
+    for (const lease of this.#acking) lease.isAcked = true
+    this.#acking = []
   }
 
   /** The store has made one. */
@@ -105,6 +114,7 @@ export class Leases {
       overAskedAt: undefined,
       wasRefused: false,
       wasSettled: false,
+      isAcked: false,
     })
   }
 
@@ -164,15 +174,23 @@ export class Leases {
       lease.receivedAt = undefined
       lease.wasRefused = false
     }
+    this.#acking = []
   }
 
-  /** Its holder, or somebody else, says something of a lease. @returns whether it goes over to another session */
-  settled(from: string, { kind, token }: Settlement, now: number): boolean {
+  /**
+   * Its holder, or somebody else, says something of a lease.
+   * @param isAlone no nack came with it, whose past may have to be looked up first
+   * @returns whether it goes over to another session
+   */
+  settled(from: string, { kind, token }: Settlement, isAlone: boolean, now: number): boolean {
     const lease = this.#byToken.get(token)
     if (lease === undefined) this.#knowledge.note('settled out of nothing')
     else if (lease.holder !== bareOf(from)) this.#knowledge.note('settled by a stranger')
     if (lease === undefined || lease.holder !== bareOf(from)) return false
     lease.wasSettled = kind !== 'extend'
+    lease.isAcked = false
+    this.#acking = this.#acking.filter((one) => one !== lease)
+    if (kind === 'ack' && isAlone) this.#acking.push(lease)
     if (lease.wasSettled) return false
     lease.extendedAt = now
     lease.takers.add(from)
@@ -231,6 +249,7 @@ export class Leases {
     }
     if (lease === undefined) throw new Violation(`${type} of ${token}, which was never made`)
     if (type === 'ack') throw new Violation(`${token} is acked by nobody`)
+    if (lease.isAcked) throw new Violation(`${type} of ${token}, though its holder has acked it`)
     this.#knowledge.note(this.#causeOf(lease, op, life, now))
     return isLetGo
   }

@@ -223,10 +223,12 @@ export class ReliableOracle {
 
   #settle(from: string, id: string, settle: XmlElement, isReceipt: boolean, now: number): void {
     const { settlings, consumers } = this.#life
-    for (const settlement of settlings.arrived(from, id, settle, isReceipt)) {
+    const settlements = settlings.arrived(from, id, settle, isReceipt)
+    const hasNack = settlements.some(({ kind }) => kind === 'nack')
+    for (const settlement of settlements) {
       const { kind, token, delay } = settlement
       if (kind === 'nack') this.#backoffs.asked(bareOf(from), token, delay)
-      if (this.#leases.settled(from, settlement, now)) consumers.letGo(token)
+      if (this.#leases.settled(from, settlement, !hasNack, now)) consumers.letGo(token)
     }
   }
 
