@@ -3,10 +3,11 @@
 //   npm run build && node bench/store.mjs [--store sqlite|memory] [--shape NAME] [--waiting 1000,100000,5000000]
 //   node bench/store.mjs --low-rate      the confirm of a single publish, beside an fsync of its size
 //
-// For each shape and size a process fills a file (without fsync), and another opens it and measures: batches of --batch messages are
-// published, claimed and acked, --depth of them at a time, for --seconds, so that the backlog stays as it is. bench/README.md says what the
-// figures do not tell.
+// For each shape and size a process fills a file (without fsync, and with a large cache). Then one process opens the files of all sizes, and
+// works on them in turn: four batches of 100 messages are published, then claimed, then acked, so that as many go on waiting. Last a process for
+// each file tells what it takes to have it open. bench/README.md says what the figures do not tell.
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,7 +20,7 @@ const { values: flags } = parseArgs({
     store: { type: 'string', default: 'sqlite' },
     shape: { type: 'string' },
     waiting: { type: 'string', default: '1000,100000,5000000' },
-    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '200' },
     batch: { type: 'string', default: '100' },
     depth: { type: 'string', default: '4' },
     body: { type: 'string', default: '500' },
@@ -28,17 +29,23 @@ const { values: flags } = parseArgs({
     'low-rate': { type: 'boolean', default: false },
     fill: { type: 'string' },
     measure: { type: 'string' },
+    weigh: { type: 'string' },
   },
 })
 const BATCH = Number(flags.batch)
 const DEPTH = Number(flags.depth)
-const SECONDS = Number(flags.seconds)
+const ROUNDS = Number(flags.rounds)
 const FILL_BATCH = 500
+const FILL_CACHE_BYTES = 4 * 2 ** 30
+/** Rounds before the first that counts: so many that each of the topics was met. */
+const WARM_ROUNDS = Math.ceil(100_000 / BATCH / DEPTH)
 const QUEUE = 'jobs.localhost'
 const HOLDER = 'worker@localhost'
 const BODY = 'x'.repeat(Number(flags.body))
 const TARGETS = [{ subscription: '', maxLength: 1e9, maxBytes: 1e15, whenFull: 'refuse' }]
 const TOPICS = 100_000
+
+const scattered = (n) => createHash('md5').update(String(n)).digest('hex').slice(0, 16)
 
 /** What the n-th message of each shape is like; of topics there are as many as messages at most. */
 const SHAPES = {
@@ -46,6 +53,7 @@ const SHAPES = {
   ids: (n) => ({ id: `id-${n}` }),
   'one key': () => ({ key: 'k' }),
   'a million keys': (n) => ({ key: `k-${n % 1_000_000}` }),
+  'a million scattered keys': (n) => ({ key: scattered(n % 1_000_000) }),
   '100k topics': undefined,
   'all delayed': () => ({ delayUntil: Date.now() + 86_400_000 }),
   'all with a ttl': (n) => ({ expiresAt: Date.now() + 86_400_000 + n }),
@@ -82,6 +90,7 @@ class Run {
     this.workOf = name === 'all delayed' ? SHAPES.plain : this.shapeOf
     this.turn = 0
     this.tokens = 0
+    this.worked = 0
   }
 
   async publish(count, shapeOf) {
@@ -99,11 +108,8 @@ class Run {
     await Promise.all(Array.from({ length: DEPTH }, loop))
   }
 
-  /** Publishes, claims and acks a batch; how long the claim took, and how many messages it had. */
-  async turnOver() {
-    await this.publish(BATCH, this.workOf)
-    const began = performance.now()
-    const { messages } = await this.store.claim({
+  claim() {
+    return this.store.claim({
       queue: QUEUE,
       subscription: '',
       topics: this.topics === 0 ? ['t'] : Array.from({ length: BATCH }, () => `t-${this.turn++ % this.topics}`),
@@ -112,7 +118,9 @@ class Run {
       leaseMs: 30_000,
       now: Date.now(),
     })
-    const claimMs = performance.now() - began
+  }
+
+  ack({ messages }) {
     const acks = messages.map(({ queue, subscription, seq, token }) => ({
       type: 'ack',
       queue,
@@ -120,38 +128,40 @@ class Run {
       seq,
       token,
     }))
-    await this.store.apply(acks, Date.now())
-    return { claimMs, count: messages.length }
+    return this.store.apply(acks, Date.now())
   }
 
-  async measure() {
-    for (let n = 0; n < 50; n++) await this.turnOver()
-    const [claims, lives] = [[], []]
-    let count = 0
-    const began = performance.now()
-    const cpu = process.cpuUsage()
-    const loop = async () => {
-      while (performance.now() - began < SECONDS * 1000) {
-        const start = performance.now()
-        const done = await this.turnOver()
-        lives.push(performance.now() - start)
-        claims.push(done.claimMs)
-        count += done.count
-      }
-    }
-    await Promise.all(Array.from({ length: DEPTH }, loop))
-    const elapsed = performance.now() - began
-    const { user, system } = process.cpuUsage(cpu)
-    const due = await timed(() => this.store.due(Date.now(), 100))
-    return {
-      perSecond: Math.round((count / elapsed) * 1000),
-      claimMs: spread(claims),
-      lifeMs: spread(lives),
-      cpuPerTurnMs: (user + system) / 1000 / lives.length,
-      dueMs: due.ms,
-      rssMiB: Math.round(process.memoryUsage.rss() / 2 ** 20),
-    }
+  /** Publishes, claims and acks so many batches, one after the other; what each of the three took. */
+  async round() {
+    const batches = Array.from({ length: DEPTH })
+    const published = await costOf(() => Promise.all(batches.map(() => this.publish(BATCH, this.workOf))))
+    const claimed = await costOf(() => Promise.all(batches.map(() => this.claim())))
+    const acked = await costOf(() => Promise.all(claimed.value.map((answer) => this.ack(answer))))
+    this.worked += claimed.value.reduce((sum, { messages }) => sum + messages.length, 0)
+    return { published, claimed, acked }
   }
+}
+
+/** What a call took: ms, and µs of CPU of this process. */
+async function costOf(call) {
+  const cpu = process.cpuUsage()
+  const { value, ms } = await timed(call)
+  const { user, system } = process.cpuUsage(cpu)
+  return { value, ms, cpu: user + system }
+}
+
+const PHASES = ['published', 'claimed', 'acked']
+
+/** Rounds of all runs, in turn. */
+async function compare(runs) {
+  for (let n = 0; n < WARM_ROUNDS; n++) for (const run of runs) await run.round()
+  const rounds = runs.map(() => [])
+  for (const run of runs) run.worked = 0
+  for (let n = 0; n < ROUNDS; n++) for (const [place, run] of runs.entries()) rounds[place].push(await run.round())
+  return runs.map((run, place) => {
+    const cpu = PHASES.map((phase) => rounds[place].reduce((sum, round) => sum + round[phase].cpu, 0) / run.worked)
+    return { cpu, claimMs: spread(rounds[place].map(({ claimed }) => claimed.ms)).p50, perRound: run.worked / ROUNDS }
+  })
 }
 
 const spread = (times) => {
@@ -165,32 +175,55 @@ async function timed(call) {
 }
 
 async function fillFile({ path, shape, waiting }) {
-  const store = createSqliteStore({ path, synchronous: 'OFF' })
+  const store = createSqliteStore({ path, synchronous: 'OFF', cacheBytes: FILL_CACHE_BYTES })
   await store.open(Date.now())
-  const { ms } = await timed(() => new Run(store, shape, waiting).fill())
+  await new Run(store, shape, waiting).fill()
   await store.close()
-  return { fillPerSecond: Math.round((waiting / ms) * 1000) }
+  return {}
 }
 
-async function measureFile({ path, shape, waiting }) {
+async function compareFiles(jobs) {
+  const runs = []
+  for (const { path, shape, waiting } of jobs) {
+    const store = createSqliteStore({ path, synchronous: flags.synchronous })
+    await store.open(Date.now())
+    runs.push(new Run(store, shape, waiting))
+  }
+  const found = await compare(runs)
+  for (const { store } of runs) await store.close()
+  return found
+}
+
+/** What a file takes that a process alone has open, and works on for a while. */
+async function weighFile({ path, shape, waiting }) {
   const store = createSqliteStore({ path, synchronous: flags.synchronous })
   const open = await timed(() => store.open(Date.now()))
-  const due = await timed(() => store.due(Date.now(), 1000))
-  const topics = await timed(() => store.topics({ queue: QUEUE, subscription: '', after: '', max: 1000 }))
-  const leases = await timed(() => store.leases({ queue: QUEUE, subscription: '', after: 0, max: 1000 }))
-  const measured = await new Run(store, shape, waiting).measure()
+  const start = await timed(async () => {
+    await store.due(Date.now(), 1000)
+    await store.topics({ queue: QUEUE, subscription: '', after: '', max: 1000 })
+    await store.leases({ queue: QUEUE, subscription: '', after: 0, max: 1000 })
+  })
+  const run = new Run(store, shape, waiting)
+  for (let n = 0; n < WARM_ROUNDS; n++) await run.round()
+  const due = await timed(() => store.due(Date.now(), 100))
   await store.close()
-  return { openMs: open.ms, startMs: due.ms + topics.ms + leases.ms, ...measured }
+  return {
+    openMs: open.ms,
+    startMs: start.ms,
+    dueMs: due.ms,
+    rssMiB: Math.round(process.resourceUsage().maxRSS / 1024),
+  }
 }
 
-async function measureMemory({ shape, waiting }) {
+async function compareMemory([{ shape, waiting }]) {
   const store = createMemoryStore()
   await store.open(Date.now())
   const run = new Run(store, shape, waiting)
-  const { ms } = await timed(() => run.fill())
-  const measured = await run.measure()
-  await store.close()
-  return { fillPerSecond: Math.round((waiting / ms) * 1000), openMs: 0, startMs: 0, fileMiB: 0, ...measured }
+  await run.fill()
+  const [found] = await compare([run])
+  const due = await timed(() => store.due(Date.now(), 100))
+  const rssMiB = Math.round(process.resourceUsage().maxRSS / 1024)
+  return [{ ...found, openMs: 0, startMs: 0, dueMs: due.ms, rssMiB, fileMiB: 0 }]
 }
 
 /** Runs a part of this in a process of its own. */
@@ -201,59 +234,43 @@ function inProcess(part, job) {
   return JSON.parse(execFileSync(process.execPath, [path, ...args, `--${part}`, JSON.stringify(job)], options))
 }
 
-function runSize(shape, waiting) {
-  if (flags.store === 'memory') return inProcess('measure', { shape, waiting })
+/** All sizes of a shape. A memory store has its process, with the heap that the others would share. */
+function runShape(shape) {
+  const sizes = flags.waiting.split(',').map(Number)
+  if (flags.store === 'memory') return sizes.flatMap((waiting) => inProcess('measure', [{ shape, waiting }]))
   const dir = mkdtempSync(join(flags.dir, 'xmq-bench-'))
   try {
-    const job = { path: join(dir, 'xmq.db'), shape, waiting }
-    const filled = inProcess('fill', job)
-    const fileMiB = Math.round(statSync(job.path).size / 2 ** 20)
-    return { ...filled, fileMiB, ...inProcess('measure', job) }
+    const jobs = sizes.map((waiting) => ({ path: join(dir, `${waiting}.db`), shape, waiting }))
+    for (const job of jobs) inProcess('fill', job)
+    const sizesOf = jobs.map(({ path }) => Math.round(statSync(path).size / 2 ** 20))
+    const found = inProcess('measure', jobs)
+    return jobs.map((job, place) => Object.assign(found[place], inProcess('weigh', job), { fileMiB: sizesOf[place] }))
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }
 }
 
+const sum = (values) => values.reduce((total, value) => total + value, 0)
 const ms = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(0))
 
 function runAll() {
   console.log(
-    `${flags.store}, ${flags.body} bytes, turns of ${BATCH} messages published, claimed and acked, ${DEPTH} at a time, synchronous=${flags.synchronous}\n`,
+    `${flags.store}, ${flags.body} bytes, ${DEPTH} batches of ${BATCH} messages at a time published, claimed, acked; CPU of the process in µs a message, and its ratio to the first size\n`,
   )
-  const heads = [
-    'shape',
-    'waiting',
-    'lives/s',
-    'claim p50',
-    'p99',
-    'turn p50',
-    'p99',
-    'CPU a turn',
-    'of the least',
-    'due',
-    'open',
-    'start',
-    'RSS MiB',
-    'file MiB',
-  ]
+  const heads = ['shape', 'waiting', ...PHASES, 'all', ...PHASES.map((phase) => `${phase}, ratio`), 'all, ratio']
+  heads.push('a round', 'claims p50 ms', 'due ms', 'open ms', 'start ms', 'RSS MiB', 'file MiB')
   console.log(`| ${heads.join(' | ')} |\n|${heads.map(() => '---').join('|')}|`)
   for (const shape of Object.keys(SHAPES)) {
     if (flags.shape !== undefined && flags.shape !== shape) continue
-    let least
-    for (const waiting of flags.waiting.split(',').map(Number)) {
-      const found = runSize(shape, waiting)
-      least ??= found.cpuPerTurnMs
-      const { claimMs, lifeMs, cpuPerTurnMs } = found
-      const times = [claimMs.p50, claimMs.p99, lifeMs.p50, lifeMs.p99, cpuPerTurnMs].map(ms)
-      const rest = [
-        (cpuPerTurnMs / least).toFixed(2),
-        ms(found.dueMs),
-        ms(found.openMs),
-        ms(found.startMs),
-        found.rssMiB,
-        found.fileMiB,
-      ]
-      console.log(`| ${[shape, waiting, found.perSecond, ...times, ...rest].join(' | ')} |`)
+    const found = runShape(shape)
+    for (const [place, size] of found.entries()) {
+      const costs = [...size.cpu, sum(size.cpu)]
+      const least = [...found[0].cpu, sum(found[0].cpu)]
+      const ratios = costs.map((cost, phase) => (cost / least[phase]).toFixed(2))
+      const times = [size.claimMs, size.dueMs, size.openMs, size.startMs].map(ms)
+      const waiting = flags.waiting.split(',')[place]
+      const cells = [shape, waiting, ...costs.map((cost) => cost.toFixed(1)), ...ratios, Math.round(size.perRound)]
+      console.log(`| ${[...cells, ...times, size.rssMiB, size.fileMiB].join(' | ')} |`)
     }
   }
 }
@@ -284,8 +301,9 @@ async function runLowRate() {
 }
 
 if (flags.fill !== undefined) console.log(JSON.stringify(await fillFile(JSON.parse(flags.fill))))
+else if (flags.weigh !== undefined) console.log(JSON.stringify(await weighFile(JSON.parse(flags.weigh))))
 else if (flags.measure !== undefined) {
-  const job = JSON.parse(flags.measure)
-  console.log(JSON.stringify(await (flags.store === 'memory' ? measureMemory(job) : measureFile(job))))
+  const jobs = JSON.parse(flags.measure)
+  console.log(JSON.stringify(await (flags.store === 'memory' ? compareMemory(jobs) : compareFiles(jobs))))
 } else if (flags['low-rate']) await runLowRate()
 else runAll()
