@@ -24,20 +24,23 @@ const SEQ = '(id & 17592186044415)'
 const ENTRY = `line, ${SEQ} AS seq, topic, lane, state, rank, at, expires_at, is_droppable, key, rest, data`
 /** One row of `addEntry`. */
 const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-/** Rows that one statement adds, the most first. */
+/**
+ * Rows that one statement adds, the most first. What changes many rows does it `OR FAIL`: SQLite would else keep a copy of each page, to take
+ * back this statement alone. Whatever fails, the engine takes back the whole transaction.
+ */
 export const ADDED_AT_ONCE = [64, 8, 1] as const
 const addEntries = (count: number) =>
-  `INSERT INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
+  `INSERT OR FAIL INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
 /** Most entries are claimable or leased at once, without key, ttl or limits to give way to: line, lane (0: the topic), state, then seq, topic, rank, data of each. */
 const addPlain = (count: number) => {
   const rows = Array.from({ length: count }, (_, row) => {
     const [seq, topic, rank, data] = [4, 5, 6, 7].map((place) => `?${place + 4 * row}`)
     return `((?1 << 44) | ${seq}, ?1, ${topic}, iif(?2 = 0, ${topic}, ?2), ?3, ${rank}, 0, 0, ${data})`
   })
-  return `INSERT INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
+  return `INSERT OR FAIL INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
 }
 const addDedupe = (count: number) =>
-  `INSERT INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
+  `INSERT OR FAIL INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
 /** The ids of a line that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
 /** Of `listPlaces`: a lane, and the rank behind which to look. */
@@ -164,8 +167,8 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   hasEntry: `SELECT 1 FROM entries WHERE id = ${ID}`,
   readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
   saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,
-  leaseEntries: `UPDATE entries SET state = 5 WHERE id IN ${LISTED_IDS}`,
-  offerEntries: `UPDATE entries SET state = 2 WHERE id IN ${LISTED_IDS}`,
+  leaseEntries: `UPDATE OR FAIL entries SET state = 5 WHERE id IN ${LISTED_IDS}`,
+  offerEntries: `UPDATE OR FAIL entries SET state = 2 WHERE id IN ${LISTED_IDS}`,
   removeEntries: `DELETE FROM entries WHERE id IN ${LISTED_IDS}`,
   addClaim: 'INSERT INTO claims (id, line, data) VALUES (?, ?, ?)',
   listClaims: 'SELECT id, line, data FROM claims WHERE id > ? ORDER BY id LIMIT 100',
