@@ -93,12 +93,12 @@ describe('a settlement that rode on an answer while the store did not answer', (
     const w = await worldOf({ jid: A, credit: 5 })
     await w.publish('t')
     const [item] = await w.work(A)
-    // The ack waits for the store, which fails at it, and lists the lease as over before it says so.
-    w.failure = DISK_FULL
+    // The store has listed the lease as over, and fails at the ack; the core hears of both in this order.
     w.isLagging = true
+    await w.wait(LEASE_MS)
+    w.failure = DISK_FULL
     await w.settleWith(A, ack({ lease: item?.lease as string }))
     w.failure = undefined
-    await w.wait(LEASE_MS)
     await w.catchUp()
     await w.wait(5_000)
     expect(w.counts()).toEqual(NOTHING)
