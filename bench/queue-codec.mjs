@@ -52,8 +52,8 @@ function measure(name, step) {
   )
 }
 
-function run(name, payloadOf) {
-  console.log(`${name}, ${BATCH} items a stanza`)
+function run(name, payloadOf, codec) {
+  console.log(`${name}, ${BATCH} items a stanza, encoding ${codec.encoding ?? 'xml'}`)
   const seqs = Array.from({ length: BATCH }, (_, n) => n + 1)
   const publish = () =>
     xmq.writeElement(
@@ -61,7 +61,7 @@ function run(name, payloadOf) {
         'set',
         xmq.encodePublish(
           seqs.map((n) =>
-            xmq.XML_ITEMS.writePublishItem({
+            codec.writePublishItem({
               id: `${token}-${n}`,
               topic: 'images.thumbnail',
               priority: 0,
@@ -84,10 +84,13 @@ function run(name, payloadOf) {
     xmq.writeElement(
       iq(
         'result',
-        xmq.encodePublished({
-          durability: 'disk',
-          items: seqs.map((seq) => ({ status: 'stored', id: `${token}-${seq}`, seq, duplicate: false })),
-        }),
+        xmq.encodePublished(
+          {
+            durability: 'disk',
+            items: seqs.map((seq) => ({ status: 'stored', id: `${token}-${seq}`, seq, duplicate: false })),
+          },
+          codec.encoding !== undefined,
+        ),
       ),
     )
   measure('broker: <published/> to text', confirm)
@@ -102,7 +105,7 @@ function run(name, payloadOf) {
           30_000,
           stored.map((text, n) => {
             const { content, from: producer } = xmq.restoreContent(text)
-            return xmq.XML_ITEMS.writeDeliveredItem({
+            return codec.writeDeliveredItem({
               lease: `${n + 1}.${token}`,
               seq: n + 1,
               id: `${token}-${n}`,
@@ -126,12 +129,19 @@ function run(name, payloadOf) {
   )
   const settle = () =>
     xmq.writeElement(
-      iq('set', xmq.encodeSettle(seqs.map((seq) => xmq.writeSettlement({ kind: 'ack', lease: `${seq}.${token}` })))),
+      iq(
+        'set',
+        codec.encoding === undefined
+          ? xmq.encodeSettle(seqs.map((seq) => xmq.writeSettlement({ kind: 'ack', lease: `${seq}.${token}` })))
+          : xmq.encodeSettle([], { acked: seqs.map((seq) => `${seq}.${token}`) }),
+      ),
     )
   measure('worker: acks to text', settle)
   const settleElement = read(settle()).children[0]
   measure('broker: decodeSettle', () => xmq.decodeSettle(settleElement))
 }
 
-run('JSON of 200 bytes', () => xmq.encodeJson(json))
-run('base64 text of 200 bytes', () => xmq.element('body', xmq.NS_CLIENT, undefined, [base64]))
+for (const codec of [xmq.XML_ITEMS, xmq.PACKED_ITEMS]) {
+  run('JSON of 200 bytes', () => xmq.encodeJson(json), codec)
+  run('base64 text of 200 bytes', () => xmq.element('body', xmq.NS_CLIENT, undefined, [base64]), codec)
+}

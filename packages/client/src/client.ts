@@ -212,7 +212,7 @@ class ConnectedClient implements Client {
       timeoutMs: rules.publishMs,
       room: this.#room,
       runtime: this.#runtime,
-      mode: () => this.#mode,
+      form: () => ({ mode: this.#mode, codec: this.#runtime.codec }),
     })
     this.deadLetters = new DeadLetters((type, child, options) => this.#ask(type, child, options))
   }

@@ -8,6 +8,7 @@ import {
   encodeJson,
   encodeTopic,
   findChild,
+  type ItemCodec,
   childElements,
   NS_CLIENT,
   NS_TOPIC,
@@ -42,14 +43,15 @@ const ITEM_DEPTH = 3
 
 /**
  * A message, checked in the form that the queue's mode asks for.
- * @param mode the mode, where it is known; the item of a reliable queue is larger and stricter than a plain stanza
+ * @param form the mode, where it is known, since the item of a reliable queue is larger and stricter than a plain stanza; and how
+ *   a reliable queue takes its items
  * @throws XmqError `bad-request`, `too-large`, `illegal-character`, `unsupported`
  */
 export function encodeMessage(
   topic: Topic,
   payload: unknown,
   head: { readonly to: string; readonly id: string } & MessageOptions,
-  mode: Mode | undefined,
+  { mode, codec }: { readonly mode: Mode | undefined; readonly codec: ItemCodec },
 ): OutgoingMessage {
   const elements = encodePayload(topic, payload, 'payload')
   const { to, id, headers, key, priority, delayMs, ttlMs } = head
@@ -61,7 +63,7 @@ export function encodeMessage(
     return message
   }
   if (topic.encoding === 'xml') for (const child of elements) assertDepth(ITEM_DEPTH + depthOf(child), topic)
-  const message = createOutgoing(parts, mode === 'reliable')
+  const message = createOutgoing(parts, mode === 'reliable' ? codec : undefined)
   message.item()
   return message
 }

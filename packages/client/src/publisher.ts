@@ -6,7 +6,7 @@
  *    the order of the calls.
  * 2. What is handed over takes room until it is over, however it ends.
  */
-import { type ConfirmDurability, type Headers, ID_BYTES_MAX, XmqError } from '@xmq/protocol'
+import { type ConfirmDurability, type Headers, ID_BYTES_MAX, type ItemCodec, XmqError } from '@xmq/protocol'
 import { type Duration, parseDuration } from './duration.ts'
 import { createMessageId } from './message-id.ts'
 import { encodeMessage, validate } from './payload.ts'
@@ -74,8 +74,8 @@ export interface PublisherOptions {
   readonly timeoutMs: number | undefined
   readonly room: Room
   readonly runtime: Runtime
-  /** The queue's mode, where it is known. */
-  mode(): Mode | undefined
+  /** The queue's mode, where it is known, and how it takes items. */
+  form(): { readonly mode: Mode | undefined; readonly codec: ItemCodec }
 }
 
 const NO_OPTIONS: PublishOptions = Object.freeze({})
@@ -125,7 +125,7 @@ export class Publisher {
       ttlMs: options.ttl === undefined ? undefined : parseDuration(options.ttl, 'ttl'),
     }
     const withinMs = timeout === undefined ? timeoutMs : parseDuration(timeout, 'timeout')
-    const message = encodeMessage(topic, payload, head, this.#options.mode())
+    const message = encodeMessage(topic, payload, head, this.#options.form())
     const entry = room.enter(message.bytes, { whenFull, signal })
     if (entry === undefined) return this.#hand(message, withinMs, signal)
     return entry.then(() => this.#hand(message, withinMs, signal))

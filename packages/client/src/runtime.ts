@@ -8,7 +8,7 @@
  * 2. Every promise of a call settles: with the session's verdict, or with `aborted` when its signal fires.
  * 3. At most one transport is alive; what an old one still says is not heard.
  */
-import { type Payload, type XmlElement, XmqError } from '@xmq/protocol'
+import { type ItemCodec, type Payload, type XmlElement, XmqError } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
 import { onAbort } from './abort-listeners.ts'
 import type { EndpointConfig } from './options.ts'
@@ -86,6 +86,11 @@ export class Runtime {
 
   get status(): ConnectionStatus {
     return this.#session.status
+  }
+
+  /** How items for the queue are best written. */
+  get codec(): ItemCodec {
+    return this.#session.codec
   }
 
   /** Settlements that the queue has not answered. */

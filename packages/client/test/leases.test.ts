@@ -108,7 +108,7 @@ describe('consuming', () => {
     expect(xml.slice(-2)).toEqual([
       `<presence to='${QUEUE}'/>`,
       expect.stringMatching(
-        /command='sub' topic='logs\.&gt;' ttl='60' load='0'><consume xmlns='xmq:queue:1' credit='16' name='billing'\/>/,
+        /command='sub' topic='logs\.&gt;' ttl='60' load='0'><consume xmlns='xmq:queue:1' credit='16' name='billing' encoding='packed'\/>/,
       ),
     ])
   })

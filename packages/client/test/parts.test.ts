@@ -1,4 +1,4 @@
-import { element, parseElement, writeElement, XmqError, type Payload } from '@xmq/protocol'
+import { element, parseElement, writeElement, XML_ITEMS, XmqError, type Payload } from '@xmq/protocol'
 import { array, assert, constantFrom, nat, property, tuple } from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
 import { z } from 'zod'
@@ -73,15 +73,16 @@ describe('payloads', () => {
   const text = defineTopic('t', { encoding: 'text' })
   const xml = defineTopic('t', { encoding: 'xml' })
   const head = { to: 'q', id: 'm' }
+  const plain = { mode: 'plain', codec: XML_ITEMS } as const
 
   it('stand in a message where mod_xmq and chat clients take them', () => {
-    expect(writeElement(encodeMessage(json, { a: 1 }, head, 'plain').stanza())).toBe(
+    expect(writeElement(encodeMessage(json, { a: 1 }, head, plain).stanza())).toBe(
       `<message type='normal' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'><json xmlns='urn:xmpp:json:0'>{"a":1}</json></xmq></message>`,
     )
-    expect(writeElement(encodeMessage(text, 'a<b', head, 'plain').stanza())).toBe(
+    expect(writeElement(encodeMessage(text, 'a<b', head, plain).stanza())).toBe(
       `<message type='chat' id='m' to='q'><body>a&lt;b</body><xmq xmlns='xmq:topic' topic='t'/></message>`,
     )
-    expect(writeElement(encodeMessage(xml, [element('a', 'x'), element('b', 'y')], head, 'plain').stanza())).toBe(
+    expect(writeElement(encodeMessage(xml, [element('a', 'x'), element('b', 'y')], head, plain).stanza())).toBe(
       `<message type='normal' id='m' to='q'><xmq xmlns='xmq:topic' topic='t'><a xmlns='x'/><b xmlns='y'/></xmq></message>`,
     )
   })

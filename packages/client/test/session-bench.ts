@@ -8,6 +8,7 @@ import {
   parseElement,
   stanza,
   writeElement,
+  XML_ITEMS,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
@@ -49,6 +50,8 @@ export class SessionBench {
   #ref = 0
   readonly session: ReturnType<typeof createSession>
   effects: Effect[] = []
+  /** What a reliable queue says that it does. */
+  features: readonly string[] = ['xmq:command', 'xmq:topic', 'xmq:queue:1']
 
   constructor(rules: Partial<SessionRules> = {}) {
     this.session = createSession({ ...RULES, ...rules })
@@ -88,7 +91,7 @@ export class SessionBench {
     const up = this.input({ type: 'up', jid: OWN })
     const ask = up.find((effect) => effect.type === 'send' && isDisco(effect.stanza))
     if (ask?.type !== 'send') return up
-    return [...up, ...this.answer(ask.stanza, [disco(['xmq:command', 'xmq:topic', 'xmq:queue:1'], form)])]
+    return [...up, ...this.answer(ask.stanza, [disco(this.features, form)])]
   }
 
   /** The turn of the event loop is over. */
@@ -151,7 +154,8 @@ export class SessionBench {
     timeoutMs?: number,
     ref: number = ++this.#ref,
   ): { ref: number; effects: Effect[] } {
-    const message = createOutgoing({ ...parts, to: QUEUE })
+    const { codec } = this.session
+    const message = createOutgoing({ ...parts, to: QUEUE }, codec === XML_ITEMS ? undefined : codec)
     return { ref, effects: this.input({ type: 'publish', ref, message, timeoutMs }) }
   }
 

@@ -27,6 +27,8 @@ export const NS_COMMAND = 'xmq:command'
 export const NS_TOPIC = 'xmq:topic'
 /** XMQ: everything that mod_xmq has not. */
 export const NS_QUEUE = 'xmq:queue:1'
+/** The feature of disco#info of a queue that takes packed items. */
+export const FEATURE_PACKED = 'xmq:queue:1#packed'
 
 /** XEP-0030. */
 export const NS_DISCO_INFO = 'http://jabber.org/protocol/disco#info'

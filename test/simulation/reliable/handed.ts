@@ -16,6 +16,7 @@
 import { childElements, type XmlElement } from '@xmq/protocol'
 import type { Delivery, Input, SessionEvent, SessionRules } from '../../../packages/client/src/session/index.ts'
 import { Violation } from '../violation.ts'
+import { spokenIn } from './spoken.ts'
 
 const RECEIVE_MS_MAX = 10
 
@@ -95,7 +96,7 @@ export class Handed {
       for (const [other, asked] of this.#asked) if (other !== id) asked.isDoubtful = true
     }
     if (type === 'result' || type === 'error') this.#answered(id, stanza)
-    const deliver = childElements(stanza).find((child) => child.name === 'deliver')
+    const deliver = spokenIn(stanza).find((child) => child.name === 'deliver')
     if (deliver === undefined) return
     this.#unreceived.set(id, now + RECEIVE_MS_MAX)
     for (const item of childElements(deliver)) this.#arrived(item)

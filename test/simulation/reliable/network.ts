@@ -16,6 +16,7 @@
  */
 import { childElements, element, isPing, NS_QUEUE, resultTo, stanza, withAttrs, type XmlElement } from '@xmq/protocol'
 import type { Random } from '../random.ts'
+import { spokenIn } from './spoken.ts'
 
 const NS_STANZAS = 'urn:ietf:params:xml:ns:xmpp-stanzas'
 const SERVER = 'localhost'
@@ -239,7 +240,7 @@ export class Network {
   }
 
   #forge(stream: Stream, asked: XmlElement): void {
-    const [child] = childElements(asked)
+    const [child] = spokenIn(asked)
     if (child === undefined || asked.attrs.get('type') !== 'set') return
     this.#host.note('forged answer')
     const items = childElements(child).map((item) =>

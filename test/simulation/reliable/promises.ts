@@ -11,12 +11,13 @@
  *
  * Owner: the world; one for each process lives as long as the process.
  */
-import { childElements, XmqError } from '@xmq/protocol'
+import { XmqError } from '@xmq/protocol'
 import type { Effect, Input } from '../../../packages/client/src/session/index.ts'
 import { Handed } from './handed.ts'
 import type { SentItem } from './items.ts'
 import { Published } from './published.ts'
 import type { SdkProcess, SdkWatch } from './sdk.ts'
+import { spokenIn } from './spoken.ts'
 
 /** What is known of the store, whoever asks. */
 export interface StoreTruth {
@@ -61,7 +62,7 @@ export class Promises implements SdkWatch {
     handed.before(input, now)
     for (const effect of effects) {
       if (effect.type === 'send') {
-        for (const child of childElements(effect.stanza)) {
+        for (const child of spokenIn(effect.stanza)) {
           if (child.name === 'publish') published.sent(effect.stanza.attrs.get('id') ?? '', child, now)
           if (child.name === 'settle') handed.said(effect.stanza, child)
         }

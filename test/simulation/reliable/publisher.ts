@@ -97,17 +97,10 @@ export class SdkPublisher {
     this.#promises.publishes(this.#process, ref, item)
     const { id, topic, key, priority, delayMs, ttlMs } = item
     const payload = [element('p', 'urn:x', undefined, [item.payload])]
-    const message = createOutgoing({
-      to: this.#rules.queue,
-      id,
-      topic,
-      key,
-      priority,
-      delayMs,
-      ttlMs,
-      payload,
-      isText: false,
-    })
+    const parts = { to: this.#rules.queue, id, topic, key, priority, delayMs, ttlMs, payload, isText: false }
+    // Each second one as elements, whatever the queue takes: batches of both kinds follow each other.
+    const isPacked = ref % 2 === 0 && this.#process.codec.encoding !== undefined
+    const message = createOutgoing(parts, isPacked ? this.#process.codec : undefined)
     // Some cannot wait for long, and some give up.
     const timeoutMs = random.chance(0.1) && !this.#host.isCalm() ? 2_500 : undefined
     const process = this.#process

@@ -5,7 +5,7 @@
  *     new --start--> alive --kill--> dead: its stream is cut, its session forgotten
  *                          --the session closes--> dead
  */
-import { type XmlElement, XmqError } from '@xmq/protocol'
+import { type ItemCodec, type XmlElement, XmqError } from '@xmq/protocol'
 import type { Effect, Input, Session, SessionRules } from '../../../packages/client/src/session/index.ts'
 import { describe } from '../describe.ts'
 import { purely } from '../purity.ts'
@@ -79,6 +79,11 @@ export class SdkProcess {
 
   get isOnline(): boolean {
     return this.#session.status.state === 'online'
+  }
+
+  /** How its session would have items written. */
+  get codec(): ItemCodec {
+    return this.#session.codec
   }
 
   /** Settlements that the queue has not answered. */

@@ -122,7 +122,7 @@ export class Consuming {
       return
     }
     this.#assertRoom(queue, sender, topic)
-    const terms = { topic, ttlSeconds, load, credit: consume?.credit, line: undefined }
+    const terms = { topic, ttlSeconds, load, credit: consume?.credit, encoding: consume?.encoding, line: undefined }
     if (consume?.name === undefined) {
       this.#accept(step, queue, iq, terms)
       return

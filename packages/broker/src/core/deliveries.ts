@@ -29,7 +29,6 @@ import {
   type StanzaErrorCondition,
   WRITE_STANZA_BYTES_MAX,
   type WrittenItem,
-  XML_ITEMS,
   type XmlElement,
 } from '@xmq/protocol'
 import type { ClaimedMessage, Durability, StoreOp } from '../store/port.ts'
@@ -110,7 +109,7 @@ export class Deliveries {
     const { topic, id, from, at, attempt, failures, content } = message
     try {
       const { seq, name, token } = lease
-      lease.item = XML_ITEMS.writeDeliveredItem({
+      lease.item = consumer.codec.writeDeliveredItem({
         lease: formatLease({ token, seq, name }),
         seq,
         id,
@@ -151,7 +150,8 @@ export class Deliveries {
         const lease = waiting[at] as Lease
         const { item } = lease
         if (item === undefined || !this.#options.leases.has(lease)) continue
-        if (items.length > 0 && bytes + item.bytes > ITEMS_BYTES_MAX) break
+        const isOther = items.length > 0 && item.encoding !== items[0]?.encoding
+        if (isOther || (items.length > 0 && bytes + item.bytes > ITEMS_BYTES_MAX)) break
         bytes += item.bytes
         leases.push(lease)
         items.push(item)

@@ -1,6 +1,7 @@
 /** What the broker tells about itself: XEP-0030, XEP-0128, XEP-0092, XEP-0199. docs/protocol.md "Discovery". */
 import {
   element,
+  FEATURE_PACKED,
   findChild,
   isPing,
   NS_COMMAND,
@@ -22,7 +23,7 @@ import type { Queue } from './records.ts'
 const QUEUE_FORM_TYPE = 'xmq:queue:1#info'
 
 const DOMAIN_FEATURES = [NS_DISCO_INFO, NS_DISCO_ITEMS, NS_PING, NS_VERSION]
-const QUEUE_FEATURES = [...DOMAIN_FEATURES, NS_COMMAND, NS_TOPIC, NS_QUEUE]
+const QUEUE_FEATURES = [...DOMAIN_FEATURES, NS_COMMAND, NS_TOPIC, NS_QUEUE, FEATURE_PACKED]
 
 /**
  * The content of the result to a question about the broker, or `undefined` when the IQ is none.

@@ -69,6 +69,15 @@ interface Prepared {
   readonly item: PublishItem | undefined
 }
 
+/** A batch on its way to the store. */
+interface Batch {
+  /** Those that need no store, in their places. */
+  readonly answers: (PublishedItem | undefined)[]
+  readonly prepared: readonly Prepared[]
+  /** How it came, and how it is confirmed. */
+  readonly isPacked: boolean
+}
+
 /** Who publishes: both of its JIDs. */
 interface Sender {
   readonly full: string
@@ -106,16 +115,17 @@ export class Publishing {
       answers.push('op' in made ? undefined : made)
     }
     if (prepared.length === 0) {
-      this.#confirm(step, queue, iq, answers as PublishedItem[])
+      this.#confirm(step, queue, iq, answers as PublishedItem[], false)
       return
     }
     // The answer needs no more of it, and what was in it is large.
     const head = withChildren(iq, [])
+    const isPacked = publish.attrs.has('encoding')
     this.#store(
       step,
       queue,
       prepared.map(({ op }) => op),
-      (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),
+      (later, results) => this.#stored(later, queue, head, { answers, prepared, isPacked }, results),
     )
   }
 
@@ -337,14 +347,8 @@ export class Publishing {
     if (line !== undefined) this.#options.deliveries.hand(step, line, messages, takers)
   }
 
-  #stored(
-    step: Step,
-    queue: Queue,
-    iq: XmlElement,
-    batch: { readonly answers: (PublishedItem | undefined)[]; readonly prepared: readonly Prepared[] },
-    results: readonly StoreResult[],
-  ): void {
-    const { answers, prepared } = batch
+  #stored(step: Step, queue: Queue, iq: XmlElement, batch: Batch, results: readonly StoreResult[]): void {
+    const { answers, prepared, isPacked } = batch
     const first = results[0]
     if (first?.status === 'unavailable' && prepared.length === answers.length) {
       step.refuse(queue.domain, queue.address, iq, unavailable(first.error))
@@ -374,7 +378,7 @@ export class Publishing {
     })
     this.#tellDropped(step, dropped, queue)
     if (count > 0) step.emit({ name: 'stored', queue: queue.address, count, duplicates })
-    this.#confirm(step, queue, iq, all)
+    this.#confirm(step, queue, iq, all, isPacked)
   }
 
   /** Whoever listens to an `all` queue without a durable subscription. */
@@ -394,9 +398,10 @@ export class Publishing {
     })
   }
 
-  #confirm(step: Step, queue: Queue, iq: XmlElement, items: readonly PublishedItem[]): void {
+  #confirm(step: Step, queue: Queue, iq: XmlElement, items: readonly PublishedItem[], isPacked: boolean): void {
     const { durability } = this.#options.rules
-    step.send(queue.domain, resultTo(iq, [encodePublished({ durability, epoch: queue.domain.epoch, items })]))
+    const published = encodePublished({ durability, epoch: queue.domain.epoch, items }, isPacked)
+    step.send(queue.domain, resultTo(iq, [published]))
   }
 
   #tellDropped(step: Step, count: number, { address }: Queue): void {

@@ -17,12 +17,14 @@
 import {
   findChild,
   isElement,
+  type ItemCodec,
   type ItemContent,
   LOAD_ELIGIBLE_MAX,
   NS_QUEUE,
   NS_TOPIC,
   type WrittenItem,
   type XmlElement,
+  XML_ITEMS,
   type XmlNode,
 } from '@xmq/protocol'
 import type { Access } from './access.ts'
@@ -123,6 +125,8 @@ export class Consumer {
   credit: number
   /** Reliable: its last one. Plain ones have one for each subscription. */
   load = 0
+  /** How its deliveries are written. */
+  codec: ItemCodec = XML_ITEMS
   /** Where it waits for messages. */
   readonly seats: Map<Line, Seat> = new Map()
   /** Messages that it holds. */

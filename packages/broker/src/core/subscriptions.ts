@@ -18,7 +18,7 @@
  * 5. A reliable consumer's subscriptions have one load, its own; those that are patterns are in `queue.patterns`.
  * 6. Whoever hands out messages (`onChanged`) is told of each change.
  */
-import { isPattern, LOAD_ELIGIBLE_MAX, XmqError } from '@xmq/protocol'
+import { isPattern, itemCodecFor, LOAD_ELIGIBLE_MAX, XML_ITEMS, XmqError } from '@xmq/protocol'
 import type { Deadlines } from './deadlines.ts'
 import type { Line } from './lines.ts'
 import { compileFilter } from './patterns.ts'
@@ -34,6 +34,8 @@ export interface SubscriptionTerms {
   readonly load: number
   /** Of a reliable consumer: its credit; undefined of a plain one. */
   readonly credit: number | undefined
+  /** Of a reliable consumer: how its deliveries may be written. */
+  readonly encoding: string | undefined
   /** The line of the durable subscription that it joins. */
   readonly line: Line | undefined
 }
@@ -246,6 +248,7 @@ export class Subscriptions {
       return
     }
     consumer.credit = terms.credit
+    consumer.codec = itemCodecFor(terms.encoding) ?? XML_ITEMS
     if (isSameKind && consumer.load === terms.load) return
     consumer.load = terms.load
     for (const subscription of consumer.subscriptions.values()) {

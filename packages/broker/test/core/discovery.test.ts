@@ -22,6 +22,7 @@ describe('disco#info', () => {
         'xmq:command',
         'xmq:topic',
         'xmq:queue:1',
+        'xmq:queue:1#packed',
       ])
       expect(xml).toContain(`<field var='FORM_TYPE' type='hidden'><value>xmq:queue:1#info</value></field>`)
       for (const [name, value] of [

@@ -18,6 +18,7 @@ import {
   childElements,
   decodeError,
   element,
+  FEATURE_PACKED,
   findChild,
   NS_DATA_FORM,
   NS_DISCO_INFO,
@@ -54,6 +55,7 @@ export class Detection {
   #wasPlain = false
   #epoch: string | undefined
   #durability: string | undefined
+  #packs = false
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
     this.#rules = rules
@@ -68,6 +70,11 @@ export class Detection {
   /** The broker's epoch, as its description told it. */
   get epoch(): string | undefined {
     return this.#epoch
+  }
+
+  /** Whether the queue takes packed items. */
+  get packs(): boolean {
+    return this.#packs
   }
 
   /** Whether the queue keeps nothing: a broker that is restarted knows nobody, and calls nobody. */
@@ -160,6 +167,7 @@ export class Detection {
     const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
     this.#epoch = query && fieldIn(query, 'epoch')
     this.#durability = query && fieldIn(query, 'durability')
+    this.#packs = has(FEATURE_PACKED)
     if (has(NS_QUEUE)) return 'reliable'
     if (has(NS_TOPIC)) return 'plain'
     return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)

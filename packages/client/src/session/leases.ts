@@ -20,7 +20,6 @@
 import {
   decodeDeliver,
   type DeliveredItem,
-  encodeReceived,
   errorTo,
   payloadOf,
   resultTo,
@@ -57,6 +56,8 @@ interface Unreceived {
   readonly iq: XmlElement
   /** How many of its jobs are not settled. */
   open: number
+  /** Whether its items were packed. */
+  readonly isPacked: boolean
   readonly answerAt: number
 }
 
@@ -153,7 +154,7 @@ export class Leases {
     }
     // All of a batch would be kept as long as one message of it is.
     const head = withChildren(iq, [])
-    const unreceived: Unreceived = { iq: head, open: 0, answerAt: now + RECEIVE_MS }
+    const unreceived: Unreceived = { iq: head, open: 0, answerAt: now + RECEIVE_MS, isPacked: deliver.isPacked }
     this.#unreceived.add(unreceived)
     const { leaseMs } = deliver
     for (const result of deliver.items) {
@@ -234,7 +235,7 @@ export class Leases {
     for (const unreceived of this.#unreceived) {
       if (!isDue(unreceived)) continue
       this.#unreceived.delete(unreceived)
-      const children = encodeReceived(this.#settlements.takeForReceived())
+      const children = this.#settlements.takeForReceived(unreceived.isPacked)
       out.push({ type: 'send', stanza: resultTo(unreceived.iq, children) })
     }
     this.#setReceiveTimer()

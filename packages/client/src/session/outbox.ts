@@ -29,6 +29,7 @@ import {
   type Published,
   type PublishedItem,
   stanza,
+  unpackPublishItem,
   type WrittenItem,
   type XmlElement,
   XmqError,
@@ -43,7 +44,7 @@ import type { Timers } from './timers.ts'
 interface Publish {
   readonly ref: number
   readonly message: OutgoingMessage
-  readonly item: WrittenItem
+  item: WrittenItem
   readonly calledAt: number
   wasSent: boolean
 }
@@ -96,6 +97,8 @@ export class Outbox {
   #turnAsked = false
   /** What was lost leaves without waiting for company. */
   #isUrgent = false
+  /** The queue refused an encoding that it, or one before it, had said it knows. */
+  wasUnpacked = false
   #lastRefusal: XmqError | undefined
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
@@ -198,12 +201,14 @@ export class Outbox {
     const entries: Entry[] = []
     let bytes = 0
     for (let entry = this.#lineup.first(); entry !== undefined; entry = this.#lineup.first()) {
-      if (entries.length === BATCH_ITEMS_MAX || (entries.length > 0 && bytes + entry.item.bytes > ITEMS_BYTES_MAX))
-        break
+      const { item } = entry
+      const isOther = entries.length > 0 && item.encoding !== entries[0]?.item.encoding
+      if (isOther || entries.length === BATCH_ITEMS_MAX) break
+      if (entries.length > 0 && bytes + item.bytes > ITEMS_BYTES_MAX) break
       this.#lineup.take(entry)
       entry.wasSent = true
       entries.push(entry)
-      bytes += entry.item.bytes
+      bytes += item.bytes
     }
     const id = entropy.id()
     this.#batches.set(id, { entries, number: this.#pulse.next() })
@@ -313,7 +318,28 @@ export class Outbox {
       this.#retry(entries, error, now, entropy, out)
       return
     }
+    if (error.code === 'bad-request' && entries[0]?.item.encoding !== undefined) {
+      this.#unpack(entries, out)
+      return
+    }
     for (const entry of entries) if (entry.phase === 'taken') this.#failed(entry, error, out)
+  }
+
+  /** The queue does not know the encoding, though one before it did: everything leaves as elements from now on. */
+  #unpack(entries: readonly Entry[], out: Effect[]): void {
+    this.wasUnpacked = true
+    this.#lineup.giveBack(entries)
+    for (const entry of this.#entries.values()) {
+      if (entry.item.encoding === undefined) continue
+      try {
+        const item = unpackPublishItem(entry.item)
+        this.#bytes += item.bytes - entry.item.bytes
+        entry.item = item
+      } catch (error) {
+        this.#failed(entry, XmqError.from(error), out)
+      }
+    }
+    this.#isUrgent = true
   }
 
   #retry(entries: readonly Entry[], reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {

@@ -4,6 +4,7 @@ import {
   encodeHeaders,
   encodeTopic,
   type Headers,
+  type ItemCodec,
   stanza,
   wireLength,
   WRITE_STANZA_BYTES_MAX,
@@ -36,11 +37,11 @@ export interface OutgoingParts {
 
 /**
  * A message from its parts; each form is made when it is first asked for, and kept.
- * @param isReliable the queue is known to be reliable, which it stays: the item is made at once, and nothing else kept
- * @throws XmqError where `isReliable`, as {@link OutgoingMessage.item}
+ * @param codec the queue is known to be reliable, which it stays, and takes such items: the item is made at once, and nothing else kept
+ * @throws XmqError where `codec` is given, as {@link OutgoingMessage.item}
  */
-export function createOutgoing(parts: OutgoingParts, isReliable = false): OutgoingMessage {
-  return new Outgoing(parts, isReliable)
+export function createOutgoing(parts: OutgoingParts, codec?: ItemCodec): OutgoingMessage {
+  return new Outgoing(parts, codec)
 }
 
 class Outgoing implements OutgoingMessage {
@@ -52,12 +53,12 @@ class Outgoing implements OutgoingMessage {
   #item: WrittenItem | undefined
   #stanza: XmlElement | undefined
 
-  constructor(parts: OutgoingParts, isReliable: boolean) {
+  constructor(parts: OutgoingParts, codec: ItemCodec | undefined) {
     this.id = parts.id
     this.topic = parts.topic
     this.key = parts.key
-    this.#parts = isReliable ? undefined : parts
-    this.#item = isReliable ? writeItem(parts) : undefined
+    this.#parts = codec === undefined ? parts : undefined
+    this.#item = codec === undefined ? undefined : writeItem(parts, codec)
   }
 
   get bytes(): number {
@@ -70,7 +71,7 @@ class Outgoing implements OutgoingMessage {
   }
 
   item(): WrittenItem {
-    return (this.#item ??= writeItem(this.#own))
+    return (this.#item ??= writeItem(this.#own, XML_ITEMS))
   }
 
   get #own(): OutgoingParts {
@@ -79,10 +80,10 @@ class Outgoing implements OutgoingMessage {
   }
 }
 
-function writeItem(parts: OutgoingParts): WrittenItem {
+function writeItem(parts: OutgoingParts, codec: ItemCodec): WrittenItem {
   const { id, topic, key, priority = 0, delayMs = 0, ttlMs, payload, headers } = parts
   const content = createContent({ payload, headers })
-  const item = XML_ITEMS.writePublishItem({ id, topic, key, priority, delayMs, ttlMs, content })
+  const item = codec.writePublishItem({ id, topic, key, priority, delayMs, ttlMs, content })
   if (item.bytes <= ITEMS_BYTES_MAX) return item
   throw new XmqError(
     'too-large',

@@ -5,6 +5,7 @@
 import type {
   ConfirmDurability,
   Headers,
+  ItemCodec,
   Payload,
   RejectReason,
   RequestForm,
@@ -273,4 +274,6 @@ export interface Session {
   readonly status: ConnectionStatus
   /** Settlements that the queue has not answered. */
   readonly unsettled: number
+  /** How items for this queue are best written: packed where it has said that it takes them so, and never refused it. */
+  readonly codec: ItemCodec
 }

@@ -24,13 +24,16 @@ import {
   findChild,
   isPing,
   isResubscribe,
+  type ItemCodec,
   mayBeAnswered,
   NS_QUEUE,
+  PACKED_ITEMS,
   parseJid,
   resultTo,
   sameJid,
   stanza,
   withChildren,
+  XML_ITEMS,
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
@@ -105,6 +108,10 @@ class ClientSession implements Session {
 
   get unsettled(): number {
     return this.#reliable.leases.unsettled
+  }
+
+  get codec(): ItemCodec {
+    return this.#detection.packs && !this.#reliable.outbox.wasUnpacked ? PACKED_ITEMS : XML_ITEMS
   }
 
   handle(input: Input, now: number, entropy: Entropy): Effect[] {

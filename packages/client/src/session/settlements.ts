@@ -17,6 +17,7 @@ import {
   BATCH_ITEMS_MAX,
   decodeError,
   decodeSettled,
+  encodeReceived,
   encodeSettle,
   type FailedSettlement,
   findChild,
@@ -26,6 +27,7 @@ import {
   type WrittenItem,
   writeSettlement,
   type XmlElement,
+  type XmlNode,
   XmqError,
 } from '@xmq/protocol'
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
@@ -126,21 +128,23 @@ export class Settlements {
     this.#isDeclaring = true
   }
 
-  /** Takes what may ride on the answer to a deliver stanza. */
-  takeForReceived(): WrittenItem[] {
+  /** Takes what may ride on the answer to a deliver stanza. @returns the children of that @param isPacked whether its items were packed */
+  takeForReceived(isPacked: boolean): XmlNode[] {
     const taken: WrittenItem[] = []
+    const acked: string[] = []
     let bytes = 0
     for (const [lease, settled] of this.#unsent) {
       const { settlement, written } = settled
       if (settlement.kind === 'extend') continue
-      if (taken.length === BATCH_ITEMS_MAX || bytes + written.bytes > ITEMS_BYTES_MAX) break
-      taken.push(written)
+      if (taken.length + acked.length === BATCH_ITEMS_MAX || bytes + written.bytes > ITEMS_BYTES_MAX) break
+      if (isPacked && settlement.kind === 'ack') acked.push(lease)
+      else taken.push(written)
       bytes += written.bytes
       this.#unsent.delete(lease)
       if (settlement.kind === 'ack') this.#ridden.push({ settled, after: this.#pulse.last })
     }
     if (this.#ridden.length > RIDDEN_MAX * 2) this.#ridden = this.#ridden.slice(-RIDDEN_MAX)
-    return taken
+    return encodeReceived(taken, acked)
   }
 
   /** Sends what may be sent. @param isLive whether an `extend` still has a job to keep */
@@ -171,7 +175,7 @@ export class Settlements {
     this.#timers.set(settleTimer(id), now + this.#rules.answerTimeoutMs)
     const settle = encodeSettle(
       batch.map(({ written }) => written),
-      isComplete,
+      { isComplete },
     )
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [settle]) })
   }

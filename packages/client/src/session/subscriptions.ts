@@ -26,6 +26,7 @@ import {
   isPattern,
   matchesPattern,
   NS_QUEUE,
+  PACKED,
   stanza,
   type XmlElement,
   XmqError,
@@ -211,7 +212,8 @@ export class Subscriptions {
     this.#byAsk.set(subscription.askId, subscription)
     const { topic, name } = subscription
     const { credit, workerInfo } = this.#rules
-    const consume = this.#mode === 'reliable' ? [encodeConsume({ credit, name, worker: workerInfo })] : []
+    const consume =
+      this.#mode === 'reliable' ? [encodeConsume({ credit, name, encoding: PACKED, worker: workerInfo })] : []
     const command = encodeCommand({ command: 'sub', topic, ttlSeconds, load }, consume)
     out.push({ type: 'send', stanza: this.#iq(subscription.askId, command) })
   }

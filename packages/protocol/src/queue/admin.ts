@@ -32,7 +32,7 @@ import { BATCH_ITEMS_MAX, ID_BYTES_MAX, JID_BYTES_MAX, KEY_BYTES_MAX, PAGE_MAX, 
 import { type LineName, readLineName } from './line.ts'
 import { itemContainer, itemError } from './publish.ts'
 import { WrittenItem } from './written.ts'
-import { itemsOf, XML_ITEMS } from './xml-items.ts'
+import { itemsOf } from './xml-items.ts'
 
 const SEQ_MAX = Number.MAX_SAFE_INTEGER
 
@@ -200,7 +200,7 @@ export function encodeBrowsePage(
   items: readonly WrittenItem[],
   next?: number,
 ): XmlElement {
-  return itemContainer(pageName(state), { next: textOfNumber(next) }, items, XML_ITEMS)
+  return itemContainer(pageName(state), { next: textOfNumber(next) }, items)
 }
 
 /** Reads a page. @throws XmqError `bad-request` when any of it is broken */

@@ -31,6 +31,8 @@ export interface Consume {
   readonly credit: number
   /** In an `all` queue: the durable subscription to join, or to make. */
   readonly name?: string | undefined
+  /** The encoding in which its deliveries may come, beside elements: see `ItemCodec`. One that is not known means none. */
+  readonly encoding?: string | undefined
   readonly worker?: WorkerInfo | undefined
 }
 
@@ -38,10 +40,10 @@ const WORKER_FIELDS = ['name', 'version', 'host', 'pid', 'sdk'] as const satisfi
 
 /** Writes `<consume/>`, to stand inside the `sub` command (`encodeCommand`). @throws XmqError `bad-request` */
 export function encodeConsume(consume: Consume): XmlElement {
-  const { credit, name, worker } = consume
+  const { credit, name, encoding, worker } = consume
   assertInteger(credit, 'credit', 'consume', 0, CREDIT_MAX)
   if (name !== undefined) assertText(name, 'name', 'consume', SUBSCRIPTION_NAME_BYTES_MAX)
-  return element('consume', NS_QUEUE, { credit: String(credit), name }, [worker && encodeWorker(worker)])
+  return element('consume', NS_QUEUE, { credit: String(credit), name, encoding }, [worker && encodeWorker(worker)])
 }
 
 function encodeWorker(worker: WorkerInfo): XmlElement {
@@ -63,10 +65,12 @@ export function decodeConsume(command: XmlElement): Consume | undefined {
   if (consume === undefined) return undefined
   const credit = requiredInteger(consume, 'credit', 0, CREDIT_MAX)
   const name = optionalText(consume, 'name', SUBSCRIPTION_NAME_BYTES_MAX)
+  const encoding = consume.attrs.get('encoding')
   const worker = findChild(consume, 'worker')
   return {
     credit,
     ...(name === undefined ? {} : { name }),
+    ...(encoding === undefined ? {} : { encoding }),
     ...(worker === undefined ? {} : { worker: decodeWorker(worker) }),
   }
 }

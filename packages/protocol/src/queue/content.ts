@@ -11,11 +11,11 @@
  * 3. Text is only ever made by the writer; `restoreContent` takes back what `storedText` gave.
  * 4. A payload element is never of `xmq:queue:1`.
  */
-import { childElements, element, findChild, type XmlElement, type XmlNode } from '../element.ts'
+import { childElements, element, findChild, textElement, type XmlElement, type XmlNode } from '../element.ts'
 import { XmqError } from '../errors.ts'
-import { NS_QUEUE } from '../namespaces.ts'
+import { NS_CLIENT, NS_JSON, NS_QUEUE } from '../namespaces.ts'
 import { parseElement } from '../parse-element.ts'
-import { wireLength, writeElement } from '../writer.ts'
+import { escapedLength, escapeText, wireLength, writeElement } from '../writer.ts'
 import { decodeEnvelope, encodeEnvelope, type Envelope } from './envelope.ts'
 import { isPayload } from './fields.ts'
 import { encodeHeaders, type Headers, headersIn, NO_HEADERS } from './headers.ts'
@@ -36,6 +36,24 @@ export interface ContentParts {
   /** Of a message that was published as a plain `<message/>`. */
   readonly envelope?: Envelope | undefined
 }
+
+/** A payload that is one element with nothing but text in it: what nearly every message has. */
+export type SimpleKind = 'json' | 'body'
+
+/** A simple payload, and nothing else of a message: its text, escaped. */
+export interface SimpleText {
+  readonly kind: SimpleKind
+  readonly escaped: string
+  /** Bytes of the text on the wire. */
+  readonly bytes: number
+}
+
+const NS_OF: Readonly<Record<SimpleKind, string>> = { json: NS_JSON, body: NS_CLIENT }
+const OPEN: Readonly<Record<SimpleKind, string>> = {
+  json: `<json xmlns='${NS_JSON}'>`,
+  body: `<body xmlns='${NS_CLIENT}'>`,
+}
+const CLOSE: Readonly<Record<SimpleKind, string>> = { json: '</json>', body: '</body>' }
 
 interface ContentText {
   readonly body: string
@@ -80,6 +98,22 @@ export class ItemContent {
     return this.#asText().bytes
   }
 
+  /** The payload where it is a simple one that is not empty; `undefined` otherwise. @throws XmqError as {@link ItemContent.body} */
+  get simple(): SimpleText | undefined {
+    const parts = this.#parts
+    const kind = parts === undefined ? kindOfText(this.body) : kindOfElements(parts.payload)
+    if (kind === undefined) return undefined
+    if (parts !== undefined) {
+      const text = textOfSimple(parts.payload)
+      return { kind, escaped: escapeText(text, `the text of <${kind}>`), bytes: escapedLength(text) }
+    }
+    const { body, extras, bytes } = this.#asText()
+    const escaped = body.slice(OPEN[kind].length, -CLOSE[kind].length)
+    // What a store has tells only how long all of it is; nearly never there is more.
+    if (extras !== '') return { kind, escaped, bytes: escapedLength(textOfSimple(this.payload)) }
+    return { kind, escaped, bytes: bytes - OPEN[kind].length - CLOSE[kind].length }
+  }
+
   #asParts(): ContentParts {
     if (this.#parts === undefined) {
       const { body, extras } = this.#text as ContentText
@@ -106,6 +140,28 @@ export function createContent(parts: ContentParts): ItemContent {
     )
   }
   return new ItemContent(parts, undefined)
+}
+
+/** Content that is a simple payload and nothing else. */
+export function createSimpleContent(kind: SimpleKind, text: string): ItemContent {
+  return new ItemContent({ payload: [textElement(kind, NS_OF[kind], text)] }, undefined)
+}
+
+const textOfSimple = (payload: readonly XmlElement[]) => payload[0]?.children[0] as string
+
+function kindOfElements(payload: readonly XmlElement[]): SimpleKind | undefined {
+  const [first] = payload
+  if (first === undefined || payload.length > 1 || first.attrs.size > 0 || first.children.length !== 1) return undefined
+  if (typeof first.children[0] !== 'string') return undefined
+  if (first.name === 'json' && first.ns === NS_JSON) return 'json'
+  return first.name === 'body' && first.ns === NS_CLIENT ? 'body' : undefined
+}
+
+function kindOfText(body: string): SimpleKind | undefined {
+  const kind = body.startsWith(OPEN.json) ? 'json' : 'body'
+  if (!body.startsWith(OPEN[kind]) || !body.endsWith(CLOSE[kind])) return undefined
+  // Nothing but text inside: the next tag is the one that ends it.
+  return body.indexOf('<', OPEN[kind].length) === body.length - CLOSE[kind].length ? kind : undefined
 }
 
 /**
@@ -138,9 +194,16 @@ function writeParts(parts: ContentParts): ContentText {
   let body = ''
   let extras = ''
   let bytes = 0
-  for (const child of parts.payload) {
-    body += writeElement(sorted(child), NOWHERE)
-    bytes += wireLength(child, NOWHERE)
+  const kind = kindOfElements(parts.payload)
+  if (kind !== undefined) {
+    const text = textOfSimple(parts.payload)
+    body = `${OPEN[kind]}${escapeText(text, `the text of <${kind}>`)}${CLOSE[kind]}`
+    bytes = OPEN[kind].length + escapedLength(text) + CLOSE[kind].length
+  } else {
+    for (const child of parts.payload) {
+      body += writeElement(sorted(child), NOWHERE)
+      bytes += wireLength(child, NOWHERE)
+    }
   }
   const headers = parts.headers === undefined ? undefined : encodeHeaders(parts.headers)
   const envelope = parts.envelope === undefined ? undefined : encodeEnvelope(parts.envelope)

@@ -7,31 +7,29 @@
 import { findChild, type XmlElement, type XmlNode } from '../element.ts'
 import { NS_QUEUE } from '../namespaces.ts'
 import { assertMs, assertQueueElement, formatSeconds, requiredSeconds } from './fields.ts'
-import type { DeliveredItem, ItemCodec, ItemResult } from './item.ts'
+import type { DeliveredItem, ItemResult } from './item.ts'
+import { itemCodecOf } from './item-codecs.ts'
 import { LEASE_MS_MAX } from './limits.ts'
 import { itemContainer } from './publish.ts'
 import { decodeSettle, encodeSettle, type SettlementResult } from './settle.ts'
 import type { WrittenItem } from './written.ts'
-import { itemCodecOf, XML_ITEMS } from './xml-items.ts'
 
 /** A batch for one worker. */
 export interface Deliver {
+  /** Whether the answer may ack in one text: {@link encodeReceived}. */
+  readonly isPacked: boolean
   /** How long each lease lasts, from when the worker has answered that it received them. */
   readonly leaseMs: number
   readonly items: readonly ItemResult<DeliveredItem>[]
 }
 
 /**
- * Writes `<deliver/>`; the items come from `codec.writeDeliveredItem`.
+ * Writes `<deliver/>`; the items come from the `writeDeliveredItem` of one codec.
  * @throws XmqError `bad-request` on a lease that cannot be sent
  */
-export function encodeDeliver(
-  leaseMs: number,
-  items: readonly WrittenItem[],
-  codec: ItemCodec = XML_ITEMS,
-): XmlElement {
+export function encodeDeliver(leaseMs: number, items: readonly WrittenItem[]): XmlElement {
   assertMs(leaseMs, 'lease-seconds', 'deliver', 1, LEASE_MS_MAX)
-  return itemContainer('deliver', { 'lease-seconds': formatSeconds(leaseMs) }, items, codec)
+  return itemContainer('deliver', { 'lease-seconds': formatSeconds(leaseMs) }, items)
 }
 
 /**
@@ -43,12 +41,16 @@ export function encodeDeliver(
 export function decodeDeliver(deliver: XmlElement): Deliver {
   assertQueueElement(deliver, 'deliver')
   const leaseMs = requiredSeconds(deliver, 'lease-seconds', 1, LEASE_MS_MAX)
-  return { leaseMs, items: itemCodecOf(deliver).readDeliveredItems(deliver) }
+  const codec = itemCodecOf(deliver)
+  return { leaseMs, isPacked: codec.encoding !== undefined, items: codec.readDeliveredItems(deliver) }
 }
 
-/** The children of the answer to `<deliver/>`: nothing, or the settlements of what is done already. */
-export function encodeReceived(settlements: readonly WrittenItem[] = []): XmlNode[] {
-  return settlements.length === 0 ? [] : [encodeSettle(settlements)]
+/**
+ * The children of the answer to `<deliver/>`: nothing, or the settlements of what is done already.
+ * @param acked leases that are acked in one text: only in the answer to packed items, whose sender knows that
+ */
+export function encodeReceived(settlements: readonly WrittenItem[] = [], acked: readonly string[] = []): XmlNode[] {
+  return settlements.length === 0 && acked.length === 0 ? [] : [encodeSettle(settlements, { acked })]
 }
 
 /** The settlements that an answer to `<deliver/>` carries; none when there are more than a batch may have. Total. */

@@ -7,7 +7,7 @@ import { formatInstant, parseInstant } from './instant.ts'
 import { REASON_LENGTH_MAX } from './limits.ts'
 
 // Not Number(): it would take '', '0x10', '1e3', ' 1' and '+1'.
-const INTEGER = /^(?:0|[1-9]\d{0,15})$/
+export const INTEGER: RegExp = /^(?:0|[1-9]\d{0,15})$/
 const SECONDS = /^(0|[1-9]\d{0,8})(?:\.(\d{1,3}))?$/
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/
@@ -16,7 +16,8 @@ function refuse(name: string, of: string, problem: string): never {
   throw new XmqError('bad-request', `Attribute '${name}' of <${of}> ${problem}.`)
 }
 
-function shorten(text: string): string {
+/** What of a wrong value is told. */
+export function shorten(text: string): string {
   return text.length > 40 ? `${text.slice(0, 40)}…` : text
 }
 

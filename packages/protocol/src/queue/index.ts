@@ -26,6 +26,7 @@ export {
   encodePublish,
   encodePublished,
   matchPublished,
+  unpackPublishItem,
   type Published,
   type PublishedItem,
 } from './publish.ts'
@@ -35,4 +36,6 @@ export * from './split.ts'
 export * from './stats.ts'
 export { writeError } from './refusal.ts'
 export type { WrittenElement, WrittenItem } from './written.ts'
-export { itemCodecOf, XML_ITEMS } from './xml-items.ts'
+export { itemCodecFor, itemCodecOf } from './item-codecs.ts'
+export { PACKED, PACKED_ITEMS } from './packed-items.ts'
+export { XML_ITEMS } from './xml-items.ts'

@@ -46,8 +46,8 @@ export type ItemResult<Item> =
     }
 
 /**
- * The seam: how items stand in `<publish/>` and `<deliver/>`. One codec exists, an element an item; another (many items in
- * one text) has another `encoding`, is announced in disco#info, and changes nothing else.
+ * The seam: how items stand in `<publish/>` and `<deliver/>`: an element an item, which everyone knows, or many items in one text
+ * (`packed-items.ts`), which is told in disco#info and in `<consume/>`. Nothing else depends on it.
  */
 export interface ItemCodec {
   /** The attribute `encoding` of the container; `undefined` for the one that needs none. */
@@ -56,8 +56,6 @@ export interface ItemCodec {
   writePublishItem(item: PublishItem): WrittenItem
   /** @throws XmqError `illegal-character` */
   writeDeliveredItem(item: DeliveredItem): WrittenItem
-  /** The text inside the container. */
-  join(items: readonly WrittenItem[]): string
   /** Total. At most `BATCH_ITEMS_MAX` are read: @throws XmqError `too-large` for more, `bad-request` for none */
   readPublishItems(publish: XmlElement): ItemResult<PublishItem>[]
   /** As {@link ItemCodec.readPublishItems}. */

@@ -4,8 +4,8 @@
  *     <iq type='set'><publish xmlns='xmq:queue:1'><item …/>…</publish></iq>
  *     <iq type='result'><published xmlns='xmq:queue:1' durability='disk'><item id='..' seq='..'/>…</published></iq>
  */
-import { element, type XmlElement } from '../element.ts'
-import { decodeError, encodeError, type XmqError } from '../errors.ts'
+import { element, textOf, type XmlElement } from '../element.ts'
+import { decodeError, encodeError, XmqError } from '../errors.ts'
 import { NS_CLIENT, NS_QUEUE } from '../namespaces.ts'
 import { wireLength, writeElement } from '../writer.ts'
 import { readWritten } from './content.ts'
@@ -17,9 +17,12 @@ import {
   requiredInteger,
   writeAttr,
 } from './fields.ts'
-import type { ItemCodec, ItemResult, PublishItem } from './item.ts'
-import { WrittenElement, type WrittenItem } from './written.ts'
-import { itemCodecOf, itemsOf, XML_ITEMS } from './xml-items.ts'
+import type { ItemResult, PublishItem } from './item.ts'
+import { itemCodecOf } from './item-codecs.ts'
+import { WrittenElement, WrittenItem } from './written.ts'
+import { BATCH_ITEMS_MAX } from './limits.ts'
+import { PACKED } from './packed-items.ts'
+import { itemsOf, XML_ITEMS } from './xml-items.ts'
 
 /** What survives what: nothing, a restart of the broker, or the loss of its machine. */
 export type ConfirmDurability = 'memory' | 'disk' | 'replicated'
@@ -45,22 +48,28 @@ export interface Published {
   readonly items: readonly PublishedItem[]
 }
 
-/** A container with items that are text already. */
+/** A container with items that are text already, all of one encoding. */
 export function itemContainer(
   name: string,
   attrs: Readonly<Record<string, string | undefined>>,
   items: readonly WrittenItem[],
-  codec: ItemCodec,
 ): XmlElement {
   let bytes = 0
   for (const item of items) bytes += item.bytes
-  const head = element(name, NS_QUEUE, { ...attrs, encoding: codec.encoding })
-  return new WrittenElement(head, codec.join(items), bytes, readWritten)
+  const head = element(name, NS_QUEUE, { ...attrs, encoding: items[0]?.encoding })
+  return new WrittenElement(head, WrittenItem.textOf(items), bytes, readWritten)
 }
 
-/** Writes `<publish/>`; the items come from `codec.writePublishItem`. */
-export function encodePublish(items: readonly WrittenItem[], codec: ItemCodec = XML_ITEMS): XmlElement {
-  return itemContainer('publish', {}, items, codec)
+/** Writes `<publish/>`; the items come from the `writePublishItem` of one codec. */
+export function encodePublish(items: readonly WrittenItem[]): XmlElement {
+  return itemContainer('publish', {}, items)
+}
+
+/** The same item as an element, for a queue that turns out not to know its encoding. @throws XmqError as `writePublishItem` */
+export function unpackPublishItem(item: WrittenItem): WrittenItem {
+  const [result] = decodePublish(encodePublish([item]))
+  if (result?.ok !== true) throw new XmqError('internal', 'An item that we wrote cannot be read.')
+  return XML_ITEMS.writePublishItem(result.item)
 }
 
 /**
@@ -74,8 +83,14 @@ export function decodePublish(publish: XmlElement): ItemResult<PublishItem>[] {
   return itemCodecOf(publish).readPublishItems(publish)
 }
 
-/** Writes `<published/>`. */
-export function encodePublished(published: Published): XmlElement {
+/**
+ * Writes `<published/>`.
+ * @param isPacked the publish was packed: then what was stored is told in one text
+ */
+export function encodePublished(published: Published, isPacked = false): XmlElement {
+  const { durability, epoch } = published
+  const packed = isPacked ? packConfirm(published.items) : undefined
+  if (packed !== undefined) return element('published', NS_QUEUE, { durability, epoch, encoding: PACKED }, [packed])
   let inner = ''
   let bytes = 0
   for (const item of published.items) {
@@ -94,7 +109,7 @@ export function encodePublished(published: Published): XmlElement {
     inner += `${start}${rest}/>`
     bytes += rest.length
   }
-  const head = element('published', NS_QUEUE, { durability: published.durability, epoch: published.epoch })
+  const head = element('published', NS_QUEUE, { durability, epoch })
   return new WrittenElement(head, inner, bytes, readWritten)
 }
 
@@ -111,7 +126,7 @@ export function decodePublished(root: XmlElement): Pick<Published, 'durability'>
   const durability = root.attrs.get('durability')
   return {
     durability: durability === 'disk' || durability === 'replicated' ? durability : 'memory',
-    items: itemsOf(root).map(readPublished),
+    items: root.attrs.get('encoding') === PACKED ? unpackConfirm(textOf(root)) : itemsOf(root).map(readPublished),
   }
 }
 
@@ -127,6 +142,33 @@ function readPublished(item: XmlElement): PublishedItem | undefined {
   } catch {
     return undefined
   }
+}
+
+/** A seq, `d` of a duplicate, `/` and the number of subscriptions. */
+const CONFIRM = /^([1-9]\d{0,15})(d?)(?:\/(0|[1-9]\d{0,15}))?$/
+
+/** What was stored, in the order of the items; undefined where one was not: its error takes an element. */
+function packConfirm(items: readonly PublishedItem[]): string | undefined {
+  let text = ''
+  for (const item of items) {
+    if (item.status === 'failed') return undefined
+    const subscriptions = item.subscriptions === undefined ? '' : `/${item.subscriptions}`
+    text += `${text === '' ? '' : ' '}${item.seq}${item.duplicate ? 'd' : ''}${subscriptions}`
+  }
+  return text
+}
+
+function unpackConfirm(text: string): (PublishedItem | undefined)[] {
+  const confirms = text.split(' ', BATCH_ITEMS_MAX + 1)
+  if (confirms.length > BATCH_ITEMS_MAX)
+    throw new XmqError('too-large', `<published> has more than ${BATCH_ITEMS_MAX} items.`)
+  return confirms.map((confirm) => {
+    const [, digits, mark, count] = CONFIRM.exec(confirm) ?? []
+    const seq = Number(digits)
+    if (!Number.isSafeInteger(seq)) return undefined
+    const item = { status: 'stored', id: undefined, seq, duplicate: mark === 'd' } as const
+    return count === undefined ? item : Object.assign(item, { subscriptions: Number(count) })
+  })
 }
 
 /** The `<error/>` inside an item, if it has one. */

@@ -77,17 +77,25 @@ export function writeSettlement(settlement: Settlement): WrittenItem {
   return new WrittenItem(`${text}>${escapeText(why)}</${kind}>`, bytes + escapedLength(why))
 }
 
-/**
- * Writes `<settle/>`, of what {@link writeSettlement} gave.
- * @param isComplete with this one the session has named all that it holds: {@link isCompleteSettle}
- */
-export function encodeSettle(settlements: readonly WrittenItem[], isComplete = false): XmlElement {
-  let bytes = 0
+/** Of a `<settle/>`. */
+export interface SettleOptions {
+  /** With this one the session has named all that it holds: {@link isCompleteSettle}. @default false */
+  readonly isComplete?: boolean
+  /** Leases that are acked in one text, before all else. Only for who is known to read that: see `encodeReceived`. @default none */
+  readonly acked?: readonly string[]
+}
+
+/** Writes `<settle/>`, of what {@link writeSettlement} gave. */
+export function encodeSettle(settlements: readonly WrittenItem[], options: SettleOptions = {}): XmlElement {
+  const { isComplete = false, acked = [] } = options
+  const leases = acked.join('\n')
+  const acks = leases === '' ? '' : `<acks>${escapeText(leases)}</acks>`
+  let bytes = acks === '' ? 0 : 13 + escapedLength(leases)
   const complete = isComplete ? 'true' : undefined
   for (const settlement of settlements) bytes += settlement.bytes
   return new WrittenElement(
     element('settle', NS_QUEUE, { complete }),
-    WrittenItem.textOf(settlements),
+    acks + WrittenItem.textOf(settlements),
     bytes,
     readWritten,
   )
@@ -109,13 +117,26 @@ export function decodeSettle(settle: XmlElement): SettlementResult[] {
   assertQueueElement(settle, 'settle')
   const results: SettlementResult[] = []
   for (const child of settle.children) {
-    if (typeof child === 'string' || child.ns !== NS_QUEUE || !KINDS.has(child.name)) continue
-    if (results.length === BATCH_ITEMS_MAX) {
+    if (typeof child === 'string' || child.ns !== NS_QUEUE) continue
+    // One more than there may be: it is told below.
+    if (child.name === 'acks') {
+      for (const lease of textOf(child).split('\n', BATCH_ITEMS_MAX + 1)) results.push(readAck(lease))
+    } else if (KINDS.has(child.name)) results.push(readSettlement(child))
+    if (results.length > BATCH_ITEMS_MAX) {
       throw new XmqError('too-large', `<settle> has more than ${BATCH_ITEMS_MAX} settlements; split it.`)
     }
-    results.push(readSettlement(child))
   }
   return results
+}
+
+/** One of `<acks/>`. */
+function readAck(lease: string): SettlementResult {
+  try {
+    assertText(lease, 'lease', 'ack', ID_BYTES_MAX)
+    return { ok: true, settlement: { kind: 'ack', lease } }
+  } catch (error) {
+    return { ok: false, lease: undefined, error: XmqError.from(error) }
+  }
 }
 
 function readSettlement(from: XmlElement): SettlementResult {

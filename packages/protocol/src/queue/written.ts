@@ -53,15 +53,18 @@ export class WrittenElement implements XmlElement {
   }
 }
 
-/** One item of a batch, ready to be sent, as often as it takes. */
+/** One item of a batch, ready to be sent, as often as it takes, beside others of the same encoding. */
 export class WrittenItem {
   /** Bytes on the wire, as `wireLength` counts. */
   readonly bytes: number
+  /** Of the codec that wrote it. */
+  readonly encoding: string | undefined
   readonly #text: string
 
-  constructor(text: string, bytes: number) {
+  constructor(text: string, bytes: number, encoding?: string) {
     this.#text = text
     this.bytes = bytes
+    this.encoding = encoding
   }
 
   /** The text of several, one after the other. */

@@ -37,23 +37,9 @@ export const XML_ITEMS: ItemCodec = Object.freeze({
   encoding: undefined,
   writePublishItem,
   writeDeliveredItem,
-  join: (items) => WrittenItem.textOf(items),
   readPublishItems: (publish) => readItems(publish, readPublishItem),
   readDeliveredItems: (deliver) => readItems(deliver, readDeliveredItem),
 } satisfies ItemCodec)
-
-/**
- * The codec that a container is written in.
- * @throws XmqError `bad-request` on an encoding that is not known here
- */
-export function itemCodecOf(container: XmlElement): ItemCodec {
-  const encoding = container.attrs.get('encoding')
-  if (encoding === undefined) return XML_ITEMS
-  throw new XmqError(
-    'bad-request',
-    `Attribute 'encoding' of <${container.name}> is '${encoding.slice(0, 40)}', which is not known here; leave it out.`,
-  )
-}
 
 function writePublishItem(item: PublishItem): WrittenItem {
   const { id, topic, key, priority, delayMs, ttlMs } = item
@@ -109,7 +95,8 @@ function finish(start: string, bytes: number, content: ItemContent, isKept = fal
   return new WrittenItem(isKept ? flat(text) : text, bytes + content.bytes)
 }
 
-function assertDelayBeforeTtl(delayMs: number, ttlMs: number): void {
+/** @throws XmqError `bad-request` */
+export function assertDelayBeforeTtl(delayMs: number, ttlMs: number): void {
   if (delayMs < ttlMs) return
   throw new XmqError(
     'bad-request',

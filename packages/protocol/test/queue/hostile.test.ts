@@ -150,8 +150,87 @@ describe('whatever is sent', () => {
     expect(xmq.decodeReceived(result)).toEqual([])
   })
 
+  test('packed items: whatever is in the text, each line is an item or an error, in its place', () => {
+    const piece = fc.constantFrom(
+      'a',
+      '1',
+      '0',
+      '-1',
+      'j{}',
+      'bx',
+      'x<a xmlns="b"/>',
+      'x</item>',
+      'x<',
+      '\\',
+      '\\n',
+      '\\q',
+      '\t',
+      '😀',
+      '',
+    )
+    const line = fc.array(piece, { maxLength: 24 }).map((pieces) => pieces.join(''))
+    fc.assert(
+      fc.property(
+        fc.array(line, { minLength: 1, maxLength: 5 }),
+        fc.constantFrom('publish', 'deliver'),
+        (lines, name) => {
+          const head = { encoding: 'packed', 'lease-seconds': '1' }
+          const root = xmq.element(name, NS_QUEUE, head, [`${lines.join('\n')}\n`])
+          const results = name === 'publish' ? xmq.decodePublish(root) : xmq.decodeDeliver(root).items
+          expect(results.length).toBe(lines.length)
+          for (const result of results) {
+            if (result.ok) expect(() => result.item.content.body).not.toThrow()
+            else expect(['bad-request', 'too-large']).toContain(result.error.code)
+          }
+        },
+      ),
+      { numRuns: 2000 },
+    )
+  })
+
+  test('packed items: a line names what is wrong with it, and itself where it can', () => {
+    const publish = (text: string) =>
+      xmq.decodePublish(xmq.element('publish', NS_QUEUE, { encoding: 'packed' }, [text]))
+    const problem = (text: string) => {
+      const [result] = publish(text)
+      return result?.ok === false ? [result.id, result.error.message] : 'read'
+    }
+    const fields = ['i', 't', '', '', '', '', '', 'j1']
+    const line = (at: number, value: string) => fields.map((field, n) => (n === at ? value : field)).join('\t')
+    expect(problem(fields.join('\t'))).toBe('read')
+    expect(problem('i\tt')).toEqual(['i', 'A packed item has too few fields.'])
+    expect(problem(line(0, ''))).toEqual([undefined, expect.stringContaining("'id'")])
+    expect(problem(line(1, ''))).toEqual(['i', expect.stringContaining("'topic'")])
+    expect(problem(line(2, 'x'.repeat(256)))).toEqual(['i', expect.stringContaining("'key'")])
+    expect(problem(line(3, '10'))).toEqual(['i', expect.stringContaining("'priority'")])
+    expect(problem(line(4, '0.5'))).toEqual(['i', expect.stringContaining("'delay'")])
+    expect(problem(line(5, '01'))).toEqual(['i', expect.stringContaining("'ttl'")])
+    expect(problem(line(6, '<headers'))).toEqual(['i', expect.stringContaining('XML')])
+    expect(problem(line(7, 'z'))).toEqual(['i', expect.stringContaining("kind 'z'")])
+    expect(problem(line(7, ''))).toEqual(['i', expect.stringContaining('expected j, b or x')])
+    expect(problem(line(7, 'x<a xmlns="b">\\z</a>'))).toEqual(['i', expect.stringContaining('backslash')])
+    for (const text of ['', '\n'.repeat(1001)]) expect(() => publish(text)).toThrow(xmq.XmqError)
+    expect(publish('\n'.repeat(1000)).length).toBe(1000)
+  })
+
+  test('packed confirms and acks: more than a batch may have are refused, and what cannot be read confirms nothing', () => {
+    const published = (text: string) =>
+      xmq.decodePublished(xmq.element('published', NS_QUEUE, { encoding: 'packed', durability: 'disk' }, [text])).items
+    expect(published('1 x 02 3d/ 4d/2').map((one) => one?.status)).toEqual([
+      'stored',
+      undefined,
+      undefined,
+      undefined,
+      'stored',
+    ])
+    expect(() => published('1 '.repeat(1001))).toThrow(code('too-large'))
+    const settle = (leases: string) => queue(`<settle><acks>${leases}</acks></settle>`)
+    expect(xmq.decodeSettle(settle('a\n\nb')).map(({ ok }) => ok)).toEqual([true, false, true])
+    expect(() => xmq.decodeSettle(settle('a\n'.repeat(1001)))).toThrow(code('too-large'))
+  })
+
   test('an encoding that is not known is refused, not guessed', () => {
-    const publish = queue("<publish encoding='packed'><item id='1' topic='t'/></publish>")
+    const publish = queue("<publish encoding='zip'><item id='1' topic='t'/></publish>")
     expect(() => xmq.decodePublish(publish)).toThrow(code('bad-request'))
     expect(() => xmq.decodePublish(queue('<publish/>'))).toThrow(code('bad-request'))
   })

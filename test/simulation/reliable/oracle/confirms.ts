@@ -5,7 +5,7 @@
  * 2. A message has one seq for ever, as long as its id is its own.
  * 3. What was confirmed is in the end acked, purged, or a dead letter of the store.
  */
-import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
+import { bareOf, childElements, withAttrs, type XmlElement } from '@xmq/protocol'
 import type { PublishOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
 import { type Knowledge, nameOf, type Stored } from './entry.ts'
@@ -65,7 +65,8 @@ export class Confirms {
   /** A confirm leaves. */
   check(to: string, id: string, published: XmlElement): void {
     const asked = this.#asked.get(`${to} ${id}`)
-    const items = childElements(published)
+    const isPacked = published.attrs.get('encoding') === 'packed'
+    const items = childElements(published).map((item, at) => (isPacked ? withAttrs(item, { id: asked?.[at] }) : item))
     if (asked?.join(' ') !== items.map((item) => item.attrs.get('id')).join(' '))
       throw new Violation(`${id} confirms others`)
     if (published.attrs.get('durability') !== this.#durability) throw new Violation('a confirm of another durability')

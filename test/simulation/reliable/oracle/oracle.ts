@@ -19,6 +19,7 @@ import type { CoreRules, Effect, Input } from '../../../../packages/broker/src/c
 import type { ClaimAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
 import type { SentItem } from '../items.ts'
+import { spokenIn } from '../spoken.ts'
 import type { StoreAnswer, StoreEffect } from '../store.ts'
 import { Backoffs } from './backoffs.ts'
 import { Confirms, type Left } from './confirms.ts'
@@ -212,7 +213,7 @@ export class ReliableOracle {
     if (type === 'result' || type === 'error') {
       if (this.#leases.receipt(from, id, type === 'error', now)) this.#refusedBy = from
     }
-    for (const child of childElements(stanza)) {
+    for (const child of spokenIn(stanza)) {
       if (child.name === 'settle') this.#settle(from, id, child, type === 'result', now)
       if (child.name === 'publish') this.#confirms.arrived(from, id, child)
       if (child.name === 'renew') consumers.credit(from, child, now)
@@ -272,7 +273,7 @@ export class ReliableOracle {
     const id = stanza.attrs.get('id') ?? ''
     if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
     this.#life.signs.left(stanza, now)
-    for (const child of childElements(stanza)) {
+    for (const child of spokenIn(stanza)) {
       if (child.name === 'published') this.#confirms.check(to, id, child)
       if (child.name === 'deliver') this.#checkDeliver(to, id, child)
       if (child.name === 'settled')
