@@ -18,6 +18,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { runCommand, stopRunning } from '../scripts/run-command.mjs'
 import { setup } from '../scripts/setup.mjs'
+import { cpuOf } from './process-cpu.mjs'
 import { startChild } from './through/child.mjs'
 
 const QUEUE = 'queue1.localhost'
@@ -72,15 +73,18 @@ async function openField(kind) {
     const accounts = Object.fromEntries([...producers, ...workers].map((user) => [user, PASSWORD]))
     const shaper = plan.producerBytes === undefined ? {} : { producerBytes: plan.producerBytes }
     let server
+    let pid
     if (kind === 'embedded') {
       const child = await startChild('embedded.mjs', { accounts, ...shaper })
       stops.push(child.stop)
       server = child.ready
+      pid = child.pid
     } else {
       const started = await startServer(kind, { accounts, componentDomains: [QUEUE], ...shaper })
       stops.push(() => started.dispose())
       const { host, c2sPort, componentPort, domain, secret } = started
       server = { host, c2sPort, componentPort, domain, secret }
+      pid = started.pid
     }
     const folder = mkdtempSync(join(tmpdir(), 'xmq-overload-'))
     stops.push(() => rmSync(folder, { recursive: true, force: true }))
@@ -98,20 +102,21 @@ async function openField(kind) {
     const { items, bodyBytes, window, credit } = plan
     const settlers = await child('settlers.mjs', { users: workers, credit })
     const flood = await child('flood.mjs', { users: producers, items, bodyBytes, window })
-    return { broker, settlers, flood, stop }
+    return { broker, settlers, flood, pids: { server: pid, producers: flood.pid, workers: settlers.pid }, stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function look({ broker, settlers, flood }) {
+async function look({ broker, settlers, flood, pids }) {
   const [middle, workers, producers] = await Promise.all([
     broker.ask('sample'),
     settlers.ask('sample'),
     flood.ask('sample'),
   ])
-  return { broker: middle, workers, producers }
+  const cpu = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, cpuOf(pid)]))
+  return { broker: middle, workers, producers, cpu }
 }
 
 /** What happened between two looks, a second. */
@@ -128,7 +133,12 @@ function between(before, after) {
     refused: rate(({ producers }) => producers.refused),
     acked: rate(({ workers }) => workers.acked),
     reached: rate(({ broker }) => broker.stored + broker.refused * plan.items),
-    brokerCpu: rate(({ broker }) => broker.cpuMs) / 1000,
+    cpu: {
+      broker: rate(({ broker }) => broker.cpuMs) / 1000,
+      server: rate(({ cpu }) => cpu.server) / 1000,
+      producers: rate(({ cpu }) => cpu.producers) / 1000,
+      workers: rate(({ cpu }) => cpu.workers) / 1000,
+    },
     rssMax: Math.max(...rss),
     rss,
     storingMax: after.broker.storingMax,
@@ -195,16 +205,17 @@ function print(kind, { peak, flood, faults, codes, end }) {
     `delays at most ${Object.entries(seconds)
       .map(([name, value]) => `${name} ${value.toFixed(1)} s`)
       .join(', ')}`
+  const cpus = ({ cpu }) =>
+    `CPU ${Object.entries(cpu)
+      .map(([name, share]) => `${name} ${share.toFixed(2)}`)
+      .join(', ')}`
   const rss = flood.rss.filter((_, index) => index % 20 === 19).map((bytes) => Math.round(bytes / MIB))
   const rows = [
     [
       'peak',
       `${count(peak.stored)} stored/s, ${count(peak.settled)} acked/s at the broker; ${count(peak.confirmed)} confirmed/s`,
     ],
-    [
-      '',
-      `settles ${settles(peak)}; refusing ${percent(peak.refusingShare)}; ${loads(peak)}; CPU ${peak.brokerCpu.toFixed(2)}`,
-    ],
+    ['', `settles ${settles(peak)}; refusing ${percent(peak.refusingShare)}; ${loads(peak)}; ${cpus(peak)}`],
     [
       'flood',
       `${count(flood.offered)} offered/s (${(flood.offered / peak.stored).toFixed(1)} x), ${count(flood.reached)} reached the broker/s`,
@@ -217,10 +228,7 @@ function print(kind, { peak, flood, faults, codes, end }) {
       '',
       `${count(flood.confirmed)} confirmed/s (${of(flood.confirmed, peak.confirmed)}), ${count(flood.acked)} acked/s (${of(flood.acked, peak.acked)}) at the clients`,
     ],
-    [
-      '',
-      `settles ${settles(flood)}; refusing ${percent(flood.refusingShare)}; ${loads(flood)}; CPU ${flood.brokerCpu.toFixed(2)}`,
-    ],
+    ['', `settles ${settles(flood)}; refusing ${percent(flood.refusingShare)}; ${loads(flood)}; ${cpus(flood)}`],
     [
       'memory',
       `RSS at most ${mib(flood.rssMax)}, each 5 s ${rss.join(' ')}; storing at most ${mib(flood.storingMax)}, outbound ${mib(flood.outboundMax)}`,

@@ -11,11 +11,12 @@
  *
  * bench/README.md says what the figures do not tell.
  */
-import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { runCommand, stopRunning } from '../scripts/run-command.mjs'
 import { setup } from '../scripts/setup.mjs'
+import { cpuOf } from './process-cpu.mjs'
 import { fill, leasedIn } from './restart/store.mjs'
 
 const { values } = parseArgs({
@@ -38,13 +39,6 @@ const plan = {
 }
 /** So long a message that was in flight may take to come again: a lease, and as much again. */
 const PATIENCE_MS = 6_000
-const TICKS_A_SECOND = 100
-
-/** CPU that a process has used, all threads, in milliseconds. */
-function cpuOf(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1).split(' ')
-  return ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_A_SECOND
-}
 
 /** Kills the broker and starts it again. @returns when each thing happened, in milliseconds after the new process's start */
 async function restart(scene) {
