@@ -69,6 +69,15 @@ function lua(text: string): string {
   return `"${text.replace(/[\\"]/g, '\\$&').replace(/\n/g, '\\n')}"`
 }
 
+/** The rate is written in kilobytes: Prosody takes `b` for ten bytes. It is every client's, but for those that are named. */
+function limits({ domain }: ServerPlace, { producerBytes, accounts = {} }: TestServerOptions): string {
+  if (producerBytes === undefined) return ''
+  const others = Object.keys(accounts).filter((user) => !user.startsWith('producer'))
+  const unlimited = others.map((user) => lua(`${user}@${domain}`)).join('; ')
+  const rate = `${Math.max(1, Math.round(producerBytes / 1000))}kb/s`
+  return `limits = { c2s = { rate = "${rate}"; burst = "1s" } }\nunlimited_jids = { ${unlimited} }`
+}
+
 function configuration(where: ServerPlace, options: TestServerOptions): string {
   const [c2sPort, componentPort, httpPort] = where.ports
   const components = (options.componentDomains ?? COMPONENT_DOMAINS).map(
@@ -102,7 +111,7 @@ modules_enabled = {
 	"disco"; "roster"; "saslauth"; "ping"; "version"; "time"; "carbons"; "mam"; "smacks";
 	"presence"; "message"; "iq"; "offline"; "websocket"; "posix"; "blocklist";${options.producerBytes === undefined ? '' : ' "limits";'}
 }
-${options.producerBytes === undefined ? '' : `limits = { c2s = { rate = "${options.producerBytes}b/s"; burst = "1s" } }`}
+${limits(where, options)}
 default_archive_policy = true
 smacks_hibernation_time = 60
 c2s_require_encryption = false

@@ -16,7 +16,7 @@ export interface TestServerOptions {
   readonly accounts?: Readonly<Record<string, string>>
   /** Threads that run ejabberd's code. @default 1: suites run beside each other */
   readonly schedulers?: number
-  /** Bytes a second that are read of each client (ejabberd: whose name begins with `producer`). @default no shaper */
+  /** Bytes a second that are read of each client (ejabberd and Prosody: whose name begins with `producer`). @default no shaper */
   readonly producerBytes?: number
 }
 
