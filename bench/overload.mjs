@@ -9,6 +9,7 @@
  *
  *   npm run bench:overload -- --server prosody --seconds 10 --items 1 --store memory --json figures.json
  *   npm run bench:overload -- --server ejabberd --producer-bytes 100000       # with a shaper, as docs/operating.md tells
+ *   npm run bench:overload -- --bystander              # and somebody polite on another domain of the same broker
  *
  * bench/README.md says what the figures do not tell.
  */
@@ -22,6 +23,10 @@ import { cpuOf } from './process-cpu.mjs'
 import { startChild } from './through/child.mjs'
 
 const QUEUE = 'queue1.localhost'
+/** Of the bystander: another domain, so another stream. */
+const OTHER_QUEUE = 'queue2.localhost'
+/** Unanswered messages of the bystander. */
+const OTHER_WINDOW = 50
 const TOPIC = 'bench'
 const PASSWORD = 'pw'
 const SESSIONS = 4
@@ -42,6 +47,7 @@ const { values } = parseArgs({
     credit: { type: 'string', default: '1000' },
     'no-setup': { type: 'boolean', default: false },
     'producer-bytes': { type: 'string' },
+    bystander: { type: 'boolean', default: false },
     profile: { type: 'string' },
     json: { type: 'string' },
   },
@@ -55,6 +61,7 @@ const plan = {
   credit: Number(values.credit),
   producerBytes: values['producer-bytes'] && Number(values['producer-bytes']),
   store: values.store,
+  hasBystander: values.bystander,
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
@@ -70,7 +77,8 @@ async function openField(kind) {
   try {
     const names = (role) => Array.from({ length: SESSIONS }, (_, index) => `${role}${index}`)
     const [producers, workers] = [names('producer'), names('worker')]
-    const accounts = Object.fromEntries([...producers, ...workers].map((user) => [user, PASSWORD]))
+    const others = plan.hasBystander ? ['bystander', 'worker-bystander'] : []
+    const accounts = Object.fromEntries([...producers, ...workers, ...others].map((user) => [user, PASSWORD]))
     const shaper = plan.producerBytes === undefined ? {} : { producerBytes: plan.producerBytes }
     let server
     let pid
@@ -80,7 +88,7 @@ async function openField(kind) {
       server = child.ready
       pid = child.pid
     } else {
-      const started = await startServer(kind, { accounts, componentDomains: [QUEUE], ...shaper })
+      const started = await startServer(kind, { accounts, componentDomains: [QUEUE, OTHER_QUEUE], ...shaper })
       stops.push(() => started.dispose())
       const { host, c2sPort, componentPort, domain, secret } = started
       server = { host, c2sPort, componentPort, domain, secret }
@@ -98,25 +106,49 @@ async function openField(kind) {
       stops.push(started.stop)
       return started
     }
-    const broker = await child('broker.mjs', { domain: QUEUE, store })
+    const broker = await child('broker.mjs', {
+      domain: QUEUE,
+      store,
+      others: plan.hasBystander ? [OTHER_QUEUE] : [],
+    })
     const { items, bodyBytes, window, credit } = plan
     const settlers = await child('settlers.mjs', { users: workers, credit })
     const flood = await child('flood.mjs', { users: producers, items, bodyBytes, window })
-    return { broker, settlers, flood, pids: { server: pid, producers: flood.pid, workers: settlers.pid }, stop }
+    const bystander = plan.hasBystander
+      ? {
+          settlers: await child('settlers.mjs', { users: ['worker-bystander'], credit, queue: OTHER_QUEUE }),
+          flood: await child('flood.mjs', {
+            users: ['bystander'],
+            items,
+            bodyBytes,
+            window: OTHER_WINDOW,
+            queue: OTHER_QUEUE,
+          }),
+        }
+      : undefined
+    return {
+      broker,
+      settlers,
+      flood,
+      bystander,
+      pids: { server: pid, producers: flood.pid, workers: settlers.pid },
+      stop,
+    }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function look({ broker, settlers, flood, pids }) {
-  const [middle, workers, producers] = await Promise.all([
+async function look({ broker, settlers, flood, bystander, pids }) {
+  const [middle, workers, producers, other] = await Promise.all([
     broker.ask('sample'),
     settlers.ask('sample'),
     flood.ask('sample'),
+    bystander?.settlers.ask('sample'),
   ])
   const cpu = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, cpuOf(pid)]))
-  return { broker: middle, workers, producers, cpu }
+  return { broker: middle, workers, producers, other, cpu }
 }
 
 /** What happened between two looks, a second. */
@@ -145,6 +177,7 @@ function between(before, after) {
     outboundMax: after.broker.outboundMax,
     refusingShare: after.broker.refusingShare,
     loads: after.broker.loads,
+    bystander: plan.hasBystander ? rate(({ other }) => other.acked) : undefined,
     settleP50: after.workers.p50,
     settleP99: after.workers.p99,
     settles: after.workers.settles,
@@ -177,6 +210,7 @@ async function run(kind) {
   const field = await openField(kind)
   try {
     await field.flood.ask('fill')
+    await field.bystander?.flood.ask('fill')
     await pause(WARM_UP_MS)
     const first = await look(field)
     await pause(plan.peakSeconds * 1000)
@@ -190,6 +224,7 @@ async function run(kind) {
     const fourth = await look(field)
     await field.flood.ask('stop')
     const flood = between(third, fourth)
+    await field.bystander?.flood.ask('stop')
     const { faults, last } = await drain(field)
     return { peak, flood, faults, codes: last.producers.codes, end: last }
   } finally {
@@ -239,8 +274,13 @@ function print(kind, { peak, flood, faults, codes, end }) {
     ],
     ['', faults.length === 0 ? 'nothing was lost, nothing was silent' : `FAULTS: ${faults.join('; ')}`],
   ]
+  if (plan.hasBystander)
+    rows.push([
+      'bystander',
+      `${count(peak.bystander)} acked/s beside the peak, ${count(flood.bystander)} beside the flood`,
+    ])
   console.log(`\n${kind}, ${plan.store}, ${plan.items} items of ${plan.bodyBytes} bytes a stanza`)
-  for (const [name, text] of rows) console.log(`  ${name.padEnd(9)}${text}`)
+  for (const [name, text] of rows) console.log(`  ${name.padEnd(10)}${text}`)
 }
 
 async function main() {

@@ -2,13 +2,13 @@
 import { createBroker, parseConfig } from '@xmq/broker'
 import { cpuMs, serve } from '../through/child.mjs'
 
-serve(async ({ server, domain, store }) => {
+serve(async ({ server, domain, store, others = [] }) => {
   const broker = createBroker(
     parseConfig({
       server: `xmpp://${server.host}:${server.componentPort}`,
       secret: server.secret,
       store,
-      queues: { [domain]: { type: 'any', maxLength: 10_000_000 } },
+      queues: Object.fromEntries([domain, ...others].map((name) => [name, { type: 'any', maxLength: 10_000_000 }])),
     }),
   )
   const rss = []
