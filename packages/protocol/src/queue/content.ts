@@ -40,7 +40,7 @@ export interface ContentParts {
 /** A payload that is one element with nothing but text in it: what nearly every message has. */
 export type SimpleKind = 'json' | 'body'
 
-/** A simple payload, and nothing else of a message: its text, escaped. */
+/** A simple payload: its text, escaped. */
 export interface SimpleText {
   readonly kind: SimpleKind
   readonly escaped: string
@@ -90,6 +90,8 @@ export class ItemContent {
 
   /** Headers and envelope as text, `''` without them. @throws XmqError as {@link ItemContent.body} */
   get extras(): string {
+    // Nearly never has it any, and a packed item needs no other text of it.
+    if (this.#text === undefined && this.#parts?.headers === undefined && this.#parts?.envelope === undefined) return ''
     return this.#asText().extras
   }
 
@@ -142,9 +144,20 @@ export function createContent(parts: ContentParts): ItemContent {
   return new ItemContent(parts, undefined)
 }
 
-/** Content that is a simple payload and nothing else. */
+/** Content that is a simple payload and nothing else, to be read. */
 export function createSimpleContent(kind: SimpleKind, text: string): ItemContent {
   return new ItemContent({ payload: [textElement(kind, NS_OF[kind], text)] }, undefined)
+}
+
+/** The same, to be stored or sent on. @param text may be a piece of a large one: it is not kept */
+export function writeSimpleContent(kind: SimpleKind, text: string): ItemContent {
+  return text === '' ? createSimpleContent(kind, text) : new ItemContent(undefined, simpleText(kind, text))
+}
+
+function simpleText(kind: SimpleKind, text: string): ContentText {
+  const escaped = escapeText(text, `the text of <${kind}>`)
+  const bytes = OPEN[kind].length + escapedLength(text) + CLOSE[kind].length
+  return { body: flat(OPEN[kind] + escaped + CLOSE[kind]), extras: '', bytes }
 }
 
 const textOfSimple = (payload: readonly XmlElement[]) => payload[0]?.children[0] as string
@@ -196,9 +209,10 @@ function writeParts(parts: ContentParts): ContentText {
   let bytes = 0
   const kind = kindOfElements(parts.payload)
   if (kind !== undefined) {
-    const text = textOfSimple(parts.payload)
-    body = `${OPEN[kind]}${escapeText(text, `the text of <${kind}>`)}${CLOSE[kind]}`
-    bytes = OPEN[kind].length + escapedLength(text) + CLOSE[kind].length
+    const simple = simpleText(kind, textOfSimple(parts.payload))
+    if (parts.headers === undefined && parts.envelope === undefined) return simple
+    body = simple.body
+    bytes = simple.bytes
   } else {
     for (const child of parts.payload) {
       body += writeElement(sorted(child), NOWHERE)

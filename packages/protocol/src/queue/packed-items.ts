@@ -18,7 +18,14 @@ import { NS_QUEUE } from '../namespaces.ts'
 import { parseElement } from '../parse-element.ts'
 import { assertTopic } from '../topic.ts'
 import { escapedLength, escapeText } from '../writer.ts'
-import { createSimpleContent, flat, type ItemContent, readContent, type SimpleKind } from './content.ts'
+import {
+  createSimpleContent,
+  flat,
+  type ItemContent,
+  readContent,
+  type SimpleKind,
+  writeSimpleContent,
+} from './content.ts'
 import { assertInteger, assertMs, assertText, INTEGER, shorten } from './fields.ts'
 import type { DeliveredItem, ItemCodec, ItemResult, PublishItem } from './item.ts'
 import { BATCH_ITEMS_MAX, DELAY_MS_MAX, ID_BYTES_MAX, JID_BYTES_MAX, KEY_BYTES_MAX, PRIORITY_MAX } from './limits.ts'
@@ -29,8 +36,11 @@ import { assertDelayBeforeTtl } from './xml-items.ts'
 export const PACKED = 'packed'
 
 const TAB = '\t'
+const TAB_CODE = 9
 const LINE_END = '\n'
 const TO_BE_ESCAPED = /[\\\t\n]/
+/** Anything that is not written as it is, or is more than a byte. */
+const NOT_PLAIN = /[^ !#-%(-;=?-[\]-~]/
 const KINDS: Readonly<Record<SimpleKind, string>> = { json: 'j', body: 'b' }
 const XML = 'x'
 
@@ -52,6 +62,11 @@ class LineWriter {
 
   /** Adds a field and the tab behind it. @throws XmqError `illegal-character` */
   add(value: string): void {
+    if (!NOT_PLAIN.test(value)) {
+      this.text += `${value}\t`
+      this.bytes += value.length + 1
+      return
+    }
     const field = TO_BE_ESCAPED.test(value) ? value.replace(/[\\\t\n]/g, escapeOne) : value
     this.text += `${escapeText(field, 'an item')}\t`
     this.bytes += escapedLength(field) + 1
@@ -64,15 +79,16 @@ class LineWriter {
   }
 
   /** Adds the last two fields, and ends the line. */
-  end(content: ItemContent): WrittenItem {
+  end(content: ItemContent): void {
     this.add(content.extras)
     const { simple } = content
     if (simple !== undefined && !simple.escaped.includes(TAB) && !simple.escaped.includes(LINE_END)) {
-      const text = `${this.text}${KINDS[simple.kind]}${simple.escaped}\n`
-      return new WrittenItem(flat(text), this.bytes + simple.bytes + 2, PACKED)
+      this.text += `${KINDS[simple.kind]}${simple.escaped}\n`
+      this.bytes += simple.bytes + 2
+      return
     }
     this.add(`${XML}${content.body}`)
-    return new WrittenItem(flat(`${this.text.slice(0, -1)}\n`), this.bytes, PACKED)
+    this.text = `${this.text.slice(0, -1)}\n`
   }
 }
 
@@ -98,7 +114,9 @@ function writePublishItem(item: PublishItem): WrittenItem {
   line.addNumber(priority === 0 ? undefined : priority)
   line.addNumber(delayMs === 0 ? undefined : delayMs)
   line.addNumber(ttlMs)
-  return line.end(item.content)
+  line.end(item.content)
+  // It may wait for long among thousands: a concatenation would keep a dozen objects alive.
+  return new WrittenItem(flat(line.text), line.bytes, PACKED)
 }
 
 function writeDeliveredItem(item: DeliveredItem): WrittenItem {
@@ -112,7 +130,8 @@ function writeDeliveredItem(item: DeliveredItem): WrittenItem {
   line.addNumber(item.at)
   line.addNumber(item.attempt)
   line.addNumber(item.failures === 0 ? undefined : item.failures)
-  return line.end(item.content)
+  line.end(item.content)
+  return new WrittenItem(line.text, line.bytes, PACKED)
 }
 
 // --- reading ----------------------------------------------------------------------------------------------------------
@@ -165,6 +184,7 @@ class LineReader {
   /** The next field. It is copied: a piece of the text would keep the whole stanza in memory. @throws XmqError `bad-request` */
   field(): string {
     const field = this.#cut()
+    if (field === '') return field
     if (!field.includes('\\')) return copyOf(field)
     return field.replace(/\\(.?)/gs, unescapeOne)
   }
@@ -213,7 +233,7 @@ class LineReader {
     throw new XmqError('bad-request', `Field '${name}' of a packed item is empty; expected a whole number.`)
   }
 
-  /** The last two fields. @throws XmqError `bad-request`, `too-large` */
+  /** The last two fields. @param isEnveloped of a delivery, which is read; a publish is passed on @throws XmqError `bad-request`, `too-large` */
   content(isEnveloped: boolean): ItemContent {
     const extras = this.field()
     const kind = this.#text[this.#at]
@@ -222,7 +242,8 @@ class LineReader {
     if (simple === undefined && kind !== XML) {
       throw new XmqError('bad-request', `The content of a packed item is of kind '${kind ?? ''}'; expected j, b or x.`)
     }
-    if (simple !== undefined && extras === '') return createSimpleContent(simple, copyOf(text))
+    if (simple !== undefined && extras === '')
+      return isEnveloped ? createSimpleContent(simple, copyOf(text)) : writeSimpleContent(simple, text)
     const children = [...childrenOf(extras)]
     if (simple === undefined) children.push(...childrenOf(text.replace(/\\(.?)/gs, unescapeOne)))
     else children.push(...createSimpleContent(simple, copyOf(text)).payload)
@@ -230,6 +251,11 @@ class LineReader {
   }
 
   #cut(): string {
+    // Most are empty.
+    if (this.#text.charCodeAt(this.#at) === TAB_CODE) {
+      this.#at++
+      return ''
+    }
     const end = this.#text.indexOf(TAB, this.#at)
     if (end === -1) throw new XmqError('bad-request', 'A packed item has too few fields.')
     const field = this.#text.slice(this.#at, end)
