@@ -151,7 +151,13 @@ class QueueCore implements Core {
       subscriptions,
       onEnded: (step, session) => this.#sessionEnded(step, session),
     })
-    const named = new Named({ deadlines, calls, subscriptions, time })
+    const named = new Named({
+      deadlines,
+      calls,
+      time,
+      leases: () => leases,
+      onEnd: (step, subscription) => consuming.end(step, subscription, 'deleted'),
+    })
     const unheard: Unheard = new Unheard({
       deadlines,
       calls,
@@ -179,11 +185,13 @@ class QueueCore implements Core {
     const settling = new Settling({ calls, leases, ephemeral, found, unheard })
     const deliveries: Deliveries = new Deliveries({
       durability,
+      deadlines,
       calls,
       leases,
       subscriptions,
       sessions,
       onRoom,
+      onLost: (step, lost) => ephemeral.lost(step, lost),
       onSettled: (step, { queue, session }, settlements) => settling.settle(step, queue, session.jid, settlements),
     })
     const dispatch: Dispatch = new Dispatch({
@@ -208,7 +216,7 @@ class QueueCore implements Core {
       dispatch,
       deliveries,
     })
-    const consuming = new Consuming({ subscriptions, sessions, named, deliveries, reconnecting })
+    const consuming: Consuming = new Consuming({ subscriptions, sessions, named, deliveries, reconnecting })
     this.#overload = overload
     this.#subscriptions = subscriptions
     this.#time = time
@@ -375,6 +383,9 @@ class QueueCore implements Core {
         case 'say-again':
           this.#unheard.sayAgain()
           break
+        case 'unanswered':
+          this.#deliveries.overdue(step, subject.consumer, subject.id)
+          break
         case 'found-over':
           this.#found.over(subject.queue)
           break
@@ -402,7 +413,7 @@ class QueueCore implements Core {
     const domain = this.#queues.domains.get(name)
     if (domain === undefined) return
     domain.isDown = true
-    this.#deliveries.linkDown(domain)
+    this.#deliveries.linkDown(step, domain)
     this.#sessions.linkDown(step, domain)
     this.#handleDue(step)
   }

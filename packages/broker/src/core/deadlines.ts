@@ -6,7 +6,7 @@
  */
 import { Heap, type HeapMember } from './heap.ts'
 import type { Line } from './lines.ts'
-import type { OpenRequest, Queue, Session, Subscription } from './records.ts'
+import type { Consumer, OpenRequest, Queue, Session, Subscription } from './records.ts'
 
 /** What is to be done when a deadline has come. */
 export type DeadlineSubject =
@@ -26,6 +26,8 @@ export type DeadlineSubject =
   | { readonly kind: 'remember'; readonly queue: Queue }
   /** What the store has not heard is said again. */
   | { readonly kind: 'say-again' }
+  /** A deliver stanza with messages of ephemeral subscriptions lacks its answer. */
+  | { readonly kind: 'unanswered'; readonly consumer: Consumer; readonly id: string }
   /** What an earlier life has leased is over. */
   | { readonly kind: 'found-over'; readonly queue: Queue }
 

@@ -37,6 +37,7 @@ import { formatLease, parseLease } from './lease-token.ts'
 import { type Leases, refOf } from './leases.ts'
 import type { Line } from './lines.ts'
 import { type Delivery, deliverTo, prepareDelivery } from './message.ts'
+import { createDeadline, type Deadlines } from './deadlines.ts'
 import type { Consumer, Domain, EphemeralItem, Handover, Lease, Queue, Session } from './records.ts'
 import type { Sessions } from './sessions.ts'
 import type { Step } from './step.ts'
@@ -59,12 +60,15 @@ const ABSENT: ReadonlySet<StanzaErrorCondition> = new Set<StanzaErrorCondition>(
 /** What {@link Deliveries} needs. */
 export interface DeliveriesOptions {
   readonly durability: Durability
+  readonly deadlines: Deadlines
   readonly calls: StoreCalls
   readonly leases: Leases
   readonly subscriptions: Subscriptions
   readonly sessions: Sessions
   /** Told when a consumer gets messages again, or none. */
   readonly onRoom: (consumer: Consumer) => void
+  /** Told of leases without a time whose messages may never have come. */
+  readonly onLost: (step: Step, leases: readonly Lease[]) => void
   /** Takes what a worker settled with its answer. */
   readonly onSettled: (step: Step, consumer: Consumer, settlements: readonly SettlementResult[]) => void
 }
@@ -135,7 +139,7 @@ export class Deliveries {
     if (consumer.kind === 'plain' && waiting[0]?.item === undefined) {
       if (consumer.handovers.size > 0) return
       consumer.waiting = []
-      const id = this.#open(step, consumer, { isPing: true, leases: waiting })
+      const id = this.#open(step, consumer, true, waiting)
       step.send(queue.domain, ping(queue.address, consumer.session.jid, id))
       return
     }
@@ -158,7 +162,7 @@ export class Deliveries {
         lease.item = undefined
       }
       if (items.length === 0) continue
-      const id = this.#open(step, consumer, { isPing: false, leases })
+      const id = this.#open(step, consumer, false, leases)
       const head = { type: 'set', id, from: queue.address, to: consumer.session.jid }
       step.send(queue.domain, stanza('iq', head, [encodeDeliver(queue.rules.reliable.leaseMs, items)]))
     }
@@ -201,6 +205,16 @@ export class Deliveries {
     this.#options.onRoom(consumer)
   }
 
+  /** The answer to a deliver stanza is overdue of which no store tells: its worker hangs, or it never came. */
+  overdue(step: Step, consumer: Consumer, id: string): void {
+    const handover = consumer.handovers.get(id)
+    if (handover === undefined) return
+    this.#close(consumer, id)
+    consumer.isStalled = true
+    this.#options.onLost(step, handover.leases)
+    this.#options.onRoom(consumer)
+  }
+
   /** A session has ended: what it had received has failed, the rest goes to others. */
   sessionEnded(step: Step, session: Session): void {
     for (const consumer of session.consumers.values()) {
@@ -213,10 +227,11 @@ export class Deliveries {
 
   /** A consumer has no subscription left: what was not sent yet goes to others. */
   unsubscribed(step: Step, consumer: Consumer): void {
-    if (consumer.waiting[0]?.item === undefined) return
-    const { waiting } = consumer
-    consumer.waiting = []
-    this.#options.leases.giveBack(step, waiting, 'released')
+    // What a plain consumer was sent has no item any more; nor has what ended meanwhile.
+    const unsent = consumer.waiting.filter(({ item }) => item !== undefined)
+    if (unsent.length === 0) return
+    consumer.waiting = consumer.waiting.filter(({ item }) => item === undefined)
+    this.#options.leases.giveBack(step, unsent, 'released')
   }
 
   /** A message came back: none that the consumer has not confirmed can be taken to have arrived. */
@@ -228,9 +243,12 @@ export class Deliveries {
   }
 
   /** The stream of a domain ended: answers over it are lost. */
-  linkDown(domain: Domain): void {
+  linkDown(step: Step, domain: Domain): void {
     for (const consumer of new Set(this.#handovers.values())) {
-      if (consumer.queue.domain === domain) this.#closeAll(consumer)
+      if (consumer.queue.domain !== domain) continue
+      const lost = [...consumer.handovers.values()].flatMap(({ leases }) => leases)
+      this.#closeAll(consumer)
+      this.#options.onLost(step, lost)
     }
   }
 
@@ -341,14 +359,19 @@ export class Deliveries {
     this.#options.leases.apply(ops)
   }
 
-  #open(step: Step, consumer: Consumer, handover: Handover): string {
+  #open(step: Step, consumer: Consumer, isPing: boolean, leases: readonly Lease[]): string {
     const id = step.entropy.id()
-    consumer.handovers.set(id, handover)
+    const isTimeless = leases.some(({ ephemeral }) => ephemeral !== undefined)
+    const overdue = isTimeless ? createDeadline({ kind: 'unanswered', consumer, id }) : undefined
+    if (overdue !== undefined) this.#options.deadlines.set(overdue, step.now + consumer.queue.rules.reliable.leaseMs)
+    consumer.handovers.set(id, { isPing, leases, overdue })
     this.#handovers.set(id, consumer)
     return id
   }
 
   #close(consumer: Consumer, id: string): void {
+    const overdue = consumer.handovers.get(id)?.overdue
+    if (overdue !== undefined) this.#options.deadlines.clear(overdue)
     consumer.handovers.delete(id)
     this.#handovers.delete(id)
   }
@@ -364,8 +387,7 @@ export class Deliveries {
   }
 
   #closeAll(consumer: Consumer): void {
-    for (const id of consumer.handovers.keys()) this.#handovers.delete(id)
-    consumer.handovers.clear()
+    for (const id of consumer.handovers.keys()) this.#close(consumer, id)
   }
 }
 

@@ -4,8 +4,9 @@
  *     published --> buffer (bounded: the oldest goes) --credit--> a lease without time --ack--> gone
  *                     ^                                               |
  *                     +---- nack (until `maxAttempts`), release ------+
+ *                     +---- not received: the stream was down, no answer for a lease's time
  *
- * Such a lease ends by a settle or with the session: there is nobody else to give the message to.
+ * What is received ends by a settle or with the session: there is nobody else to give the message to.
  *
  * Invariants:
  * 1. A buffer has at most `ephemeralMax` items with `ephemeralBytesMax` bytes, of which it knows the sum, and exists while its consumer has an ephemeral subscription.
@@ -56,6 +57,11 @@ export class Ephemeral {
     const buffer = consumer.ephemeral
     if (buffer === undefined || buffer.items.length === 0) return
     const { queue, session } = consumer
+    if (!isSubscribed(consumer)) {
+      consumer.ephemeral = undefined
+      step.emit({ name: 'dropped', queue: queue.address, what: 'ephemeral', count: buffer.items.length })
+      return
+    }
     let count = 0
     let redelivered = 0
     while (count < buffer.items.length && consumer.hasRoom) {
@@ -80,6 +86,16 @@ export class Ephemeral {
     if (consumer === undefined) return
     if (kind === 'nack') this.#again(step, lease, consumer, 1)
     else if (kind === 'release') this.#again(step, lease, consumer, 0)
+  }
+
+  /** What was sent may never have come: whatever of it was not received goes out again. */
+  lost(step: Step, leases: readonly Lease[]): void {
+    for (const lease of leases) {
+      const { consumer } = lease
+      if (lease.ephemeral === undefined || lease.isReceived || consumer === undefined) continue
+      this.#options.leases.remove(lease)
+      this.#again(step, lease, consumer, 0)
+    }
   }
 
   /** An ephemeral lease was given back by its consumer's end, or its server. */
@@ -111,6 +127,12 @@ export class Ephemeral {
     }
     if (count > 0) step.emit({ name: 'dropped', queue: consumer.queue.address, what: 'ephemeral', count })
   }
+}
+
+/** Whether a consumer has a subscription that is not durable. */
+function isSubscribed({ subscriptions }: Consumer): boolean {
+  for (const { line } of subscriptions.values()) if (line === undefined) return true
+  return false
 }
 
 function isListening({ subscriptions }: Consumer, topic: string): boolean {

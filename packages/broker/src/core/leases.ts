@@ -87,6 +87,11 @@ export class Leases {
     this.#detach(lease)
   }
 
+  /** A line has ended, with all that was in it: nobody holds anything of it. @param lineId the store's name */
+  forget(queue: Queue, lineId: string): void {
+    for (const lease of this.#leases.values()) if (lease.queue === queue && lease.lineId === lineId) this.remove(lease)
+  }
+
   /** Ends leases without a word of their worker. */
   giveBack(step: Step, leases: readonly Lease[], outcome: LeaseEnd): void {
     const ops: StoreOp[] = []

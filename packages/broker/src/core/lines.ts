@@ -50,6 +50,9 @@ export class Line {
   matches: TopicMatcher = () => true
   /** Of a durable subscription: when somebody was seen there last. */
   touchedAt = 0
+  /** Of a durable subscription: how often its end was asked for, and how often when the store last said that it is there. */
+  forgets = 0
+  forgetsHeard = 0
   /** A claim is open. */
   isClaiming = false
   /** The store did not answer; until `again` nothing is claimed. */

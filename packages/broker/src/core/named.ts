@@ -8,18 +8,19 @@
  * 1. `queue.lines` of an `all` queue has exactly the subscriptions that the store told it has; a line is there before anyone
  *    subscribes to it, and before its creation is confirmed to anyone.
  * 2. A line's filter never changes.
+ * 3. Nothing of a line that has ended is handed out, or held: what was in it is gone.
  */
 import { XmqError } from '@xmq/protocol'
 import type { PublishTarget, StoreOp, SubscriptionRecord } from '../store/port.ts'
 import type { Deadlines } from './deadlines.ts'
 import { lineIdOf } from './lease-token.ts'
+import type { Leases } from './leases.ts'
 import { Line, WHOLE_LINE } from './lines.ts'
 import { compileFilter } from './patterns.ts'
-import type { Queue } from './records.ts'
+import type { Queue, Subscription } from './records.ts'
 import type { Step } from './step.ts'
 import { type StoreCalls, unavailable } from './store-calls.ts'
 import type { StoreTime } from './store-time.ts'
-import type { Subscriptions } from './subscriptions.ts'
 
 /** Topics whose lines are remembered. */
 const TARGETS_MAX = 10_000
@@ -30,8 +31,10 @@ const META_VERSION = 1
 export interface NamedOptions {
   readonly deadlines: Deadlines
   readonly calls: StoreCalls
-  readonly subscriptions: Subscriptions
   readonly time: StoreTime
+  readonly leases: () => Leases
+  /** Ends a subscription to a line that is no more. */
+  readonly onEnd: (step: Step, subscription: Subscription) => void
 }
 
 interface NamedRecord {
@@ -79,24 +82,31 @@ export class Named {
     const { owner, name, filter } = wanted
     const id = lineIdOf(owner, name)
     const known = queue.lines.get(id)
-    if (known !== undefined) {
-      if (known.filter !== filter) {
-        then(step, otherFilter(name, known.filter))
-        return
-      }
-      this.#touch(step, known)
-      then(step, known)
+    if (known !== undefined && known.filter !== filter) {
+      then(step, otherFilter(name, known.filter))
       return
     }
+    // Also where it is known: it may be about to be forgotten, and is made anew then. Else this says that somebody needs it.
     const meta = JSON.stringify([META_VERSION, owner, name, filter])
     const max = queue.rules.reliable.namedMax
     const op: StoreOp = { type: 'create-subscription', queue: queue.address, subscription: id, meta, max }
+    const forgets = known?.forgets ?? 0
     this.#options.calls.apply([op], (later, [result]) => {
-      if (result?.status === 'ok') then(later, this.#add(later, queue, { owner, name, filter, touchedAt: later.now }))
-      else if (result?.status === 'unavailable') then(later, unavailable(result.error))
+      if (result?.status === 'ok') {
+        const line = this.#add(later, queue, { owner, name, filter, touchedAt: later.now })
+        line.touchedAt = later.now
+        line.forgetsHeard = Math.min(forgets, line.forgets)
+        then(later, line)
+      } else if (result?.status === 'unavailable') then(later, this.#certain(queue, id) ?? unavailable(result.error))
       else if (result?.status === 'conflict') then(later, otherFilter(name, 'another topic'))
       else then(later, tooMany(queue, max))
     })
+  }
+
+  /** A durable subscription that there is without a doubt: workers may join it also while the store does not answer. */
+  #certain(queue: Queue, id: string): Line | undefined {
+    const line = queue.lines.get(id)
+    return line?.forgets === line?.forgetsHeard ? line : undefined
   }
 
   /** Takes on what the store has. */
@@ -112,6 +122,8 @@ export class Named {
   /** Ends a durable subscription with everything in it. @param then gets what is wrong, if anything is */
   forget(queue: Queue, owner: string, name: string, then: (step: Step, error: XmqError | undefined) => void): void {
     const id = lineIdOf(owner, name)
+    const line = queue.lines.get(id)
+    if (line !== undefined) line.forgets++
     const op: StoreOp = { type: 'delete-subscription', queue: queue.address, subscription: id }
     this.#options.calls.apply([op], (step, [result]) => {
       if (result?.status === 'unavailable') {
@@ -162,9 +174,10 @@ export class Named {
     this.#targets.delete(queue)
     this.#options.deadlines.clear(line.again)
     this.#options.deadlines.clear(line.trim)
+    this.#options.leases().forget(queue, id)
     for (const consumer of queue.consumers.values()) {
       for (const subscription of consumer.subscriptions.values()) {
-        if (subscription.line === line) this.#options.subscriptions.end(step, subscription, 'deleted')
+        if (subscription.line === line) this.#options.onEnd(step, subscription)
       }
     }
   }

@@ -76,6 +76,8 @@ interface Batch {
   readonly prepared: readonly Prepared[]
   /** How it came, and how it is confirmed. */
   readonly isPacked: boolean
+  /** When it came. */
+  readonly at: number
 }
 
 /** Who publishes: both of its JIDs. */
@@ -118,6 +120,7 @@ export class Publishing {
       this.#confirm(step, queue, iq, answers as PublishedItem[], false)
       return
     }
+    const at = step.now
     // The answer needs no more of it, and what was in it is large.
     const head = withChildren(iq, [])
     const isPacked = publish.attrs.has('encoding')
@@ -125,7 +128,7 @@ export class Publishing {
       step,
       queue,
       prepared.map(({ op }) => op),
-      (later, results) => this.#stored(later, queue, head, { answers, prepared, isPacked }, results),
+      (later, results) => this.#stored(later, queue, head, { answers, prepared, isPacked, at }, results),
     )
   }
 
@@ -182,6 +185,8 @@ export class Publishing {
       step.emit({ name: 'published', queue: queue.address, topic, recipients })
       return
     }
+    // As the store has it: a worker knows a message that it gets in two ways by its seq and this.
+    const at = step.now
     this.#storeMessage(step, queue, topic, message, (later, content, seq) => {
       this.#fanOut(later, queue, topic, () => prepare(queue, message))
       const from = message.attrs.get('from') ?? ''
@@ -189,7 +194,7 @@ export class Publishing {
         topic,
         id: undefined,
         from,
-        at: later.now,
+        at,
         content,
         attempt: 1,
         failures: 0,
@@ -354,14 +359,14 @@ export class Publishing {
       step.refuse(queue.domain, queue.address, iq, unavailable(first.error))
       return
     }
-    let at = 0
+    let next = 0
     let duplicates = 0
     let count = 0
     let dropped = 0
     const all = answers.map((answer): PublishedItem => {
       if (answer !== undefined) return answer
-      const { id, item, op } = prepared[at] as Prepared
-      const result = results[at++]
+      const { id, item, op } = prepared[next] as Prepared
+      const result = results[next++]
       if (result?.status === 'duplicate') {
         duplicates++
         count++
@@ -373,7 +378,7 @@ export class Publishing {
       count++
       dropped += result.dropped.length
       if (item === undefined) return { status: 'stored', id, seq: result.seq, duplicate: false }
-      if (op.delayUntil === undefined) this.#tellListeners(step, queue, iq, item, result.seq)
+      if (op.delayUntil === undefined) this.#tellListeners(step, queue, iq, { item, seq: result.seq, at: batch.at })
       return { status: 'stored', id, seq: result.seq, duplicate: false, subscriptions: result.entries }
     })
     this.#tellDropped(step, dropped, queue)
@@ -382,7 +387,12 @@ export class Publishing {
   }
 
   /** Whoever listens to an `all` queue without a durable subscription. */
-  #tellListeners(step: Step, queue: Queue, iq: XmlElement, item: PublishItem, seq: number): void {
+  #tellListeners(
+    step: Step,
+    queue: Queue,
+    iq: XmlElement,
+    { item, seq, at }: { readonly item: PublishItem; readonly seq: number; readonly at: number },
+  ): void {
     const { topic, id, content } = item
     const from = iq.attrs.get('from') ?? ''
     this.#fanOut(step, queue, topic, () => preparePlain(queue, { topic, id, content, from }))
@@ -390,7 +400,7 @@ export class Publishing {
       topic,
       id,
       from,
-      at: step.now,
+      at,
       content,
       attempt: 1,
       failures: 0,

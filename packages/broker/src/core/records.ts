@@ -194,6 +194,8 @@ export interface Lease {
 export interface Handover {
   readonly isPing: boolean
   readonly leases: readonly Lease[]
+  /** Of one with messages of ephemeral subscriptions, whose leases have no time: when its answer is not waited for any more. */
+  readonly overdue: Deadline | undefined
 }
 
 /** A message for an ephemeral subscriber. */

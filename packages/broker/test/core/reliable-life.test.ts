@@ -500,6 +500,87 @@ describe('an all queue', () => {
     expect(w.named('refused').at(-1)).toMatchObject({ code: 'not-found' })
   })
 
+  it('makes a named subscription anew for a sub that comes while its end is on its way', async () => {
+    const w = await StoreWorld.start()
+    const forget = `<iq type='set' id='f' from='${A}' to='${ALL}'><forget xmlns='xmq:queue:1' name='billing'/></iq>`
+    await w.sub(A, 't', { queue: ALL, credit: 1, name: 'billing' })
+    w.isLagging = true
+    await w.receive(forget)
+    await w.sub(SIBLING, 't', { queue: ALL, credit: 1, name: 'billing' })
+    await w.catchUp()
+    expect(w.take(SIBLING).map(({ attrs }) => attrs.get('type'))).toContain('result')
+    await w.pong(SIBLING)
+    expect(await w.publish('t', { queue: ALL })).toContain("subscriptions='1'")
+    expect(await w.work(SIBLING, ack)).toHaveLength(1)
+  })
+
+  it('takes what its workers hold, and have not been sent, along with a forgotten subscription', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, unreceivedMax: 1 }
+    const w = await StoreWorld.start({ queues: [queueRules(ALL, { type: 'all', reliable })] })
+    await w.sub(A, 't', { queue: ALL, credit: 2, name: 'billing' })
+    await w.sub(A, 'u', { queue: ALL, credit: 2 })
+    await w.publish('t', { queue: ALL })
+    await w.publish('t', { queue: ALL })
+    expect(w.core.stats()).toMatchObject({ leases: 2, waitingDeliveries: 1 })
+    await w.receive(`<iq type='set' id='f' from='${A}' to='${ALL}'><forget xmlns='xmq:queue:1' name='billing'/></iq>`)
+    expect(w.core.stats().leases).toBe(0)
+    await w.publish(['u', 'u'], { queue: ALL })
+    expect((await w.work(A, ack)).map(({ topic }) => topic)).toEqual(['t', 'u', 'u'])
+  })
+
+  it('drops what waits for an ephemeral subscription that has ended', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 'u', { queue: ALL, credit: 1, name: 'billing' })
+    await w.sub(A, 't', { queue: ALL, credit: 1 })
+    await w.publish(['t', 't'], { queue: ALL })
+    await w.receive(
+      `<iq type='set' id='d' from='${A}' to='${ALL}'><xmq xmlns='xmq:command' command='del' topic='t'/></iq>`,
+    )
+    expect(await w.work(A, ack)).toHaveLength(1)
+    expect(w.named('dropped')).toMatchObject([{ what: 'ephemeral', count: 1 }])
+    expect(w.core.stats().ephemeralMessages).toBe(0)
+  })
+
+  it('sends an ephemeral subscriber again what was on its way when the stream ended', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { queue: ALL, credit: 1 })
+    await w.publish('t', { queue: ALL })
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.input({ type: 'link-down', domain: ALL })
+    await w.input({ type: 'link-up', domain: ALL })
+    await w.pong(A)
+    expect((await w.work(A, ack)).map(({ attempt }) => attempt)).toEqual([2])
+    expect(w.core.stats().leases).toBe(0)
+  })
+
+  it('sends an ephemeral subscriber again what it did not answer for the time of a lease, when it lives', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { queue: ALL, credit: 1 })
+    await w.publish('t', { queue: ALL })
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.wait(RELIABLE_DEFAULTS.leaseMs + 1)
+    expect(w.delivered(A)).toEqual([])
+    await w.receive(
+      `<iq type='set' id='n' from='${A}' to='${ALL}'><renew xmlns='xmq:queue:1' ttl='60' load='0' credit='1'/></iq>`,
+    )
+    expect((await w.work(A, ack)).map(({ attempt }) => attempt)).toEqual([2])
+  })
+
+  it('tells those who listen and those who wait the same time of a message', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { queue: ALL, credit: 9, name: 'billing' })
+    await w.sub(B, 't', { queue: ALL, credit: 9 })
+    w.isLagging = true
+    await w.publish('t', { queue: ALL })
+    w.now += 250
+    await w.catchUp()
+    const times = [...(await w.work(A, ack)), ...(await w.work(B, ack))].map(
+      ({ xml }) => / at='([^']+)'/.exec(xml)?.[1],
+    )
+    expect(times).toHaveLength(2)
+    expect(times[0]).toBe(times[1])
+  })
+
   it('has its named subscriptions after a restart', async () => {
     const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
     await w.sub(A, 'a.*', { queue: ALL, credit: 0, name: 'billing' })
