@@ -2,16 +2,17 @@
  * Who takes part in a run, and what befalls them: publishers and workers on the SDK, scripted ones that do what the SDK never
  * would, and the faults of streams, processes, server, store and broker.
  */
-import { matchesPattern } from '@xmq/protocol'
+import { bareOf, element, matchesPattern, NS_QUEUE, stanza } from '@xmq/protocol'
 import type { Random } from '../random.ts'
-import { FILTERS, type SentItem, TOPICS } from './items.ts'
+import { FILTERS, type SentItem, TOPICS, type Wanted } from './items.ts'
 import type { Break, Network } from './network.ts'
-import { Operator } from './operator.ts'
+import { type LineName, Operator } from './operator.ts'
 import { Promises, type StoreTruth } from './promises.ts'
 import { SdkPublisher } from './publisher.ts'
-import { ADMIN, JOBS, sessionRules } from './rules.ts'
+import { ADMIN, JOBS, sessionRules, type WorldKind } from './rules.ts'
 import { type ClientHost, type LeaseMemory, Producer, WorkerSession } from './scripted.ts'
 import type { SdkHost, SdkProcess } from './sdk.ts'
+import { NAMES, Wishes } from './wishes.ts'
 import { SdkWorker } from './worker.ts'
 
 const WORKERS = ['w1@localhost', 'w2@localhost', 'w3@localhost']
@@ -23,6 +24,9 @@ export const STALL_MS_MAX = 8_000
 /** What the cast needs of the world. */
 export interface CastHost {
   readonly random: Random
+  readonly kind: WorldKind
+  /** The durable subscriptions that there are, as the store calls them, each with its topic. */
+  readonly lines: () => ReadonlyMap<string, string>
   readonly network: Network
   readonly sdk: SdkHost
   readonly truth: StoreTruth
@@ -49,11 +53,13 @@ export class Cast {
   /** Accounts whose workers are scripted, with the leases that they remember. */
   readonly #scripted = new Map<string, LeaseMemory>()
   readonly #sessions = new Map<string, WorkerSession>()
+  readonly #wishes: Wishes
 
   constructor(host: CastHost) {
     this.#host = host
     this.promises = new Promises(host.truth)
     const { random } = host
+    this.#wishes = new Wishes(random)
     // In some runs everybody is on the SDK, so that nobody makes up for what it does not do.
     const share = random.pick([0.4, 0.6, 1])
     for (const account of PRODUCERS) {
@@ -86,12 +92,24 @@ export class Cast {
 
   /** The faults are over: what nobody on the SDK works on, scripted workers do. */
   calmDown(): void {
+    if (this.#host.kind.type === 'all') return this.coverLines()
     const isCovered = (topic: string): boolean =>
       this.#workers.some(({ wanted }) => wanted.some((one) => matchesPattern(one.topic, topic)))
     const missing = TOPICS.filter((topic) => !isCovered(topic))
     if (missing.length === 0) return
     this.#scripted.set('calm@localhost', [])
-    this.#bind('calm@localhost', missing)
+    const wanted = missing.map((topic) => ({ topic }))
+    this.#bind('calm@localhost', wanted)
+  }
+
+  /** Every durable subscription has somebody who works on it. */
+  coverLines(): void {
+    for (const [line, topic] of this.#host.lines()) {
+      const [account = '', name = ''] = line.split('/')
+      if (name === '' || this.#workers.some((worker) => isWanted(worker, account, topic, name))) continue
+      // One session each: two subscriptions to one topic are one.
+      this.#bind(account, [{ topic, name }], `calm-${name}`)
+    }
   }
 
   /** Everybody publishes once more. */
@@ -123,6 +141,7 @@ export class Cast {
     if (session === undefined) return
     if (dice < 89) return session.leave()
     const lease = random.pick([...this.#scripted.values()].map((memory) => memory.at(-1)))
+    if (dice >= 93 && this.#host.kind.type === 'all') return this.#forget()
     if (dice < 97 && lease !== undefined) session.meddle(lease)
   }
 
@@ -142,7 +161,9 @@ export class Cast {
 
   #addOperator(jid: string): void {
     const { network, at, now, random } = this.#host
-    const operator = new Operator(jid, this.#clientHost())
+    const isLine = this.#host.kind.type === 'all'
+    const line = (): LineName => (isLine ? { subscription: random.pick(NAMES), owner: random.pick(WORKERS) } : {})
+    const operator = new Operator(jid, this.#clientHost(), line)
     const connect = (): void => {
       const stream = network.connect(jid, { receive: (incoming) => operator.receive(incoming), ended: again })
       if (stream === undefined) again()
@@ -162,15 +183,19 @@ export class Cast {
   #addWorker(account: string, suffix: string): void {
     const { sdk, random, dedupeMs } = this.#host
     const rules = sessionRules(random, JOBS, random.pick([2, 6, 12]), dedupeMs)
-    const wanted = [...new Set([random.pick(FILTERS), random.pick(FILTERS)])].map((topic) => ({ topic }))
+    const wanted =
+      this.#host.kind.type === 'all'
+        ? this.#wishes.draw(account, true)
+        : [...new Set([random.pick(FILTERS), random.pick(FILTERS)])].map((topic) => ({ topic }))
     this.#workers.push(new SdkWorker(sdk, account, rules, wanted, this.promises, suffix))
   }
 
-  #bind(account: string, wanted?: readonly string[]): void {
-    const { network, random, isCalm } = this.#host
+  #bind(account: string, wanted?: readonly Wanted[], resource = 'calm'): void {
+    const { network, random, isCalm, kind } = this.#host
     // Few resources, so that a full JID comes back while its old session's end is still on its way.
-    const jid = `${account}/${isCalm() ? 'calm' : random.pick(['r1', 'r2'])}`
+    const jid = `${account}/${isCalm() ? resource : random.pick(['r1', 'r2'])}`
     if (this.#sessions.get(jid)?.isAlive === true || !network.isServerUp) return
+    const wish = wanted ?? (kind.type === 'all' ? this.#wishes.draw(account, false) : undefined)
     let session: WorkerSession | undefined
     network.connect(jid, {
       receive: (incoming) => session?.receive(incoming),
@@ -178,7 +203,7 @@ export class Cast {
         if (session !== undefined) session.isAlive = false
       },
     })
-    session = new WorkerSession(jid, this.#clientHost(), this.#scripted.get(account) ?? [], wanted)
+    session = new WorkerSession(jid, this.#clientHost(), this.#scripted.get(account) ?? [], wish)
     this.#sessions.set(jid, session)
   }
 
@@ -204,6 +229,19 @@ export class Cast {
   #anySession(): WorkerSession | undefined {
     const alive = [...this.#sessions.values()].filter(({ isAlive }) => isAlive)
     return alive.length === 0 ? undefined : this.#host.random.pick(alive)
+  }
+
+  /** Some session of an account ends a durable subscription, whoever is at work on it. */
+  #forget(): void {
+    const { random, network, id } = this.#host
+    const account = random.pick(WORKERS)
+    const name = random.pick(NAMES)
+    const session = [...this.#sessions.values()].find((one) => one.isAlive && bareOf(one.jid) === account)
+    if (session !== undefined && random.chance(0.5)) return session.forget(name)
+    const jid = `${account}/forgetter`
+    network.connect(jid, { receive: () => {}, ended: () => {} })
+    const forget = element('forget', NS_QUEUE, { name })
+    network.sendAs(jid, stanza('iq', { type: 'set', id: id(), to: JOBS }, [forget]))
   }
 
   #vanish(): void {
@@ -244,4 +282,8 @@ export class Cast {
     network.link(false)
     at(now() + random.gap(2_000), () => network.link(true))
   }
+}
+
+function isWanted(worker: SdkWorker, account: string, topic: string, name: string): boolean {
+  return worker.account === account && worker.wanted.some((one) => one.topic === topic && one.name === name)
 }

@@ -99,15 +99,17 @@ export class Handed {
     const deliver = spokenIn(stanza).find((child) => child.name === 'deliver')
     if (deliver === undefined) return
     this.#unreceived.set(id, now + RECEIVE_MS_MAX)
-    for (const item of childElements(deliver)) this.#arrived(item)
+    const together = new Set<Job>()
+    for (const item of childElements(deliver)) together.add(this.#arrived(item, together))
   }
 
-  #arrived(item: XmlElement): void {
+  /** @param together what came in the same stanza: of two durable subscriptions a message may come twice */
+  #arrived(item: XmlElement, together: ReadonlySet<Job>): Job {
     const at = Date.parse(item.attrs.get('at') ?? '')
     const key = `${item.attrs.get('seq')}@${at}`
     const token = item.attrs.get('lease') ?? ''
     let job = this.#jobs.get(key)
-    if (job === undefined || (job.state !== 'handed' && !this.#acked.has(key))) {
+    if (job === undefined || (job.state !== 'handed' && !this.#acked.has(key) && !together.has(job))) {
       job = { key, state: 'arrived', outcome: undefined, isLost: false, tokens: new Set(), perhapsOver: new Set() }
       this.#jobs.set(key, job)
     }
@@ -118,6 +120,7 @@ export class Handed {
     const jobs = this.#byToken.get(token)
     if (jobs === undefined) this.#byToken.set(token, [job])
     else if (!jobs.includes(job)) jobs.push(job)
+    return job
   }
 
   #handlerEnded(key: string, outcome: string): void {

@@ -36,3 +36,10 @@ export function makeItem(random: Random, queue: string, sender: string, id: () =
     payload: id(),
   }
 }
+
+/** What a worker subscribes to. */
+export interface Wanted {
+  readonly topic: string
+  /** Of a durable subscription. */
+  readonly name?: string | undefined
+}

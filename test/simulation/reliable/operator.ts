@@ -3,32 +3,52 @@ import { childElements, element, NS_QUEUE, stanza, type XmlElement } from '@xmq/
 import { TOPICS } from './items.ts'
 import type { ClientHost } from './scripted.ts'
 
+/** The attributes that name a line: none for the queue's own. */
+export interface LineName {
+  readonly subscription?: string
+  readonly owner?: string
+}
+
 /** See the top of this file. */
 export class Operator {
   readonly jid: string
   readonly #host: ClientHost
+  readonly #line: () => LineName
+  /** The line that it looks at. */
+  #at: LineName = {}
 
-  constructor(jid: string, host: ClientHost) {
+  /** @param line which one it looks at next */
+  constructor(jid: string, host: ClientHost, line: () => LineName) {
     this.jid = jid
     this.#host = host
+    this.#line = line
   }
 
   /** Looks what there is, or orders something of all. */
   act(): void {
     const { random } = this.#host
     if (random.chance(0.5)) {
-      this.#ask('get', element('dead-letters', NS_QUEUE, { max: String(1 + random.int(20)) }))
+      this.#ask('get', element('dead-letters', NS_QUEUE, { max: String(1 + random.int(20)), ...this.#next() }))
       return
     }
     const topic = random.chance(0.5) ? random.pick(TOPICS) : undefined
     const max = String(1 + random.int(5))
-    this.#ask('set', element('dead-letters', NS_QUEUE, { action: this.#action(), all: 'true', topic, max }))
+    this.#ask(
+      'set',
+      element('dead-letters', NS_QUEUE, { action: this.#action(), all: 'true', topic, max, ...this.#next() }),
+    )
   }
 
   /** Orders something of some that it was shown, or knows from elsewhere. */
   order(seqs: readonly string[]): void {
     const items = seqs.map((seq) => element('item', NS_QUEUE, { seq }))
-    if (items.length > 0) this.#ask('set', element('dead-letters', NS_QUEUE, { action: this.#action() }, items))
+    if (items.length > 0)
+      this.#ask('set', element('dead-letters', NS_QUEUE, { action: this.#action(), ...this.#at }, items))
+  }
+
+  #next(): LineName {
+    this.#at = this.#line()
+    return this.#at
   }
 
   receive(iq: XmlElement): void {

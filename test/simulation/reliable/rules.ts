@@ -12,13 +12,34 @@ import type { Random } from '../random.ts'
 export const ADMIN = 'ops@localhost'
 
 export const DOMAIN = 'jobs.localhost'
-/** The queue of type `any`. */
+/** The queue. */
 export const JOBS = 'jobs.localhost'
 
 export const LEASE_MS = 4_000
 
+/** What kind of world a seed gives. */
+export interface WorldKind {
+  readonly type: 'any' | 'all'
+}
+
+/** By `(seed >> 1) % 16`: so each shard has all kinds. */
+const KINDS: readonly WorldKind[] = Array.from(
+  { length: 16 },
+  (_, slot): WorldKind => ({
+    type: [1, 5, 7, 9, 10, 13].includes(slot) ? 'all' : 'any',
+  }),
+)
+
+/**
+ * What kind of world a seed gives: drawn from nothing else, so that a kind that is added changes no seed but its own. Those of kept
+ * seeds stay what they are.
+ */
+export function worldKind(seed: number): WorldKind {
+  return KINDS[(seed >> 1) % KINDS.length] as WorldKind
+}
+
 /** The rules of the broker. */
-export function coreRules(random: Random): CoreRules {
+export function coreRules(random: Random, { type }: WorldKind): CoreRules {
   const durability = random.chance(0.8) ? 'disk' : 'memory'
   const reliable: QueueRules['reliable'] = {
     ...RELIABLE_DEFAULTS,
@@ -32,8 +53,9 @@ export function coreRules(random: Random): CoreRules {
     dedupeMs: random.pick([RELIABLE_DEFAULTS.dedupeMs, RELIABLE_DEFAULTS.dedupeMs, 3_000]),
     unreceivedMax: random.pick([1, 4]),
     whenNobody: 'keep',
+    ...(type === 'all' ? { namedMax: random.pick([3, 100]), ephemeralMax: random.pick([3, 1000, 1000]) } : {}),
   }
-  const queue = (address: string, type: 'any' | 'all'): QueueRules => ({
+  const queue = (address: string): QueueRules => ({
     address,
     type,
     publish: ['localhost'],
@@ -49,7 +71,7 @@ export function coreRules(random: Random): CoreRules {
   })
   return {
     domains: [DOMAIN],
-    queues: [queue(JOBS, 'any')],
+    queues: [queue(JOBS)],
     subscriptionsMax: 1_000,
     openRequestsMax: 10,
     openRequestsPerJidMax: 10,

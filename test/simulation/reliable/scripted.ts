@@ -6,7 +6,7 @@
  */
 import { childElements, element, isPing, isResubscribe, stanza, type XmlElement } from '@xmq/protocol'
 import type { Random } from '../random.ts'
-import { FILTERS, makeItem, type SentItem } from './items.ts'
+import { FILTERS, makeItem, type SentItem, type Wanted } from './items.ts'
 import { LEASE_MS } from './rules.ts'
 
 const NS = 'xmq:queue:1'
@@ -125,14 +125,15 @@ export class WorkerSession {
   readonly #receipts: Receipts
   readonly #renews: boolean
   readonly #pongs: boolean
-  #filters: readonly string[]
+  readonly #wanted: readonly Wanted[]
   #credit: number
   /** Settlements that are not answered yet, by the id of their stanza. */
   readonly #asked = new Map<string, readonly XmlElement[]>()
   #due: XmlElement[] = []
+  #isSoon = false
 
   /** @param wanted topics and patterns to subscribe to, when it does not choose them itself */
-  constructor(jid: string, host: ClientHost, memory: LeaseMemory, wanted?: readonly string[]) {
+  constructor(jid: string, host: ClientHost, memory: LeaseMemory, wanted?: readonly Wanted[]) {
     const { random } = host
     const isCalm = host.isCalm()
     this.jid = jid
@@ -144,15 +145,15 @@ export class WorkerSession {
     this.#renews = isCalm || random.chance(0.8)
     this.#pongs = isCalm || random.chance(0.9)
     this.#credit = isCalm ? 20 : random.pick([1, 2, 3, 8])
-    this.#filters = wanted ?? [random.pick(FILTERS), random.pick(FILTERS)]
+    this.#wanted = wanted ?? [{ topic: random.pick(FILTERS) }, { topic: random.pick(FILTERS) }]
     this.#subscribe()
     if (this.#memory.length > 0) this.#resume()
     this.#renew()
   }
 
   #subscribe(): void {
-    for (const topic of new Set(this.#filters)) {
-      const consume = element('consume', NS, { credit: String(this.#credit) })
+    for (const { topic, name } of new Map(this.#wanted.map((one) => [one.topic, one])).values()) {
+      const consume = element('consume', NS, { credit: String(this.#credit), name })
       const command = { command: 'sub', topic, ttl: '20', load: this.#host.random.pick(['0', '50']) }
       this.#ask([element('xmq', 'xmq:command', command, [consume])])
     }
@@ -167,6 +168,16 @@ export class WorkerSession {
       this.#say(kind, lease)
       if (kind === 'extend') this.#later(random.pick([100, 2_000]), () => this.#say('ack', lease))
     }
+  }
+
+  /** Each of several durable subscriptions that are refused leads here: once is enough. */
+  #subscribeSoon(): void {
+    if (this.#isSoon && this.#wanted.some(({ name }) => name !== undefined)) return
+    this.#isSoon = true
+    this.#later(500, () => {
+      this.#isSoon = false
+      this.#subscribe()
+    })
   }
 
   #renew(): void {
@@ -195,7 +206,13 @@ export class WorkerSession {
 
   /** Gives up a topic. */
   leave(): void {
-    this.#ask([element('xmq', 'xmq:command', { command: 'del', topic: this.#filters[0] ?? '>' })])
+    this.#ask([element('xmq', 'xmq:command', { command: 'del', topic: this.#wanted[0]?.topic ?? '>' })])
+  }
+
+  /** Ends a durable subscription. Whoever wants it makes it anew, sooner or later. */
+  forget(name: string): void {
+    this.#ask([element('forget', NS, { name })])
+    if (this.#host.random.chance(0.3)) this.#subscribe()
   }
 
   /** Settles a lease that it never had, or makes one up. */
@@ -211,7 +228,7 @@ export class WorkerSession {
     if (type === 'result' || type === 'error') {
       this.#asked.delete(id)
       if (childElements(iq).some((child) => child.name === 'failure' || child.name === 'renew')) this.#subscribe()
-      if (type === 'error') this.#later(500, () => this.#subscribe())
+      if (type === 'error') this.#subscribeSoon()
       return
     }
     const isCalm = this.#host.isCalm()

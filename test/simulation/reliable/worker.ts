@@ -13,17 +13,11 @@ import {
   type Outcome,
   type SessionRules,
 } from '../../../packages/client/src/session/index.ts'
+import type { Wanted } from './items.ts'
 import type { Promises } from './promises.ts'
 import { type SdkHost, SdkProcess } from './sdk.ts'
 
 const CONCURRENCY = 3
-
-/** What a worker wants. */
-export interface Wanted {
-  readonly topic: string
-  /** Of a durable subscription. */
-  readonly name?: string | undefined
-}
 
 interface Work {
   readonly delivery: Delivery

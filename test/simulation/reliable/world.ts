@@ -17,7 +17,7 @@ import { Cast, STALL_MS_MAX } from './cast.ts'
 import { Network } from './network.ts'
 import type { Left } from './oracle/confirms.ts'
 import { ReliableOracle } from './oracle/oracle.ts'
-import { coreRules, DOMAIN, JOBS } from './rules.ts'
+import { coreRules, DOMAIN, JOBS, worldKind } from './rules.ts'
 import { LaggingStore } from './store.ts'
 
 /** Long runs meet what takes long, short ones more of how it begins: each finds what the other misses, for the same time. */
@@ -27,6 +27,8 @@ const CALM_MS = 200_000
 /** How often is looked whether all is settled. */
 const CALM_STEP_MS = 2_000
 const TRAIL_MAX = 4_000
+/** Many times what a run comes to. */
+const STEPS_MAX = 200_000
 
 /** What is simulated. */
 export interface Parts {
@@ -101,7 +103,7 @@ class ReliableWorld {
     this.#isTold = isTold
     this.#random = createRandom(seed)
     this.#entropy = createRandom(seed ^ 0x5f3759df)
-    this.#rules = coreRules(this.#random)
+    this.#rules = coreRules(this.#random, worldKind(seed))
     this.#oracle = new ReliableOracle(this.#rules, JOBS, (item) => this.#cast.promises.stored(item))
     this.#core = parts.createCore(this.#rules)
     const { now, at, note } = this.#tools()
@@ -148,6 +150,8 @@ class ReliableWorld {
     }
     return new Cast({
       random: this.#random,
+      kind: worldKind(this.#seed),
+      lines: () => this.#oracle.lines,
       network: this.#network,
       sdk,
       dedupeMs: (this.#rules.queues[0] as CoreRules['queues'][number]).reliable.dedupeMs,
@@ -203,6 +207,7 @@ class ReliableWorld {
     // When nothing is held up any more, all goes on as if nothing had been: no lease of a worker on the SDK runs out.
     this.#agenda.add(end + STALL_MS_MAX + 1_000, () => {
       this.#oracle.isCalm = true
+      this.#cast.coverLines()
       for (const soon of [0, 10, 30]) this.#agenda.add(this.now + soon, () => this.#cast.publishLast())
     })
     for (let at = end + CALM_STEP_MS; at <= end + CALM_MS; at += CALM_STEP_MS) {
@@ -215,20 +220,22 @@ class ReliableWorld {
     this.#oracle.checkEnd(left)
     this.#cast.promises.checkEnd()
     const { leases, storingBytes } = this.#core.stats()
-    if (leases > 0 || storingBytes > 0)
+    if (leases > this.#oracle.timeless || storingBytes > 0)
       throw new Violation(`the core still has ${leases} leases, ${storingBytes} bytes`)
   }
 
   async #isDone(): Promise<boolean> {
-    if (!this.#cast.isIdle) return false
+    if (!this.#cast.isIdle || this.#oracle.isWaiting) return false
     const { leases, storingBytes } = this.#core.stats()
-    if (leases > 0 || storingBytes > 0) return false
+    if (leases > this.#oracle.timeless || storingBytes > 0) return false
     for (const { held } of (await this.#inStore()).values()) if (held.size > 0) return false
     return true
   }
 
   async #inStore(): Promise<ReadonlyMap<string, Left>> {
-    return new Map([['', await this.#inLine('')]])
+    const left = new Map<string, Left>()
+    for (const line of this.#oracle.lines.keys()) left.set(line, await this.#inLine(line))
+    return left
   }
 
   async #inLine(subscription: string): Promise<Left> {
@@ -276,7 +283,7 @@ class ReliableWorld {
   }
 
   #handle(input: Input): void {
-    this.#steps++
+    if (++this.#steps > STEPS_MAX) throw new Violation('it goes on and on')
     const now = this.#wallMs
     if (this.#isTold) this.#log(() => describe(input))
     this.#oracle.arrive(input, now)

@@ -6,6 +6,7 @@
  *                  |  +--expire--+      +--dead--> dead --discard, purge--> purged
  *                  +--nack, release-----+           |
  *                  +--replay------------------------+
+ *     any of them --forget--> forgotten
  *
  * 1. A lease is made of what waits, and has not failed too often. Only its last token, in the hands of its holder, does anything.
  * 2. Of one key nothing else is leased beside it, and what came before is done.
@@ -19,13 +20,18 @@ import { Readiness } from './readiness.ts'
 
 /** See the top of this file. */
 export class Backlog {
+  readonly filter: string
   readonly #line: string
   readonly #knowledge: Knowledge
   readonly #entries = new Map<number, Entry>()
   readonly #readiness: Readiness
 
-  /** @param line what the store calls it */
-  constructor(line: string, knowledge: Knowledge) {
+  /** The core has heard that the store has ended it. */
+  isOver = false
+
+  /** @param line what the store calls it @param filter the topic or pattern of what goes into it */
+  constructor(line: string, filter: string, knowledge: Knowledge) {
+    this.filter = filter
     this.#line = line
     this.#knowledge = knowledge
     this.#readiness = new Readiness()
@@ -33,6 +39,16 @@ export class Backlog {
 
   get entries(): Iterable<Entry> {
     return this.#entries.values()
+  }
+
+  /** What the store calls it. */
+  get id(): string {
+    return this.#line
+  }
+
+  /** It is ended, with all that is in it. */
+  end(): void {
+    for (const entry of this.#entries.values()) if (entry.state !== 'acked') entry.state = 'forgotten'
   }
 
   find(seq: number): Entry | undefined {
@@ -45,6 +61,7 @@ export class Backlog {
       seq,
       sent,
       line: this.#line,
+      isOver: () => this.isOver,
       expiresAt: op.expiresAt,
       order: seq,
       state: 'waiting',

@@ -3,7 +3,7 @@
  *
  * 1. A confirm answers what was asked, item by item, and comes after the store's word to the core.
  * 2. A message has one seq for ever, as long as its id is its own.
- * 3. What was confirmed is in the end acked, purged, or a dead letter of the store.
+ * 3. What was confirmed is in the end acked, purged, forgotten with its line, or a dead letter of the store, in each line.
  */
 import { bareOf, childElements, withAttrs, type XmlElement } from '@xmq/protocol'
 import type { PublishOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
@@ -56,6 +56,11 @@ export class Confirms {
     this.#stored.add(`${nameOf(op.sender, op.id ?? '')} ${result.seq}`)
   }
 
+  /** Whether the core has heard that a message is stored. */
+  isTold({ seq, sent }: Stored): boolean {
+    return this.#stored.has(`${nameOf(sent.sender, sent.id)} ${seq}`)
+  }
+
   /** What became of a message is known, and its id another one's; its confirm may still be on its way. */
   forget(name: string, stored: Stored): void {
     this.#forgotten.add(stored)
@@ -73,14 +78,19 @@ export class Confirms {
     for (const item of items) {
       const seq = item.attrs.get('seq')
       if (seq === undefined) this.#knowledge.note('item refused')
-      else this.#checkItem(nameOf(bareOf(to), item.attrs.get('id') ?? ''), Number(seq))
+      else this.#checkItem(nameOf(bareOf(to), item.attrs.get('id') ?? ''), Number(seq), item.attrs)
     }
   }
 
-  #checkItem(name: string, seq: number): void {
+  #checkItem(name: string, seq: number, attrs: ReadonlyMap<string, string>): void {
     if (!this.#stored.has(`${name} ${seq}`))
       throw new Violation(`${name} is confirmed as ${seq} before the store said so`)
     const stored = this.#stock.message(seq)
+    const count = attrs.get('subscriptions')
+    const isCounted = this.#knowledge.type === 'all' && attrs.get('duplicate') !== 'true'
+    if (isCounted !== (count !== undefined)) throw new Violation(`${name} is confirmed with subscriptions='${count}'`)
+    if (isCounted && Number(count) !== stored?.entries.length)
+      throw new Violation(`${name} is confirmed for ${count} subscriptions, and stored for ${stored?.entries.length}`)
     if (stored !== undefined && this.#forgotten.has(stored)) return
     const earlier = this.#confirmed.get(name)
     if (earlier !== undefined && earlier !== seq) throw new Violation(`${name} is confirmed as ${earlier} and ${seq}`)
@@ -95,9 +105,10 @@ export class Confirms {
       if (stored === undefined) throw new Violation(`${name}, confirmed as ${seq}, is unknown`)
       for (const { state, line } of stored.entries) {
         const { dead, held } = left.get(line) ?? { dead: new Set(), held: new Set() }
-        if (state === 'acked' || state === 'purged' || (state === 'dead' && dead.has(seq))) continue
+        if (state === 'acked' || state === 'purged' || state === 'forgotten' || (state === 'dead' && dead.has(seq)))
+          continue
         const where = held.has(seq) ? 'is still in the store' : dead.has(seq) ? 'is a dead letter' : 'is lost'
-        throw new Violation(`${name}, confirmed as ${seq}, ${where} (${state})`)
+        throw new Violation(`${name}, confirmed as ${seq}, ${where} (${state}) in ${line || 'the queue'}`)
       }
     }
   }

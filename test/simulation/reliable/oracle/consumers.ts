@@ -8,15 +8,36 @@ import { childElements, matchesPattern, type XmlElement } from '@xmq/protocol'
 import { Violation } from '../../violation.ts'
 import type { Knowledge } from './entry.ts'
 
+interface Wanted {
+  readonly topic: string
+  /** Of a durable subscription; else `''`. */
+  readonly name: string
+}
+
+interface Credit {
+  readonly credit: number
+  until: number
+}
+
 interface Consumer {
-  /** The last one is in force. */
-  readonly credits: { readonly credit: number; until: number }[]
+  /** The last one is in force, and those before whose `until` is to come. */
+  readonly credits: Credit[]
+  /** What came with a sub that waits for the store, by its topic. */
+  readonly offered: Map<string, Credit>
   /** Tokens delivered and not ended. */
   readonly out: Set<string>
-  /** Subscriptions that it has, as far as it has said, */
-  readonly filters: Set<string>
+  /** Subscriptions that it has, as far as it has said, with their names, */
+  readonly filters: Map<string, string>
   /** and had: what was asked for one may come after its end. */
-  readonly everWanted: Set<string>
+  readonly everWanted: Map<string, Wanted>
+}
+
+/** What a consumer is given. */
+export interface Given {
+  readonly seq: number
+  readonly topic: string
+  /** Of the durable subscription that it is of; else `''`. */
+  readonly name: string
 }
 
 /** See the top of this file. */
@@ -37,16 +58,25 @@ export class Consumers {
     const consume = childElements(xmq).find((child) => child.name === 'consume')
     if (consume === undefined) return
     const { filters, everWanted } = this.#consumer(from)
-    filters.add(topic)
-    everWanted.add(topic)
-    this.credit(from, consume, now)
+    const name = consume.attrs.get('name') ?? ''
+    filters.set(topic, name)
+    everWanted.set(`${topic} ${name}`, { topic, name })
+    if (name === '') this.credit(from, consume, now)
+    else this.#offer(from, topic, consume)
+  }
+
+  /** A sub with a name waits for the store: until then both may be in force. */
+  #offer(from: string, topic: string, terms: XmlElement): void {
+    const { credits, offered } = this.#consumer(from)
+    const credit = { credit: Number(terms.attrs.get('credit')), until: Number.POSITIVE_INFINITY }
+    credits.push(credit)
+    offered.set(topic, credit)
   }
 
   /** A consumer says how much it takes. */
   credit(from: string, terms: XmlElement, now: number): void {
     const { credits } = this.#consumer(from)
-    const last = credits.at(-1)
-    if (last !== undefined) last.until = now
+    for (const credit of credits) credit.until = Math.min(credit.until, now)
     credits.push({ credit: Number(terms.attrs.get('credit')), until: Number.POSITIVE_INFINITY })
   }
 
@@ -60,16 +90,36 @@ export class Consumers {
     for (const { out } of this.#byJid.values()) out.delete(token)
   }
 
+  /** The core tells of a subscription. One with a name waits for the store: what the session said since does not undo it. */
+  subscribed(jid: string, topic: string, now: number): void {
+    const consumer = this.#byJid.get(jid)
+    const accepted = consumer?.offered.get(topic)
+    if (accepted !== undefined && consumer?.credits.includes(accepted) === true)
+      for (const credit of consumer.credits.slice(0, consumer.credits.indexOf(accepted)))
+        credit.until = Math.min(credit.until, now)
+    for (const wanted of consumer?.everWanted.values() ?? [])
+      if (wanted.topic === topic && wanted.name !== '' && consumer?.filters.has(topic) === false)
+        consumer.filters.set(topic, wanted.name)
+  }
+
+  /** Whether what a session last said of a topic is a subscription without a name, and nothing else before. */
+  isEphemeral(jid: string, topic: string): boolean {
+    const consumer = this.#byJid.get(jid)
+    if (consumer?.filters.get(topic) !== '') return false
+    for (const wanted of consumer.everWanted.values()) if (wanted.topic === topic && wanted.name !== '') return false
+    return true
+  }
+
   /** Whoever refuses has to subscribe anew. */
   refused(jid: string): void {
     this.#byJid.get(jid)?.filters.clear()
   }
 
   /** A leased message is on its way to a consumer. */
-  delivered(to: string, token: string, seq: number, topic: string): void {
+  delivered(to: string, token: string, { seq, topic, name }: Given): void {
     const consumer = this.#byJid.get(to)
-    if (consumer === undefined || ![...consumer.everWanted].some((filter) => matchesPattern(filter, topic)))
-      throw new Violation(`${to} never subscribed to ${topic}`)
+    if (consumer === undefined || !hasWanted(consumer, topic, name))
+      throw new Violation(`${to} never subscribed to ${topic}${name}`)
     if (consumer.filters.size === 0) throw new Violation(`${to} is given ${seq} after its last subscription`)
     consumer.out.add(token)
     const askedAt = this.#grants.get(token) ?? 0
@@ -81,9 +131,14 @@ export class Consumers {
   #consumer(jid: string): Consumer {
     let consumer = this.#byJid.get(jid)
     if (consumer === undefined) {
-      consumer = { credits: [], out: new Set(), filters: new Set(), everWanted: new Set() }
+      consumer = { credits: [], offered: new Map(), out: new Set(), filters: new Map(), everWanted: new Map() }
       this.#byJid.set(jid, consumer)
     }
     return consumer
   }
+}
+
+function hasWanted({ everWanted }: Consumer, topic: string, name: string): boolean {
+  for (const wanted of everWanted.values()) if (wanted.name === name && matchesPattern(wanted.topic, topic)) return true
+  return false
 }

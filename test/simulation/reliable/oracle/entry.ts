@@ -1,5 +1,5 @@
 /** What the store has of a message, as the oracle's parts name it to each other. */
-import type { ReliableRules } from '../../../../packages/broker/src/core/port.ts'
+import type { QueueType, ReliableRules } from '../../../../packages/broker/src/core/port.ts'
 import type { SentItem } from '../items.ts'
 
 /** What a message goes out for at most (docs/protocol-reliable.md section 12), beside what restarts cost. */
@@ -19,10 +19,12 @@ export interface Entry {
   readonly seq: number
   readonly sent: SentItem
   readonly line: string
+  /** The core has heard that its line is ended. */
+  readonly isOver: () => boolean
   expiresAt: number | undefined
   /** Of its key: what was stored earlier goes first, and what is replayed last. */
   order: number
-  state: 'waiting' | 'leased' | 'acked' | 'dead' | 'purged'
+  state: 'waiting' | 'leased' | 'acked' | 'dead' | 'purged' | 'forgotten'
   /** The last one, and the bare JID that has or had it. */
   token: string | undefined
   holder: string | undefined
@@ -41,6 +43,8 @@ export interface Made {
 
 /** What the parts of the oracle are told of the run. */
 export interface Knowledge {
+  /** Of the queue. */
+  readonly type: QueueType
   readonly reliable: ReliableRules
   /** Counts a sight. */
   readonly note: (what: string) => void

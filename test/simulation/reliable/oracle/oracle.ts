@@ -9,13 +9,14 @@
  * | what was settled, and which sessions may have ended | what arrived at the core | settlings.ts, signs.ts |
  * | who consumes what, and has how much | what arrived at the core, and left it | consumers.ts |
  * | what was confirmed | what left the core | confirms.ts |
+ * | which durable subscriptions are promised, and who listens without one | what arrived at the core, and left it | named.ts, ephemerals.ts |
  * | what admins ordered, how long failures wait | what arrived at the core | orders.ts, backoffs.ts |
  *
  * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store. This file hands what
  * happens to the parts; each part owns what it knows, and has its rules at its top.
  */
 import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
-import type { CoreRules, Effect, Input } from '../../../../packages/broker/src/core/port.ts'
+import type { CoreEvent, CoreRules, Effect, Input } from '../../../../packages/broker/src/core/port.ts'
 import type { ClaimAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
 import type { SentItem } from '../items.ts'
@@ -24,8 +25,10 @@ import type { StoreAnswer, StoreEffect } from '../store.ts'
 import { Backoffs } from './backoffs.ts'
 import { Confirms, type Left } from './confirms.ts'
 import { Consumers } from './consumers.ts'
-import { type Entry, type Knowledge, type Made } from './entry.ts'
+import { Ephemerals } from './ephemerals.ts'
+import { type Entry, type Knowledge, type Made, type Stored } from './entry.ts'
 import { Leases, type LifeView } from './leases.ts'
+import { Named } from './named.ts'
 import { Orders } from './orders.ts'
 import { Settlings } from './settlings.ts'
 import { Signs } from './signs.ts'
@@ -37,6 +40,7 @@ const EMPTY_CLAIMS_MAX = 100
 /** What is known of one life of the broker. */
 interface Life extends LifeView {
   readonly consumers: Consumers
+  readonly ephemerals: Ephemerals
   readonly orders: Orders
   /** What the core waits for, by call. */
   readonly dues: Map<number, number>
@@ -54,6 +58,7 @@ export class ReliableOracle {
   readonly #leases: Leases
   readonly #confirms: Confirms
   readonly #backoffs: Backoffs
+  readonly #named: Named
   #life: Life
   #lives = 0
   #emptyClaims: number[] = []
@@ -63,13 +68,15 @@ export class ReliableOracle {
   /** @param onStored told of each item that is stored for the first time, in whatever life of the broker */
   constructor(rules: CoreRules, queue: string, onStored: (item: SentItem) => void) {
     this.#rules = rules
-    const { reliable } = rules.queues.find(({ address }) => address === queue) as CoreRules['queues'][number]
-    this.#knowledge = { reliable, note: (what) => this.#note(what) }
+    const { reliable, type } = rules.queues.find(({ address }) => address === queue) as CoreRules['queues'][number]
+    this.#knowledge = { type, reliable, note: (what) => this.#note(what) }
     this.#stock = new Stock(this.#knowledge, {
       onLeased: (entry, made, now) => this.#leased(entry, made, now),
       onForgotten: (name, stored) => this.#confirms.forget(name, stored),
       onStored,
+      onEnded: (line) => this.#named.ended(line),
     })
+    this.#named = new Named(this.#knowledge, this.#stock)
     this.#leases = new Leases(this.#knowledge)
     this.#confirms = new Confirms(this.#knowledge, rules.durability, this.#stock)
     this.#backoffs = new Backoffs(reliable)
@@ -86,6 +93,7 @@ export class ReliableOracle {
       settlings: new Settlings(this.#knowledge),
       signs: new Signs(this.#rules.pingTimeoutMs),
       consumers: new Consumers(this.#knowledge),
+      ephemerals: new Ephemerals(this.#knowledge),
       orders: new Orders(),
       dues: new Map(),
       calls: new Map(),
@@ -95,6 +103,21 @@ export class ReliableOracle {
   /** Whether an item was ever stored under a seq, in whatever life of the broker. */
   wasStored(item: SentItem, seq: number): boolean {
     return this.#stock.wasStored(item, seq)
+  }
+
+  /** What the store calls the lines that it has, each with its topic. */
+  get lines(): ReadonlyMap<string, string> {
+    return this.#stock.lines
+  }
+
+  /** Whether somebody waits for a message that no store has. */
+  get isWaiting(): boolean {
+    return this.#life.ephemerals.isWaiting
+  }
+
+  /** Leases that end by no time: ephemeral subscribers have them. */
+  get timeless(): number {
+    return this.#life.ephemerals.open
   }
 
   /** A producer is about to send this. */
@@ -109,6 +132,7 @@ export class ReliableOracle {
     this.#emptyClaims = []
     this.#leases.crash(keeps)
     this.#confirms.crash(keeps)
+    this.#named.crash(keeps)
     if (!keeps) this.#stock.lose()
   }
 
@@ -184,6 +208,7 @@ export class ReliableOracle {
         return
       case 'link-down':
         this.#leases.linkDown()
+        this.#life.ephemerals.linkDown()
         return
       default:
     }
@@ -193,10 +218,13 @@ export class ReliableOracle {
     this.#life.orders.told(op, result)
     if (op.type === 'publish') {
       this.#confirms.told(op, result)
+      const stored = result.status === 'ok' && result.type === 'publish' ? this.#stock.message(result.seq) : undefined
+      if (stored !== undefined) this.#life.ephemerals.stored(stored)
       const isLeased = result.status === 'ok' && result.type === 'publish' && result.leasedAt !== undefined
       if (isLeased) this.#leases.answered(op.grant?.token ?? '')
       return
     }
+    if (result.status === 'ok') for (const token of this.#named.told(op)) this.#life.consumers.letGo(token)
     if (!('token' in op)) return
     this.#life.settlings.told(op, result)
     const isOver = op.type === 'extend' && result.status !== 'ok' && result.status !== 'unavailable'
@@ -208,9 +236,10 @@ export class ReliableOracle {
     const id = stanza.attrs.get('id') ?? ''
     const type = stanza.attrs.get('type')
     const { signs, orders, consumers } = this.#life
-    signs.arrived(stanza)
+    signs.arrived(stanza, now)
     if (stanza.name === 'presence') return
     if (type === 'result' || type === 'error') {
+      this.#life.ephemerals.receipt(from, id, now)
       if (this.#leases.receipt(from, id, type === 'error', now)) this.#refusedBy = from
     }
     for (const child of spokenIn(stanza)) {
@@ -218,16 +247,27 @@ export class ReliableOracle {
       if (child.name === 'publish') this.#confirms.arrived(from, id, child)
       if (child.name === 'renew') consumers.credit(from, child, now)
       if (child.name === 'dead-letters') orders.arrived(from, id, child)
-      if (child.name === 'xmq') consumers.command(from, child, now)
+      if (child.name === 'forget') this.#named.forget(from, id, child)
+      if (child.name === 'xmq') {
+        consumers.command(from, child, now)
+        this.#named.command(from, id, child)
+      }
     }
   }
 
   #settle(from: string, id: string, settle: XmlElement, isReceipt: boolean, now: number): void {
-    const { settlings, consumers } = this.#life
-    const settlements = settlings.arrived(from, id, settle, isReceipt)
-    const hasNack = settlements.some(({ kind }) => kind === 'nack')
-    for (const settlement of settlements) {
+    const { settlings, consumers, ephemerals } = this.#life
+    const isStored = (token: string): boolean => !ephemerals.has(token)
+    const said = settlings.arrived(from, id, settle, { isReceipt, isStored })
+    const hasNack = said.some(({ kind }) => kind === 'nack')
+    // Where the past of a lease is looked up, the whole waits for it.
+    const isSure = said.every(({ kind, token }) => kind !== 'nack' || ephemerals.has(token))
+    for (const settlement of said) {
       const { kind, token, delay } = settlement
+      if (ephemerals.has(token)) {
+        if (ephemerals.settled(from, settlement, isSure, now)) consumers.letGo(token)
+        continue
+      }
       if (kind === 'nack') this.#backoffs.asked(bareOf(from), token, delay)
       if (this.#leases.settled(from, settlement, !hasNack, now)) consumers.letGo(token)
     }
@@ -238,30 +278,40 @@ export class ReliableOracle {
   /** The core has handled it. */
   leave(effects: readonly Effect[], now: number): void {
     const { calls, consumers, signs, dues, settlings } = this.#life
+    // What workers let go of is theirs no more when they are given something else, which may leave first.
     for (const effect of effects) {
-      if (effect.type === 'apply') {
-        calls.set(effect.call, effect.ops)
-        for (const op of effect.ops) this.#checkOp(op, now)
-      } else if (effect.type === 'claim') {
+      if (effect.type !== 'apply') continue
+      calls.set(effect.call, effect.ops)
+      for (const op of effect.ops) this.#checkOp(op, now)
+    }
+    for (const effect of effects) {
+      if (effect.type === 'claim') {
         for (const { token } of effect.request.grants) consumers.granted(token, now)
       } else if (effect.type === 'browse') signs.lookUp(effect.call)
       else if (effect.type === 'due') dues.set(effect.call, now)
       else if (effect.type === 'send') this.#checkStanza(effect.stanza, now)
-      else if (effect.type === 'event' && effect.event.name === 'ignored') {
-        // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
-        this.#note('ignored')
-        settlings.ignored()
-        this.#leases.ignored()
-        this.#refusedBy = undefined
-      }
+      else if (effect.type === 'event') this.#checkEvent(effect.event, now)
     }
     if (this.#refusedBy !== undefined) consumers.refused(this.#refusedBy)
     settlings.checkAcked()
   }
 
+  #checkEvent(event: CoreEvent, now: number): void {
+    const { consumers, ephemerals, settlings } = this.#life
+    if (event.name === 'subscribed') consumers.subscribed(event.consumer, event.topic, now)
+    ephemerals.told(event, (jid, topic) => consumers.isEphemeral(jid, topic))
+    if (event.name !== 'ignored') return
+    // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
+    this.#note('ignored')
+    settlings.ignored()
+    this.#leases.ignored()
+    this.#refusedBy = undefined
+  }
+
   #checkOp(op: StoreOp, now: number): void {
     const { orders, consumers, settlings } = this.#life
     orders.asked(op)
+    this.#named.check(op)
     if (!('token' in op)) return
     if (op.type === 'nack') this.#backoffs.check(op, now)
     if (op.type === 'ack') settlings.acked(op.token)
@@ -273,28 +323,61 @@ export class ReliableOracle {
     const id = stanza.attrs.get('id') ?? ''
     if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
     this.#life.signs.left(stanza, now)
+    if (stanza.attrs.get('type') === 'result') this.#named.answered(to, id)
     for (const child of spokenIn(stanza)) {
       if (child.name === 'published') this.#confirms.check(to, id, child)
-      if (child.name === 'deliver') this.#checkDeliver(to, id, child)
-      if (child.name === 'settled')
-        this.#life.settlings.check(to, id, child, (token) => this.#leases.find(token)?.holder)
+      if (child.name === 'deliver') this.#checkDeliver(to, id, child, now)
+      if (child.name === 'settled') this.#checkSettled(to, id, child)
       if (child.name === 'resubscribe') this.#note('resubscribe')
       if (child.name === 'dead-letters' && child.attrs.has('done') && this.#life.orders.answered(to, id, child) > 0)
         this.#note('ordered')
     }
   }
 
-  #checkDeliver(to: string, id: string, deliver: XmlElement): void {
+  #checkSettled(to: string, id: string, settled: XmlElement): void {
+    const { ephemerals, settlings } = this.#life
+    const holderOf = (token: string): string | undefined => this.#leases.find(token)?.holder ?? ephemerals.holder(token)
+    settlings.check(to, id, settled, holderOf, (token) => !ephemerals.has(token))
+  }
+
+  #checkDeliver(to: string, id: string, deliver: XmlElement, now: number): void {
     if (Number(deliver.attrs.get('lease-seconds')) * 1000 !== this.#knowledge.reliable.leaseMs)
       throw new Violation('lease-seconds')
     const tokens: string[] = []
+    const timeless: string[] = []
+    const { ephemerals, consumers, signs } = this.#life
+    // Nobody says when the ephemeral ones of a session that ended are over.
+    if (ephemerals.open > 0) for (const old of ephemerals.gone(to, signs.lastDoubt(to, now), now)) consumers.letGo(old)
     for (const item of childElements(deliver)) {
-      const token = (item.attrs.get('lease') ?? '').split('.')[0] as string
-      const { entry } = this.#leases.delivered(to, token, item, this.#life.number)
-      this.#life.consumers.delivered(to, token, entry.seq, entry.sent.topic)
-      tokens.push(token)
+      const [token = '', , ...rest] = (item.attrs.get('lease') ?? '').split('.')
+      const name = rest.join('.')
+      const isEphemeral = this.#knowledge.type === 'all' && name === ''
+      const { seq, sent } = isEphemeral
+        ? this.#checkEphemeral(to, token, item, now)
+        : this.#checkLeased(to, token, name, item)
+      consumers.delivered(to, token, { seq, topic: sent.topic, name })
+      if (isEphemeral) timeless.push(token)
+      else tokens.push(token)
     }
     this.#leases.handedOver(id, to, tokens)
+    ephemerals.handedOver(id, to, timeless)
+  }
+
+  #checkLeased(to: string, token: string, name: string, item: XmlElement): Entry {
+    const { entry } = this.#leases.delivered(to, token, item, this.#life.number)
+    if (entry.line !== (name === '' ? '' : `${bareOf(to)}/${name}`))
+      throw new Violation(`${entry.seq} of ${entry.line} is delivered as of ${name}`)
+    this.#named.delivered(entry, to)
+    return entry
+  }
+
+  #checkEphemeral(to: string, token: string, item: XmlElement, now: number): Stored {
+    const { ephemerals } = this.#life
+    const stored = this.#stock.message(Number(item.attrs.get('seq')))
+    const isTold = stored !== undefined && this.#confirms.isTold(stored)
+    if (!isTold) throw new Violation(`${token} is delivered, and the store has not said that it is stored`)
+    ephemerals.delivered(to, token, item, stored, now)
+    return stored
   }
 
   // ---- the end ----
@@ -302,6 +385,7 @@ export class ReliableOracle {
   /** The faults have stopped, and all had its time. @param left what the store has of each line */
   checkEnd(left: ReadonlyMap<string, Left>): void {
     this.#confirms.checkEnd(left)
+    this.#life.ephemerals.checkEnd()
     for (const { held } of left.values())
       if (held.size > 0) throw new Violation(`${[...held].join(', ')} never settled`)
   }

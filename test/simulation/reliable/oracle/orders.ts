@@ -15,6 +15,8 @@ import { Violation } from '../../violation.ts'
 
 interface Order {
   readonly action: string
+  /** What the store calls the line. */
+  readonly line: string
   /** Absent: all. */
   readonly seqs: readonly number[] | undefined
 }
@@ -31,10 +33,12 @@ export class Orders {
   arrived(from: string, id: string, order: XmlElement): void {
     const action = order.attrs.get('action')
     if (action === undefined || bareOf(from) !== ADMIN) return
+    const { owner, subscription } = Object.fromEntries(order.attrs)
+    const line = subscription === undefined ? '' : `${owner}/${subscription}`
     const isAll = order.attrs.get('all') === 'true'
     const seqs = isAll ? undefined : childElements(order).map((item) => Number(item.attrs.get('seq')))
-    this.#open.set(`${from} ${id}`, { action, seqs })
-    for (const what of seqs ?? ['all']) this.#ordered.add(`${action} ${what}`)
+    this.#open.set(`${from} ${id}`, { action, line, seqs })
+    for (const what of seqs ?? ['all']) this.#ordered.add(`${action} ${line} ${what}`)
   }
 
   /** The core asks the store for something. */
@@ -42,16 +46,17 @@ export class Orders {
     if (op.type !== 'replay' && op.type !== 'discard' && op.type !== 'purge') return
     const action = op.type === 'replay' ? 'replay' : 'purge'
     const seq = 'seq' in op ? op.seq : 'all'
-    if (this.#ordered.has(`${action} ${seq}`) || this.#ordered.has(`${action} all`)) return
+    const line = op.subscription
+    if (this.#ordered.has(`${action} ${line} ${seq}`) || this.#ordered.has(`${action} ${line} all`)) return
     throw new Violation(`${op.type} of ${seq}, which no admin ordered`)
   }
 
   /** The core hears what the store has done. */
   told(op: StoreOp, result: StoreResult): void {
     if (result.status !== 'ok') return
-    if (result.type === 'purge') this.#tell('purge all', result.count)
-    else if (op.type === 'replay') this.#tell(`replay ${op.seq}`, 1)
-    else if (op.type === 'discard') this.#tell(`purge ${op.seq}`, 1)
+    if (op.type === 'purge' && result.type === 'purge') this.#tell(`purge ${op.subscription} all`, result.count)
+    else if (op.type === 'replay') this.#tell(`replay ${op.subscription} ${op.seq}`, 1)
+    else if (op.type === 'discard') this.#tell(`purge ${op.subscription} ${op.seq}`, 1)
   }
 
   #tell(what: string, count: number): void {
@@ -64,15 +69,17 @@ export class Orders {
     if (order === undefined) return 0
     const done = Number(outcome.attrs.get('done'))
     const failed = new Set(childElements(outcome).map((item) => Number(item.attrs.get('seq'))))
-    const { action, seqs } = order
+    const { action, line, seqs } = order
     if (seqs === undefined) {
-      if (action === 'purge' && done > (this.#told.get('purge all') ?? 0)) throw new Violation(`${id} purged too few`)
+      if (action === 'purge' && done > (this.#told.get(`purge ${line} all`) ?? 0))
+        throw new Violation(`${id} purged too few`)
       return done
     }
     const unfailed = seqs.filter((seq) => !failed.has(seq))
     if (done !== unfailed.length) throw new Violation(`${id} says ${done} are done, of ${unfailed.length}`)
     for (const seq of unfailed) {
-      if (!this.#told.has(`${action} ${seq}`)) throw new Violation(`${action} of ${seq} is answered, and not done`)
+      if (!this.#told.has(`${action} ${line} ${seq}`))
+        throw new Violation(`${action} of ${seq} is answered, and not done`)
     }
     return done
   }

@@ -41,8 +41,13 @@ export class Settlings {
     this.#dueAcks.clear()
   }
 
-  /** Settlements arrive. @param isReceipt with the answer to a delivery: nobody answers them */
-  arrived(from: string, id: string, settle: XmlElement, isReceipt: boolean): readonly Settlement[] {
+  /** Settlements arrive. @param isReceipt with the answer to a delivery: nobody answers them @param isStored whether a lease may be the store's */
+  arrived(
+    from: string,
+    id: string,
+    settle: XmlElement,
+    { isReceipt, isStored }: { readonly isReceipt: boolean; readonly isStored: (token: string) => boolean },
+  ): readonly Settlement[] {
     const settlements = childElements(settle)
       .filter(({ name }) => SETTLEMENTS.has(name))
       .map(({ name, attrs }): Settlement => {
@@ -55,7 +60,7 @@ export class Settlings {
     for (const { kind, token } of settlements) {
       this.#named.add(token)
       this.#said.add(`${holder} ${kind} ${token}`)
-      if (kind === 'ack' && !hasNack) this.#dueAcks.set(token, holder)
+      if (kind === 'ack' && !hasNack && isStored(token)) this.#dueAcks.set(token, holder)
     }
     if (isReceipt) this.#knowledge.note('settled with the receipt')
     else this.#asked.set(`${from} ${id}`, settlements)
@@ -99,8 +104,14 @@ export class Settlings {
     if (result.status === 'ok') this.#done.add(`${op.type} ${op.token}`)
   }
 
-  /** Settlements are answered. @param holderOf who has a lease */
-  check(to: string, id: string, settled: XmlElement, holderOf: (token: string) => string | undefined): void {
+  /** Settlements are answered. @param holderOf who has a lease @param isStored whether the store has it */
+  check(
+    to: string,
+    id: string,
+    settled: XmlElement,
+    holderOf: (token: string) => string | undefined,
+    isStored: (token: string) => boolean,
+  ): void {
     const asked = this.#asked.get(`${to} ${id}`)
     if (asked === undefined) throw new Violation(`${id} settles what nobody asked for`)
     const failed = new Set(childElements(settled).map((item) => item.attrs.get('lease')))
@@ -113,7 +124,7 @@ export class Settlings {
       // A broker that kept nothing does not know what it leased before.
       if (holder !== bareOf(to)) throw new Violation(`${to} settled ${token} of ${holder}`)
       const ways = kind === 'reject' ? ['dead'] : kind === 'nack' || kind === 'release' ? [kind, 'dead'] : [kind]
-      if (!ways.some((way) => this.#done.has(`${way} ${token}`)))
+      if (isStored(token) && !ways.some((way) => this.#done.has(`${way} ${token}`)))
         throw new Violation(`${kind} of ${token} is answered before the store said so`)
       this.#knowledge.note(`${kind} settled`)
     }

@@ -11,6 +11,8 @@ export class Signs {
   readonly #pingTimeoutMs: number
   readonly #pings = new Map<string, { readonly jid: string; readonly at: number }>()
   readonly #doubted = new Set<string>()
+  /** When each was doubted last. */
+  readonly #doubtedAt = new Map<string, number>()
   /** Calls of the core for what is known of a lease. */
   readonly #lookups = new Set<number>()
 
@@ -19,12 +21,12 @@ export class Signs {
   }
 
   /** A stanza arrives. */
-  arrived(stanza: XmlElement): void {
+  arrived(stanza: XmlElement, now: number): void {
     const from = stanza.attrs.get('from') ?? ''
     const id = stanza.attrs.get('id') ?? ''
     const type = stanza.attrs.get('type')
     if (stanza.name === 'presence') {
-      if (type === 'unavailable') this.#doubted.add(from)
+      if (type === 'unavailable') this.#doubt(from, now)
       return
     }
     if (type !== 'result' && type !== 'error') return
@@ -34,7 +36,12 @@ export class Signs {
       // What is being looked up may be of the time before.
       if (type === 'result' && this.#lookups.size === 0) this.#doubted.delete(from)
     }
-    if (type === 'error') this.#doubted.add(from)
+    if (type === 'error') this.#doubt(from, now)
+  }
+
+  #doubt(jid: string, now: number): void {
+    this.#doubted.add(jid)
+    this.#doubtedAt.set(jid, now)
   }
 
   /** The core sends a stanza. */
@@ -58,5 +65,13 @@ export class Signs {
     if (this.#doubted.has(jid)) return true
     for (const ping of this.#pings.values()) if (ping.jid === jid && now - ping.at >= this.#pingTimeoutMs) return true
     return false
+  }
+
+  /** When a session may have ended last, for all that the core knows; before the beginning when it never did. */
+  lastDoubt(jid: string, now: number): number {
+    let last = this.#doubtedAt.get(jid) ?? Number.NEGATIVE_INFINITY
+    for (const ping of this.#pings.values())
+      if (ping.jid === jid && now - ping.at >= this.#pingTimeoutMs) last = Math.max(last, ping.at + this.#pingTimeoutMs)
+    return last
   }
 }

@@ -5,6 +5,7 @@
  *
  * 1. What is stored was sent, as it was sent, and once.
  * 2. A seq is higher than all before it.
+ * 3. A message enters each line that its publish names and that is there; lines come and go by the store's word.
  */
 import type { PublishOp, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
@@ -16,6 +17,8 @@ import { type Entry, type Knowledge, type Made, nameOf, type Stored } from './en
 export interface StockHost {
   /** A lease was made with a publish. */
   readonly onLeased: (entry: Entry, made: Made, now: number) => void
+  /** A line was ended. */
+  readonly onEnded: (line: Backlog) => void
   /** An id is another message's from now on. */
   readonly onForgotten: (name: string, stored: Stored) => void
   /** An item is stored for the first time, in whatever life of the broker. */
@@ -44,7 +47,8 @@ export class Stock {
   }
 
   #begin(): void {
-    this.#lines = new Map([['', new Backlog('', this.#knowledge)]])
+    this.#lines = new Map()
+    if (this.#knowledge.type === 'any') this.#lines.set('', new Backlog('', '>', this.#knowledge))
     this.#messages = new Map()
     this.#byId = new Map()
     this.#lastSeq = 0
@@ -73,6 +77,11 @@ export class Stock {
     return this.#lines.get(id)
   }
 
+  /** What the store calls the lines that are there, each with its topic. */
+  get lines(): ReadonlyMap<string, string> {
+    return new Map([...this.#lines].map(([id, { filter }]) => [id, filter]))
+  }
+
   find(line: string, seq: number): Entry | undefined {
     return this.#lines.get(line)?.find(seq)
   }
@@ -80,15 +89,33 @@ export class Stock {
   /** An operation was done, which is no publish. @param askedAt what the store took for the time */
   done(op: Exclude<StoreOp, PublishOp>, result: StoreResult, askedAt: number, now: number): void {
     if (result.status !== 'ok') return
+    if (isLine(op.subscription)) this.#comeOrGo(op, result)
     if (op.type === 'purge' && result.type === 'purge') this.#lines.get(op.subscription)?.purged(op, result.count)
     if (!('seq' in op)) return
     const entry = this.find(op.subscription, op.seq)
     if (entry === undefined) {
+      // A repeated ack of what is forgotten is one still.
       if (op.type !== 'ack') throw new Violation(`${op.type} of ${op.seq}, which was never stored, was done`)
       return
     }
     const order = (): number => this.#lastSeq + ++this.#replays / 1e6
     this.#lines.get(op.subscription)?.done(op, entry, result, { now, askedAt, order })
+  }
+
+  #comeOrGo(op: Exclude<StoreOp, PublishOp>, result: StoreResult): void {
+    const { type, subscription } = op
+    const known = this.#lines.get(subscription)
+    if (type === 'create-subscription') {
+      const isNew = result.status === 'ok' && result.type === 'create-subscription' && result.created
+      if (isNew !== (known === undefined)) throw new Violation(`${subscription} is made as if it were not there`)
+      const [, , , filter = ''] = JSON.parse(op.meta) as readonly string[]
+      if (known === undefined) this.#lines.set(subscription, new Backlog(subscription, filter, this.#knowledge))
+    }
+    if (type !== 'delete-subscription') return
+    if (known === undefined) throw new Violation(`${subscription} is ended, and was not there`)
+    known.end()
+    this.#lines.delete(subscription)
+    this.#host.onEnded(known)
   }
 
   /** A publish was done. @param askedAt what the store took for the time */
@@ -134,6 +161,7 @@ export class Stock {
     for (const { subscription } of op.targets) {
       const line = this.#lines.get(subscription)
       if (line === undefined) continue
+      if (line.find(stored.seq) !== undefined) throw new Violation(`${stored.seq} is stored twice in ${subscription}`)
       line.checkRoom(dropped.filter((entry) => entry.subscription === subscription).map(({ seq }) => seq))
       const entry = line.add(stored, op, leasedAt !== undefined, now)
       if (leasedAt !== undefined) this.#leasedAtOnce(entry, op, now)
@@ -148,10 +176,15 @@ export class Stock {
 
   /** An id may be used anew when its window is over and its message gone. */
   #storedAgain(name: string, known: Stored, seq: number, askedAt: number): void {
-    const isGone = known.entries.every(({ state }) => state === 'acked' || state === 'purged')
+    const isGone = known.entries.every(({ state }) => state !== 'waiting' && state !== 'leased' && state !== 'dead')
     if (!isGone || askedAt < known.storedAt + this.#knowledge.reliable.dedupeMs)
       throw new Violation(`${name} was stored twice: as ${known.seq} and as ${seq}`)
     this.#knowledge.note('id forgotten')
     this.#host.onForgotten(name, known)
   }
+}
+
+/** Whether the store's name of a subscription is that of a durable one: the record of who is connected is none. */
+export function isLine(subscription: string): boolean {
+  return subscription.includes('/')
 }
