@@ -42,6 +42,8 @@ export interface LeasesOptions {
 export class Leases {
   readonly #options: LeasesOptions
   readonly #leases: Map<string, Lease> = new Map()
+  /** Who has those whose session has ended, while their past is looked up. */
+  readonly #failing: Map<string, string> = new Map()
 
   constructor(options: LeasesOptions) {
     this.#options = options
@@ -61,6 +63,11 @@ export class Leases {
   /** Whether a token names a lease, whoever's. */
   hasToken(token: string): boolean {
     return this.#leases.has(token)
+  }
+
+  /** Its holder has said what becomes of a lease. @param holder bare JID */
+  settled(token: string, holder: string): void {
+    if (this.#failing.get(token) === holder) this.#failing.delete(token)
   }
 
   /** Whether a lease is held still. */
@@ -191,9 +198,11 @@ export class Leases {
       afterFailure(at, rules, ref, standing, { kind: 'once-at-once' }, "The worker's session ended.")
     if (lease.standing !== undefined) ops.push(fail(step, lease.standing))
     else {
+      this.#failing.set(ref.token, lease.holder)
       this.lookUp(ref, (later, standing) => {
-        // Another session of its holder may have taken it over meanwhile: then it goes on.
-        if (typeof standing === 'object' && !this.hasToken(ref.token)) this.apply([fail(later, standing)])
+        // Another session of its holder may have taken it over meanwhile, or settled it: then that counts.
+        const isOpen = this.#failing.delete(ref.token) && !this.hasToken(ref.token)
+        if (typeof standing === 'object' && isOpen) this.apply([fail(later, standing)])
       })
     }
   }

@@ -145,6 +145,7 @@ export class Settling {
       return
     }
     this.#options.unheard.forget(wire.token, holder)
+    this.#options.leases.settled(wire.token, holder)
     const lease = this.#options.leases.find(wire.token, queue, holder)
     if (lease?.ephemeral !== undefined) {
       this.#options.ephemeral.settle(step, lease, settlement)

@@ -500,6 +500,26 @@ describe('an all queue', () => {
     expect(w.named('refused').at(-1)).toMatchObject({ code: 'not-found' })
   })
 
+  it('counts what a sibling acks while the past of an ended session is looked up, also when the store has trouble', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    await w.restart()
+    await w.sub(A, 't', { credit: 1 })
+    await w.settleWith(A, `<extend lease='${item?.lease}'/>`)
+    await w.sub(B, 't', { credit: 1 })
+    w.isLagging = true
+    await w.end(A)
+    w.failure = DISK_FULL
+    await w.settleWith(SIBLING, ack(item as { lease: string }))
+    w.failure = undefined
+    await w.catchUp()
+    await w.wait(5_000)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+    expect(w.delivered(B)).toEqual([])
+  })
+
   it('makes a named subscription anew for a sub that comes while its end is on its way', async () => {
     const w = await StoreWorld.start()
     const forget = `<iq type='set' id='f' from='${A}' to='${ALL}'><forget xmlns='xmq:queue:1' name='billing'/></iq>`

@@ -61,6 +61,11 @@ export class Ephemerals {
     return this.#ever.has(token)
   }
 
+  /** Whether nobody has settled a token. */
+  isOpen(token: string): boolean {
+    return this.#out.has(token)
+  }
+
   /** To whom a token was given: a bare JID. */
   holder(token: string): string | undefined {
     return this.#ever.get(token)

@@ -261,7 +261,7 @@ export class ReliableOracle {
     const said = settlings.arrived(from, id, settle, { isReceipt, isStored })
     const hasNack = said.some(({ kind }) => kind === 'nack')
     // Where the past of a lease is looked up, the whole waits for it.
-    const isSure = said.every(({ kind, token }) => kind !== 'nack' || ephemerals.has(token))
+    const isSure = said.every(({ kind, token }) => kind !== 'nack' || ephemerals.isOpen(token))
     for (const settlement of said) {
       const { kind, token, delay } = settlement
       if (ephemerals.has(token)) {
