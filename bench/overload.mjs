@@ -9,6 +9,7 @@
  *
  *   npm run bench:overload -- --server prosody --seconds 10 --items 1 --store memory --json figures.json
  *   npm run bench:overload -- --server ejabberd --producer-bytes 100000       # with a shaper, as docs/operating.md tells
+ *   npm run bench:overload -- --node-option=--max-semi-space-size=64   # of the broker's process
  *   npm run bench:overload -- --bystander              # and somebody polite on another domain of the same broker
  *
  * bench/README.md says what the figures do not tell.
@@ -48,6 +49,7 @@ const { values } = parseArgs({
     'no-setup': { type: 'boolean', default: false },
     'producer-bytes': { type: 'string' },
     bystander: { type: 'boolean', default: false },
+    'node-option': { type: 'string', multiple: true, default: [] },
     profile: { type: 'string' },
     json: { type: 'string' },
   },
@@ -67,6 +69,12 @@ const plan = {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 const mib = (bytes) => `${Math.round(bytes / MIB)} MiB`
 const count = (number) => Math.round(number).toLocaleString('en')
+
+/** Arguments of Node for the broker's process. */
+function brokerArgs() {
+  const profile = values.profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${values.profile}`]
+  return [...values['node-option'], ...profile]
+}
 
 async function openField(kind) {
   const { startServer } = await import('../test/servers/dist/index.js')
@@ -101,7 +109,7 @@ async function openField(kind) {
       const started = await startChild(
         `../overload/${file}`,
         { server, password: PASSWORD, queue: QUEUE, topic: TOPIC, ...options },
-        file === 'broker.mjs' && values.profile !== undefined ? ['--cpu-prof', `--cpu-prof-dir=${values.profile}`] : [],
+        file === 'broker.mjs' ? brokerArgs() : [],
       )
       stops.push(started.stop)
       return started
