@@ -163,7 +163,7 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a lease is over though its ack is on its way',
     file: 'core/unheard.ts',
-    find: "    if (this.#options.calls.isOpen(isMeant)) return 'asked'\n",
+    find: "    if (keys.some((key) => asked.has(key))) return 'asked'\n",
     replace: '',
   },
   {

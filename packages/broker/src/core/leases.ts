@@ -127,7 +127,7 @@ export class Leases {
     const lease = this.#leases.get(token)
     const ref: LeaseRef = { queue: entry.queue, subscription: entry.subscription, seq: entry.seq, token }
     if (lease === undefined) {
-      const said = this.#options.unheard.find(token, entry.holder)
+      const said = this.#options.unheard.find(step, token, entry.holder)
       if (said !== undefined) return said === 'asked' ? undefined : said
       step.emit({ name: 'settled', queue: entry.queue, outcome: 'found', count: 1 })
       return afterRelease(ref, entry)

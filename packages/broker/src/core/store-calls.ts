@@ -72,12 +72,11 @@ export class StoreCalls {
     this.#parts.push({ count: ops.length, isGrowing: grows, ops: grows ? undefined : ops, go: then })
   }
 
-  /** Whether an operation that is meant is on its way. Looks at all of them: for what happens seldom. */
-  isOpen(isMeant: (op: StoreOp) => boolean): boolean {
+  /** Visits the operations that are on their way, but for those that go with something new. */
+  forEachOpen(visit: (op: StoreOp) => void): void {
     for (const open of this.#open.values()) {
-      if (open.type === 'applied' && open.parts.some(({ ops }) => ops?.some(isMeant) === true)) return true
+      if (open.type === 'applied') for (const { ops } of open.parts) ops?.forEach(visit)
     }
-    return false
   }
 
   claim(domain: string, request: ClaimRequest, then: Then<ClaimAnswer>): void {

@@ -58,6 +58,8 @@ export class Unheard {
   /** By holder and token. Made anew when it is empty: what a long trouble left in it would be kept in its table. */
   #kept: Map<string, Kept> = new Map()
   #isTrying = false
+  /** What was on its way in a step. */
+  readonly #asked: WeakMap<Step, ReadonlySet<string>> = new WeakMap()
 
   constructor(options: UnheardOptions) {
     this.#options = options
@@ -86,11 +88,27 @@ export class Unheard {
   }
 
   /** What was said of a lease, if the store has not heard it; `'asked'` while it is on its way there. @param holder who has it */
-  find(token: string, holder: string | undefined): FinalOp | 'asked' | undefined {
-    const isMeant = (op: StoreOp): boolean =>
-      isFinal(op) && op.token === token && (op.holder === undefined || op.holder === holder)
-    if (this.#options.calls.isOpen(isMeant)) return 'asked'
-    return (this.#kept.get(keyOf(token, holder)) ?? this.#kept.get(keyOf(token, undefined)))?.op
+  find(step: Step, token: string, holder: string | undefined): FinalOp | 'asked' | undefined {
+    const asked = this.#askedIn(step)
+    const keys = [keyOf(token, holder), keyOf(token, undefined)]
+    if (keys.some((key) => asked.has(key))) return 'asked'
+    for (const key of keys) {
+      const kept = this.#kept.get(key)
+      if (kept !== undefined) return kept.op
+    }
+    return undefined
+  }
+
+  /** What is on its way: looked up once in a step, which may ask of many leases. */
+  #askedIn(step: Step): ReadonlySet<string> {
+    const known = this.#asked.get(step)
+    if (known !== undefined) return known
+    const keys = new Set<string>()
+    this.#options.calls.forEachOpen((op) => {
+      if (isFinal(op)) keys.add(keyOf(op.token, op.holder))
+    })
+    this.#asked.set(step, keys)
+    return keys
   }
 
   /** Its holder names a lease anew. */
