@@ -80,10 +80,10 @@ const messageOf = (more) => ({
 
 /** One run: a store, and where its shape and its claims are. */
 class Run {
-  constructor(store, name, waiting) {
+  constructor(store, name, waiting, published = waiting) {
     this.store = store
     this.waiting = waiting
-    this.published = waiting
+    this.published = published
     this.topics = name === '100k topics' ? Math.min(TOPICS, waiting) : 0
     this.shapeOf = this.topics === 0 ? SHAPES[name] : (n) => ({ topic: `t-${n % this.topics}` })
     // What is published beside what is delayed can be worked on.
@@ -203,7 +203,8 @@ async function weighFile({ path, shape, waiting }) {
     await store.topics({ queue: QUEUE, subscription: '', after: '', max: 1000 })
     await store.leases({ queue: QUEUE, subscription: '', after: 0, max: 1000 })
   })
-  const run = new Run(store, shape, waiting)
+  // What was published since the file was filled has ids that are known.
+  const run = new Run(store, shape, waiting, waiting + (WARM_ROUNDS + ROUNDS) * BATCH * DEPTH)
   for (let n = 0; n < WARM_ROUNDS; n++) await run.round()
   const due = await timed(() => store.due(Date.now(), 100))
   await store.close()
