@@ -11,9 +11,9 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a publish is confirmed before it is stored',
     file: 'core/publishing.ts',
-    find: '      (later, results) => this.#stored(later, queue, head, { answers, prepared }, results),\n    )',
+    find: '      (later, results) => this.#stored(later, queue, head, { answers, prepared, isPacked, at }, results),\n    )',
     replace:
-      "      () => {},\n    )\n    this.#stored(step, queue, head, { answers, prepared }, prepared.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [], leasedAt: undefined })))",
+      "      () => {},\n    )\n    this.#stored(step, queue, head, { answers, prepared, isPacked, at }, prepared.map((_, at) => ({ status: 'ok', type: 'publish', seq: at + 1, entries: 1, dropped: [], leasedAt: undefined })))",
   },
   {
     breaks: 'a publish that the store refused is confirmed',
@@ -21,6 +21,18 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     find: "      if (result?.status !== 'ok' || result.type !== 'publish') {\n        return { status: 'failed', id, error: refusalOf(queue, op, result) }\n      }\n      count++",
     replace:
       "      if (result?.status !== 'ok' || result.type !== 'publish') {\n        return { status: 'stored', id, seq: 1, duplicate: false }\n      }\n      count++",
+  },
+  {
+    breaks: 'a confirm is packed, however the publish came',
+    file: 'core/publishing.ts',
+    find: "const isPacked = publish.attrs.has('encoding')",
+    replace: 'const isPacked = publish !== undefined',
+  },
+  {
+    breaks: 'a delivery is packed for everybody',
+    file: 'core/subscriptions.ts',
+    find: 'consumer.codec = itemCodecFor(terms.encoding) ?? XML_ITEMS',
+    replace: "consumer.codec = itemCodecFor('packed') ?? XML_ITEMS",
   },
   {
     breaks: 'a message is never stored under its id',

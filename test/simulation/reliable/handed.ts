@@ -11,7 +11,8 @@
  * 4. A delivery is answered within RECEIVE_MS_MAX, whatever handlers do.
  * 5. All that is handed and not lost is extended first thing on a new connection.
  * 6. Towards another broker it says that it has named all when it has: no handler is left out that ran already.
- * 7. A handler hears that its message is lost when the queue has refused to extend each of its leases, and only then.
+ * 7. It acks in one text only in the answer to a packed delivery.
+ * 8. A handler hears that its message is lost when the queue has refused to extend each of its leases, and only then.
  */
 import { childElements, type XmlElement } from '@xmq/protocol'
 import type { Delivery, Input, SessionEvent, SessionRules } from '../../../packages/client/src/session/index.ts'
@@ -55,6 +56,8 @@ export class Handed {
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
   readonly #unreceived = new Map<string, number>()
+  /** Those of them that are packed. */
+  readonly #packed = new Set<string>()
   /** Jobs that lost their last lease with the input at hand. */
   #losing = new Set<Job>()
   #mayLose = new Set<Job>()
@@ -99,6 +102,7 @@ export class Handed {
     const deliver = spokenIn(stanza).find((child) => child.name === 'deliver')
     if (deliver === undefined) return
     this.#unreceived.set(id, now + RECEIVE_MS_MAX)
+    if (deliver.attrs.get('encoding') === 'packed') this.#packed.add(id)
     const together = new Set<Job>()
     for (const item of childElements(deliver)) together.add(this.#arrived(item, together))
   }
@@ -188,6 +192,8 @@ export class Handed {
   /** Settlements leave. */
   said(stanza: XmlElement, settle: XmlElement): void {
     const isReceipt = stanza.attrs.get('type') === 'result'
+    const isPacked = isReceipt && this.#packed.has(stanza.attrs.get('id') ?? '')
+    if (!isPacked && saysAcks(stanza)) this.#broken('acks in one text what did not come so')
     const tokens: string[] = []
     const extended = new Set<string>()
     if (settle.attrs.get('complete') === 'true') this.#isComplete = true
@@ -290,4 +296,10 @@ export class Handed {
 function typeOf(item: XmlElement): string {
   const error = childElements(item).find((child) => child.name === 'error')
   return error?.attrs.get('type') ?? 'cancel'
+}
+
+/** Whether acks stand in one text, as it was written. */
+function saysAcks(stanza: XmlElement): boolean {
+  const settle = childElements(stanza).find((child) => child.name === 'settle')
+  return settle !== undefined && childElements(settle).some((child) => child.name === 'acks')
 }

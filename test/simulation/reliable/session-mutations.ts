@@ -33,6 +33,12 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     replace: '      entries.length\n    }\n    this.#batches.clear()',
   },
   {
+    breaks: 'batches mix encodings',
+    file: 'session/outbox.ts',
+    find: 'if (isOther || entries.length === BATCH_ITEMS_MAX) break',
+    replace: 'if (isOther && entries.length === BATCH_ITEMS_MAX) break',
+  },
+  {
     breaks: 'a refused batch is forgotten',
     file: 'session/outbox.ts',
     find: '    this.#lineup.giveBack(entries)\n    this.#lastRefusal = reason',

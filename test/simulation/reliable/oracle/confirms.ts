@@ -1,7 +1,8 @@
 /**
  * What producers are told: which messages are stored, and as what.
  *
- * 1. A confirm answers what was asked, item by item, and comes after the store's word to the core.
+ * 1. A confirm answers what was asked, item by item, and comes after the store's word to the core. It is packed only where the
+ *    publish was.
  * 2. A message has one seq for ever, as long as its id is its own.
  * 3. What was confirmed is in the end acked, purged, forgotten with its line, or a dead letter of the store, in each line.
  */
@@ -27,6 +28,7 @@ export class Confirms {
   readonly #forgotten = new Set<Stored>()
   // Of one life of the broker:
   #asked = new Map<string, readonly string[]>()
+  #packed = new Set<string>()
   #stored = new Set<string>()
 
   constructor(knowledge: Knowledge, durability: string, stock: Stock) {
@@ -38,12 +40,14 @@ export class Confirms {
   /** The broker was killed. @param keeps whether the store survived it */
   crash(keeps: boolean): void {
     this.#asked = new Map()
+    this.#packed = new Set()
     this.#stored = new Set()
     if (!keeps) this.#confirmed.clear()
   }
 
   /** A batch arrives. */
   arrived(from: string, id: string, publish: XmlElement): void {
+    if (publish.attrs.has('encoding')) this.#packed.add(`${from} ${id}`)
     this.#asked.set(
       `${from} ${id}`,
       childElements(publish).map((item) => item.attrs.get('id') ?? ''),
@@ -71,6 +75,7 @@ export class Confirms {
   check(to: string, id: string, published: XmlElement): void {
     const asked = this.#asked.get(`${to} ${id}`)
     const isPacked = published.attrs.get('encoding') === 'packed'
+    if (isPacked && !this.#packed.has(`${to} ${id}`)) throw new Violation(`${id} is confirmed packed`)
     const items = childElements(published).map((item, at) => (isPacked ? withAttrs(item, { id: asked?.[at] }) : item))
     if (asked?.join(' ') !== items.map((item) => item.attrs.get('id')).join(' '))
       throw new Violation(`${id} confirms others`)

@@ -24,6 +24,8 @@ interface Consumer {
   readonly credits: Credit[]
   /** What came with a sub that waits for the store, by its topic. */
   readonly offered: Map<string, Credit>
+  /** How it has said that its deliveries may come, since this life of the broker began. */
+  readonly encodings: Set<string | undefined>
   /** Tokens delivered and not ended. */
   readonly out: Set<string>
   /** Subscriptions that it has, as far as it has said, with their names, */
@@ -57,12 +59,20 @@ export class Consumers {
     if (xmq.attrs.get('command') !== 'sub') return
     const consume = childElements(xmq).find((child) => child.name === 'consume')
     if (consume === undefined) return
-    const { filters, everWanted } = this.#consumer(from)
+    const { filters, everWanted, encodings } = this.#consumer(from)
+    encodings.add(consume.attrs.get('encoding'))
     const name = consume.attrs.get('name') ?? ''
     filters.set(topic, name)
     everWanted.set(`${topic} ${name}`, { topic, name })
     if (name === '') this.credit(from, consume, now)
     else this.#offer(from, topic, consume)
+  }
+
+  /** A delivery leaves. */
+  checkEncoding(to: string, deliver: XmlElement): void {
+    const encoding = deliver.attrs.get('encoding')
+    if (encoding === undefined || this.#byJid.get(to)?.encodings.has(encoding) === true) return
+    throw new Violation(`${to} never asked for ${encoding}`)
   }
 
   /** A sub with a name waits for the store: until then both may be in force. */
@@ -131,7 +141,14 @@ export class Consumers {
   #consumer(jid: string): Consumer {
     let consumer = this.#byJid.get(jid)
     if (consumer === undefined) {
-      consumer = { credits: [], offered: new Map(), out: new Set(), filters: new Map(), everWanted: new Map() }
+      consumer = {
+        credits: [],
+        offered: new Map(),
+        encodings: new Set(),
+        out: new Set(),
+        filters: new Map(),
+        everWanted: new Map(),
+      }
       this.#byJid.set(jid, consumer)
     }
     return consumer

@@ -346,6 +346,7 @@ export class ReliableOracle {
     const tokens: string[] = []
     const timeless: string[] = []
     const { ephemerals, consumers, signs } = this.#life
+    consumers.checkEncoding(to, deliver)
     // Nobody says when the ephemeral ones of a session that ended are over.
     if (ephemerals.open > 0) for (const old of ephemerals.gone(to, signs.lastDoubt(to, now), now)) consumers.letGo(old)
     for (const item of childElements(deliver)) {
