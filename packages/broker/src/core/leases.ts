@@ -22,6 +22,9 @@ import type { StoreCalls } from './store-calls.ts'
 import type { StoreTime } from './store-time.ts'
 import { isFinal, type Unheard } from './unheard.ts'
 
+/** So long a lease is at least whose worker the store had not heard: a client that was told to wait pauses for some seconds (the SDK: 5). */
+const UNHEARD_MS = 10_000
+
 /** What {@link Leases} needs. */
 export interface LeasesOptions {
   readonly queues: Queues
@@ -133,7 +136,11 @@ export class Leases {
       return afterRelease(ref, entry)
     }
     if (lease.touchedAt >= askedAt) return undefined
-    if (lease.unheard !== undefined) return sayAgain(lease, lease.unheard)
+    if (lease.unheard !== undefined) {
+      const leaseMs = Math.max(queue.rules.reliable.leaseMs, UNHEARD_MS)
+      this.#options.time.soon(step.now + leaseMs)
+      return sayAgain(lease, lease.unheard, leaseMs)
+    }
     if (!lease.isReceived) this.#options.onUnreceived(lease)
     this.remove(lease)
     step.emit({ name: 'settled', queue: entry.queue, outcome: 'lease-over', count: 1 })
@@ -218,9 +225,9 @@ export class Leases {
 }
 
 /** The worker's last sign of life. */
-function sayAgain(lease: Lease, type: 'received' | 'extend'): StoreOp {
-  const { leaseMs, maxLeaseMs } = lease.queue.rules.reliable
+function sayAgain(lease: Lease, type: 'received' | 'extend', leaseMs: number): StoreOp {
   if (type === 'received') return { ...refOf(lease), type, leaseMs }
+  const { maxLeaseMs } = lease.queue.rules.reliable
   return { ...refOf(lease), type, holder: lease.holder, leaseMs, maxLeaseMs }
 }
 

@@ -1,6 +1,7 @@
 /** What was said of leases while the store did not answer: nothing that was done is done again for it. docs/failure-modes.md 4. */
 import { describe, expect, it } from 'vitest'
 import { RELIABLE_DEFAULTS } from '../../src/core/index.ts'
+import { queueRules } from './conversation.ts'
 import { ack, DISK_FULL, StoreWorld } from './store-world.ts'
 
 const A = 'a@localhost/1'
@@ -10,7 +11,13 @@ const NOTHING = { ready: 0, delayed: 0, leased: 0, dead: 0 }
 
 /** A world in which these have subscribed, who are not pinged: they have sent presence. */
 async function worldOf(...workers: readonly { readonly jid: string; readonly credit?: number }[]): Promise<StoreWorld> {
-  const w = await StoreWorld.start({ durability: 'disk' })
+  return join(await StoreWorld.start({ durability: 'disk' }), ...workers)
+}
+
+async function join(
+  w: StoreWorld,
+  ...workers: readonly { readonly jid: string; readonly credit?: number }[]
+): Promise<StoreWorld> {
   for (const { jid, credit } of workers) {
     await w.receive(`<presence from='${jid}' to='any.localhost'/>`)
     await w.sub(jid, 't', credit === undefined ? {} : { credit })
@@ -216,6 +223,23 @@ describe('a lease that was over while the store did not answer', () => {
     expect(w.counts()).toEqual(NOTHING)
   })
 
+  it('goes on for as long as a client pauses that was told to wait, also where leases are shorter', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, leaseMs: 3_000 }
+    const start = await StoreWorld.start({ durability: 'disk', queues: [queueRules('any.localhost', { reliable })] })
+    const w = await join(start, { jid: A, credit: 1 }, { jid: B, credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    const lease = item?.lease as string
+    w.failure = DISK_FULL
+    await w.wait(2_000)
+    await w.settleWith(A, `<extend lease='${lease}'/>`)
+    await w.wait(2_000)
+    w.failure = undefined
+    await w.wait(6_000)
+    expect(w.named('delivered')).toHaveLength(1)
+    expect(await w.settleWith(A, `<extend lease='${lease}'/>`)).not.toContain('<item')
+  })
+
   it('goes on where its worker had only just received it', async () => {
     const w = await worldOf({ jid: A, credit: 1 }, { jid: B, credit: 1 })
     await w.publish('t')
@@ -233,7 +257,7 @@ describe('a lease that was over while the store did not answer', () => {
     await w.settleWith(A, `<extend lease='${lease}'/>`)
     await w.wait(2 * LEASE_MS)
     w.failure = undefined
-    await w.wait(3 * LEASE_MS)
+    await w.wait(LEASE_MS + 3_000)
     expect(w.delivered(B)).toHaveLength(1)
     expect(await w.failures()).toEqual([1])
   })
