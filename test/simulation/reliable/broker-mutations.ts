@@ -387,4 +387,34 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace:
       "    const ops = seqs.map((seq) => orderOp(queue, line, action, seq))\n    this.#options.calls.apply(ops, () => {})\n    this.#options.calls.count(queue.address, (step) => {\n      const results: readonly StoreResult[] = seqs.map(() => ({ status: 'ok', type: 'discard' }))",
   },
+  {
+    breaks: 'nobody is called back after a restart',
+    file: 'core/reconnecting.ts',
+    find: '    for (const jid of asked) {\n',
+    replace: '    for (const jid of [...asked].slice(0, 0)) {\n',
+  },
+  {
+    breaks: 'one of those who were there is not called back after a restart',
+    file: 'core/reconnecting.ts',
+    find: '    for (const jid of asked) {\n',
+    replace: '    for (const jid of [...asked].slice(1)) {\n',
+  },
+  {
+    breaks: 'those who were there are called back whenever the stream is up',
+    file: 'core/reconnecting.ts',
+    find: '    this.#asked.delete(queue)\n',
+    replace: '',
+  },
+  {
+    breaks: 'somebody is called back who was not there',
+    file: 'core/reconnecting.ts',
+    find: '    const known = readList(record.meta)\n',
+    replace: "    const known = [...readList(record.meta), 'w1@localhost/nobody']\n",
+  },
+  {
+    breaks: 'a sub is answered before its session is in the record',
+    file: 'core/reconnecting.ts',
+    find: '!queue.isLoaded || this.#roll(queue).members.has(jid)',
+    replace: "!queue.isLoaded || this.#roll(queue).members.has(jid) || jid !== ''",
+  },
 ]

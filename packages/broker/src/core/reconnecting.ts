@@ -46,7 +46,9 @@ interface Waiting {
 
 interface Roll {
   readonly deadline: Deadline
-  /** The record, and who is in it. */
+  /** That of an earlier life was read. */
+  isRead: boolean
+  /** The record, and who is in it, whatever comes of what is being written. */
   written: string
   members: ReadonlySet<string>
   isWriting: boolean
@@ -125,6 +127,9 @@ export class Reconnecting {
       return
     }
     roll.isWriting = true
+    // Whoever is in the old record alone will be in none soon.
+    const next = new Set(jids)
+    roll.members = new Set([...roll.members].filter((jid) => next.has(jid)))
     const at = { queue: queue.address, subscription: RECORD }
     const ops: StoreOp[] = [
       { ...at, type: 'delete-subscription' },
@@ -134,7 +139,7 @@ export class Reconnecting {
       roll.isWriting = false
       if (results[1]?.status === 'ok') {
         roll.written = meta
-        roll.members = new Set(jids)
+        roll.members = next
         if (roll.waiting.length > 0) this.#changed.add(queue)
       } else this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
       for (const { go } of waiting) go(later)
@@ -146,6 +151,9 @@ export class Reconnecting {
     const record = records.find(({ subscription }) => subscription === RECORD)
     if (record === undefined) return
     const roll = this.#roll(queue)
+    // The store is looked through again when it did not answer all: they have been asked.
+    if (roll.isRead) return
+    roll.isRead = true
     roll.written = record.meta
     const known = readList(record.meta)
     roll.members = new Set(known)
@@ -175,7 +183,7 @@ export class Reconnecting {
     let roll = this.#rolls.get(queue)
     if (roll === undefined) {
       const deadline = createDeadline({ kind: 'remember', queue })
-      roll = { deadline, written: '[]', members: new Set(), isWriting: false, waiting: [] }
+      roll = { deadline, isRead: false, written: '[]', members: new Set(), isWriting: false, waiting: [] }
       this.#rolls.set(queue, roll)
     }
     return roll

@@ -249,6 +249,9 @@ export class Settling {
       }
       // Who is told says it again, perhaps too late. Only an ack that was done by then succeeds again.
       if (result?.status === 'unavailable' && isFinal(op) && (onDone === undefined || op.type === 'ack')) {
+        // A batch that had waited may have extended it meanwhile, which was said before.
+        const again = op.holder === undefined ? undefined : this.#options.leases.find(op.token, queue, op.holder)
+        if (again !== undefined) this.#options.leases.remove(again)
         this.#options.unheard.keep(step, op, isKnown, OUTCOMES[settlement.kind])
       }
       const error = result?.status === 'unavailable' ? unavailable(result.error) : noLease()

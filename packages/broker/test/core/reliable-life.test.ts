@@ -282,6 +282,35 @@ describe('a restart', () => {
     expect(await w.work(A)).toHaveLength(1)
   })
 
+  it('asks whoever was told that it is subscribed while a record without it was being written', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 4 })
+    await w.wait(1000)
+    w.take(A)
+    w.isLagging = true
+    await w.end(A)
+    await w.wait(300)
+    await w.sub(A, 't', { credit: 4 })
+    const early = w.take(A).filter((stanza) => stanza.attrs.get('id') === 'sub')
+    await w.catchUp()
+    const late = w.take(A).filter((stanza) => stanza.attrs.get('id') === 'sub')
+    expect([early.length, late.length]).toEqual([0, 1])
+  })
+
+  it('asks once, also when the store does not answer all at once', async () => {
+    const w = await StoreWorld.start(changes)
+    await w.sub(A, 't', { credit: 4 })
+    await w.wait(1000)
+    w.isSlowToStart = true
+    await w.restart()
+    w.failure = DISK_FULL
+    await w.catchUp()
+    w.failure = undefined
+    await w.wait(5_000)
+    const asked = w.take(A).filter((s) => s.children.some((c) => typeof c !== 'string' && c.name === 'resubscribe'))
+    expect(asked).toHaveLength(1)
+  })
+
   it('asks whoever was told that it is subscribed, however soon after that', async () => {
     const w = await StoreWorld.start(changes)
     w.isLagging = true
@@ -518,6 +547,23 @@ describe('an all queue', () => {
     await w.wait(5_000)
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
     expect(w.delivered(B)).toEqual([])
+  })
+
+  it('lets go of what was acked when the store has trouble, though a batch that came before extends it later', async () => {
+    const w = await StoreWorld.start({ ...DURABLE, queues: keeping() })
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    const [item] = await w.work(A)
+    const { lease } = item as { lease: string }
+    w.isLagging = true
+    await w.settleWith(A, `<nack lease='f00d.9'>no</nack><extend lease='${lease}'/>`)
+    w.failure = DISK_FULL
+    await w.settleWith(A, ack({ lease }))
+    w.failure = undefined
+    await w.catchUp()
+    await w.wait(5_000)
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+    expect(w.core.stats().leases).toBe(0)
   })
 
   it('makes a named subscription anew for a sub that comes while its end is on its way', async () => {

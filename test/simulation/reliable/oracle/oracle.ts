@@ -10,6 +10,7 @@
  * | who consumes what, and has how much | what arrived at the core, and left it | consumers.ts |
  * | what was confirmed | what left the core | confirms.ts |
  * | which durable subscriptions are promised, and who listens without one | what arrived at the core, and left it | named.ts, ephemerals.ts |
+ * | who is called back after a restart | the store, what arrived at the core | callbacks.ts |
  * | what admins ordered, how long failures wait | what arrived at the core | orders.ts, backoffs.ts |
  *
  * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store. This file hands what
@@ -23,6 +24,7 @@ import type { SentItem } from '../items.ts'
 import { spokenIn } from '../spoken.ts'
 import type { StoreAnswer, StoreEffect } from '../store.ts'
 import { Backoffs } from './backoffs.ts'
+import { Callbacks } from './callbacks.ts'
 import { Confirms, type Left } from './confirms.ts'
 import { Consumers } from './consumers.ts'
 import { Ephemerals } from './ephemerals.ts'
@@ -59,6 +61,7 @@ export class ReliableOracle {
   readonly #confirms: Confirms
   readonly #backoffs: Backoffs
   readonly #named: Named
+  readonly #callbacks: Callbacks
   #life: Life
   #lives = 0
   #emptyClaims: number[] = []
@@ -80,6 +83,7 @@ export class ReliableOracle {
     this.#leases = new Leases(this.#knowledge)
     this.#confirms = new Confirms(this.#knowledge, rules.durability, this.#stock)
     this.#backoffs = new Backoffs(reliable)
+    this.#callbacks = new Callbacks(rules.durability, this.#knowledge)
     this.#life = this.#begin()
   }
 
@@ -133,6 +137,7 @@ export class ReliableOracle {
     this.#leases.crash(keeps)
     this.#confirms.crash(keeps)
     this.#named.crash(keeps)
+    this.#callbacks.crash()
     if (!keeps) this.#stock.lose()
   }
 
@@ -149,6 +154,7 @@ export class ReliableOracle {
   }
 
   #applied(op: StoreOp, result: StoreResult, askedAt: number, now: number): void {
+    this.#callbacks.done(op, result)
     if (op.type === 'publish') {
       this.#stock.published(op, result, askedAt, now)
       return
@@ -183,6 +189,7 @@ export class ReliableOracle {
     this.#life.settlings.begin()
     this.#leases.begin()
     this.#refusedBy = undefined
+    this.#callbacks.arrive(input)
     switch (input.type) {
       case 'stanza':
         this.#stanza(input.stanza, now)
@@ -216,6 +223,7 @@ export class ReliableOracle {
 
   #told(op: StoreOp, result: StoreResult): void {
     this.#life.orders.told(op, result)
+    this.#callbacks.told(op, result)
     if (op.type === 'publish') {
       this.#confirms.told(op, result)
       const stored = result.status === 'ok' && result.type === 'publish' ? this.#stock.message(result.seq) : undefined
@@ -294,10 +302,12 @@ export class ReliableOracle {
     }
     if (this.#refusedBy !== undefined) consumers.refused(this.#refusedBy)
     settlings.checkAcked()
+    this.#callbacks.check()
   }
 
   #checkEvent(event: CoreEvent, now: number): void {
     const { consumers, ephemerals, settlings } = this.#life
+    this.#callbacks.event(event)
     if (event.name === 'subscribed') consumers.subscribed(event.consumer, event.topic, now)
     ephemerals.told(event, (jid, topic) => consumers.isEphemeral(jid, topic))
     if (event.name !== 'ignored') return
@@ -323,12 +333,12 @@ export class ReliableOracle {
     const id = stanza.attrs.get('id') ?? ''
     if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
     this.#life.signs.left(stanza, now)
+    this.#callbacks.left(stanza)
     if (stanza.attrs.get('type') === 'result') this.#named.answered(to, id)
     for (const child of spokenIn(stanza)) {
       if (child.name === 'published') this.#confirms.check(to, id, child)
       if (child.name === 'deliver') this.#checkDeliver(to, id, child, now)
       if (child.name === 'settled') this.#checkSettled(to, id, child)
-      if (child.name === 'resubscribe') this.#note('resubscribe')
       if (child.name === 'dead-letters' && child.attrs.has('done') && this.#life.orders.answered(to, id, child) > 0)
         this.#note('ordered')
     }
