@@ -141,7 +141,11 @@ export class Reconnecting {
         roll.written = meta
         roll.members = next
         if (roll.waiting.length > 0) this.#changed.add(queue)
-      } else this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
+      } else {
+        // Whether it was written is not known for sure: it is again, whatever is in it.
+        roll.written = ''
+        this.#options.deadlines.set(roll.deadline, later.now + STORE_RETRY_MS)
+      }
       for (const { go } of waiting) go(later)
     })
   }

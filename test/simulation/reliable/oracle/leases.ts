@@ -94,8 +94,14 @@ export class Leases {
     this.#acking = []
   }
 
-  /** The store has made one. */
-  made(entry: Entry, { token, holder, deliveries }: Made, { number, isCalm }: LifeView, now: number): void {
+  /** The store has made one. @param askedAt how long it may be extended counts from here */
+  made(
+    entry: Entry,
+    { token, holder, deliveries }: Made,
+    { number, isCalm }: LifeView,
+    now: number,
+    askedAt: number,
+  ): void {
     this.#byToken.set(token, {
       token,
       entry,
@@ -105,7 +111,7 @@ export class Leases {
       since: now,
       receivedUntil: 0,
       takers: new Set(),
-      madeAt: now,
+      madeAt: askedAt,
       isCalm,
       isAnswered: false,
       jid: undefined,

@@ -18,7 +18,7 @@
  */
 import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
 import type { CoreEvent, CoreRules, Effect, Input } from '../../../../packages/broker/src/core/port.ts'
-import type { ClaimAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
+import type { ClaimAnswer, ClaimRequest, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
 import type { SentItem } from '../items.ts'
 import { spokenIn } from '../spoken.ts'
@@ -149,7 +149,7 @@ export class ReliableOracle {
       for (const [at, op] of effect.ops.entries()) this.#applied(op, answer.results[at] as StoreResult, askedAt, now)
     }
     if (effect.type !== 'claim' || answer.type !== 'claimed' || answer.answer.status !== 'ok') return
-    this.#claimed(effect.request.subscription, answer.answer, now)
+    this.#claimed(effect.request, answer.answer, now)
     this.#stock.line(effect.request.subscription)?.claimed(effect.request, answer.answer.messages, now)
   }
 
@@ -163,7 +163,11 @@ export class ReliableOracle {
     this.#stock.done(op, result, askedAt, now)
   }
 
-  #claimed(line: string, { messages, expired, more }: Extract<ClaimAnswer, { status: 'ok' }>, now: number): void {
+  #claimed(
+    { subscription, now: askedAt }: ClaimRequest,
+    { messages, expired, more }: Extract<ClaimAnswer, { status: 'ok' }>,
+    now: number,
+  ): void {
     if (messages.length === 0 && expired.length === 0 && !more) {
       this.#note('claim in vain')
       this.#emptyClaims.push(now)
@@ -171,15 +175,16 @@ export class ReliableOracle {
       if (this.#emptyClaims.length > EMPTY_CLAIMS_MAX) throw new Violation('a storm of claims that find nothing')
     }
     for (const claimed of messages) {
-      const entry = this.#stock.find(line, claimed.seq)
+      const entry = this.#stock.find(subscription, claimed.seq)
       if (entry === undefined) throw new Violation(`${claimed.seq} was leased, but never stored`)
-      this.#leased(entry, claimed, now)
+      this.#leased(entry, claimed, now, askedAt)
     }
   }
 
-  #leased(entry: Entry, made: Made, now: number): void {
+  /** @param askedAt what the store took for the time: its bound counts from there */
+  #leased(entry: Entry, made: Made, now: number, askedAt = now): void {
     this.#stock.line(entry.line)?.leased(entry, made, this.#life.number)
-    this.#leases.made(entry, made, this.#life, now)
+    this.#leases.made(entry, made, this.#life, now, askedAt)
   }
 
   // ---- what arrives at the core ----
