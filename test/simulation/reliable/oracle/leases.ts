@@ -171,7 +171,8 @@ export class Leases {
       else lease.receivedAt = now
     }
     this.#knowledge.note(isRefusal ? 'refused' : 'received')
-    return isRefusal
+    // Of what was forgotten meanwhile nothing is left that could be refused, nor perhaps the subscriptions that it came for.
+    return isRefusal && handed.tokens.some((token) => this.#byToken.get(token)?.entry.isOver() === false)
   }
 
   /** The core took an answer for one that nobody waits for: it says nothing. */

@@ -33,6 +33,8 @@ export class Signs {
     const asked = this.#pings.get(id)
     if (asked?.jid === from) {
       this.#pings.delete(id)
+      // Its time was over before it came.
+      if (now - asked.at >= this.#pingTimeoutMs) this.#doubtedAt.set(from, asked.at + this.#pingTimeoutMs)
       // What is being looked up may be of the time before.
       if (type === 'result' && this.#lookups.size === 0) this.#doubted.delete(from)
     }
