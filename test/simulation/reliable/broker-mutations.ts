@@ -288,7 +288,7 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     file: 'core/deliveries.ts',
     find: '    consumer.waiting = waiting.slice(at)\n',
     replace:
-      "    consumer.waiting = waiting.slice(at)\n    for (const [, handover] of [...consumer.handovers].slice(0, 1)) {\n      const again = handover.leases[0]\n      if (again !== undefined && step.entropy.unit() < 0.05)\n        step.send(queue.domain, stanza('iq', { type: 'set', id: step.entropy.id(), from: queue.address, to: consumer.session.jid }, [encodeDeliver(queue.rules.reliable.leaseMs, [XML_ITEMS.writeDeliveredItem({ lease: formatLease(again), seq: again.seq, topic: 'a', id: 'x', from: 'p1@localhost/a', at: 0, attempt: 1, failures: 0, content: { body: '', extras: '', bytes: 0 } as never })])]))\n    }\n",
+      "    consumer.waiting = waiting.slice(at)\n    for (const [, handover] of [...consumer.handovers].slice(0, 1)) {\n      const again = handover.leases[0]\n      if (again !== undefined && step.entropy.unit() < 0.05)\n        step.send(queue.domain, stanza('iq', { type: 'set', id: step.entropy.id(), from: queue.address, to: consumer.session.jid }, [encodeDeliver(queue.rules.reliable.leaseMs, [consumer.codec.writeDeliveredItem({ lease: formatLease(again), seq: again.seq, topic: 'a', id: 'x', from: 'p1@localhost/a', at: 0, attempt: 1, failures: 0, content: { body: '', extras: '', bytes: 0 } as never })])]))\n    }\n",
   },
   {
     breaks: 'a delivery counts a wrong attempt',

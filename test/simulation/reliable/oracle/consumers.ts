@@ -104,9 +104,13 @@ export class Consumers {
   subscribed(jid: string, topic: string, now: number): void {
     const consumer = this.#byJid.get(jid)
     const accepted = consumer?.offered.get(topic)
-    if (accepted !== undefined && consumer?.credits.includes(accepted) === true)
+    if (accepted !== undefined && consumer?.credits.includes(accepted) === true) {
       for (const credit of consumer.credits.slice(0, consumer.credits.indexOf(accepted)))
         credit.until = Math.min(credit.until, now)
+      // Whatever was said while it waited: that may have been refused, and this is the last that was done.
+      accepted.until = Number.POSITIVE_INFINITY
+      consumer.offered.delete(topic)
+    }
     for (const wanted of consumer?.everWanted.values() ?? [])
       if (wanted.topic === topic && wanted.name !== '' && consumer?.filters.has(topic) === false)
         consumer.filters.set(topic, wanted.name)

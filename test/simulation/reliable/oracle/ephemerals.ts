@@ -42,6 +42,8 @@ export class Ephemerals {
   readonly #knowledge: Knowledge
   /** By token. */
   readonly #out = new Map<string, Out>()
+  /** Tokens settled in a batch that waits, with their places: what is said meanwhile may be done first, and count instead. */
+  readonly #waiting = new Map<string, string>()
   /** Deliveries that nobody has answered. */
   readonly #handed = new Map<string, { readonly jid: string; readonly tokens: readonly string[] }>()
   /** Who was given each: bare JIDs. */
@@ -175,14 +177,27 @@ export class Ephemerals {
   /** Somebody says something of a lease. @param isSure it is done at once @returns whether it is over with it */
   settled(from: string, { kind, token }: Settlement, isSure: boolean, now: number): boolean {
     const out = this.#out.get(token)
-    if (out === undefined || bareOf(out.jid) !== bareOf(from) || kind === 'extend') return false
+    if (out === undefined) {
+      this.#settledMeanwhile(from, kind, token)
+      return false
+    }
+    if (bareOf(out.jid) !== bareOf(from) || kind === 'extend') return false
     if (this.#isLost(out, now)) return false
     this.#out.delete(token)
+    if (!isSure) this.#waiting.set(token, out.place)
     const course = this.#courses.get(out.place) as Course
     course.isBack = kind === 'nack' || kind === 'release'
     if (kind === 'nack') course.failures++
     if (kind === 'nack' && isSure) course.failuresMin++
     return true
+  }
+
+  #settledMeanwhile(from: string, kind: string, token: string): void {
+    const place = this.#waiting.get(token)
+    if (place === undefined || this.#ever.get(token) !== bareOf(from)) return
+    const course = this.#courses.get(place) as Course
+    course.isBack ||= kind === 'nack' || kind === 'release'
+    if (kind === 'nack') course.failures++
   }
 
   /**
