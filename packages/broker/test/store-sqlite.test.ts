@@ -1,39 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { type OpenedStore, storeSuite } from '@xmq/testing'
 import { describe, it } from 'vitest'
-import { createSqliteStore } from '../src/store/sqlite/store.ts'
-
-const opener = (synchronous: 'FULL' | 'OFF') => {
-  const openIn = async (dir: string, now: number): Promise<OpenedStore> => {
-    const store = createSqliteStore({ path: join(dir, 'xmq.db'), synchronous, cacheBytes: 1024 * 1024 })
-    await store.open(now)
-    return {
-      store,
-      reopen: async (later) => {
-        await store.close()
-        return openIn(dir, later)
-      },
-      remove: async () => {
-        await store.close()
-        rmSync(dir, { recursive: true, force: true })
-      },
-    }
-  }
-  return () => openIn(mkdtempSync(join(tmpdir(), 'xmq-store-')), 0)
-}
-
-// As many as the promise says where nobody waits: about 50 ms a run.
-const RUNS = Number(process.env['XMQ_STORE_RUNS'] ?? (process.env['CI'] === undefined ? 100 : 2000))
-// The seed that a failure names: repeats its runs.
-const SEED = process.env['XMQ_STORE_SEED'] === undefined ? {} : { seed: Number(process.env['XMQ_STORE_SEED']) }
+import { sqliteSuite } from './sqlite-suite.ts'
 
 describe('the sqlite store', () => {
-  for (const { name, run } of storeSuite(opener('OFF'), { runs: RUNS, ...SEED })) it(name, run, 600_000)
+  for (const { name, run } of sqliteSuite('OFF', 1 / 2)) it(name, run, 600_000)
 })
 
 describe('the sqlite store, with every commit on the disk', () => {
-  for (const { name, run } of storeSuite(opener('FULL'), { runs: Math.ceil(RUNS / 50), ...SEED }))
-    it(name, run, 600_000)
+  for (const { name, run } of sqliteSuite('FULL', 1 / 50)) it(name, run, 600_000)
 })

@@ -7,15 +7,22 @@ import { childElements, element, parseElement, textOf, withAttrs, type XmlElemen
 const PUBLISH_FIELDS = ['id', 'topic', 'key', 'priority', 'delay', 'ttl'] as const
 const DELIVER_FIELDS = ['lease', 'seq', 'id', 'topic', 'from', 'at', 'attempt', 'failures'] as const
 
-/** The child elements of a stanza, what is packed in them as items. */
-export function spokenIn(stanza: XmlElement): XmlElement[] {
-  return childElements(stanza).map((child) => {
+/** Of a stanza that several look at. */
+const spoken = new WeakMap<XmlElement, readonly XmlElement[]>()
+
+/** The child elements of a stanza, what is packed in them as items. No name here has a backslash, a tab or a line end. */
+export function spokenIn(stanza: XmlElement): readonly XmlElement[] {
+  const known = spoken.get(stanza)
+  if (known !== undefined) return known
+  const said = childElements(stanza).map((child) => {
     if (child.name === 'settle') return spreadAcks(child)
     if (child.attrs.get('encoding') !== 'packed') return child
     if (child.name === 'publish') return unpacked(child, PUBLISH_FIELDS)
     if (child.name === 'deliver') return unpacked(child, DELIVER_FIELDS)
     return child.name === 'published' ? confirmsIn(child) : child
   })
+  spoken.set(stanza, said)
+  return said
 }
 
 function unpacked(container: XmlElement, names: readonly string[]): XmlElement {
@@ -23,7 +30,7 @@ function unpacked(container: XmlElement, names: readonly string[]): XmlElement {
     .split('\n')
     .slice(0, -1)
     .map((line) => {
-      const fields = line.split('\t').map((field) => field.replaceAll('\\t', '\t').replaceAll('\\\\', '\\'))
+      const fields = line.split('\t')
       const attrs: Record<string, string> = {}
       for (const [at, name] of names.entries()) if (fields[at] !== '') attrs[name] = fields[at] as string
       if (attrs['at'] !== undefined) attrs['at'] = new Date(Number(attrs['at'])).toISOString()
