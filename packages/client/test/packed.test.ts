@@ -113,6 +113,21 @@ describe('publishing', () => {
   })
 })
 
+describe('two batches on their way', () => {
+  it('are both sent again as elements when both are refused', () => {
+    const one = bench(FEATURE_PACKED)
+    one.reliable()
+    put(one, 'a')
+    const [first] = batches(one.turn())
+    for (const id of ['b', 'c', 'd', 'e']) put(one, id)
+    const [second] = batches(one.turn())
+    const again = [...refused(one, first, unknown), ...refused(one, second, unknown), ...one.turn()]
+    expect(verdicts(again)).toEqual([])
+    expect(batches(again).flatMap(ids)).toEqual(['a', 'b', 'c', 'd', 'e'])
+    expect(encodings(again).every((encoding) => encoding === undefined)).toBe(true)
+  })
+})
+
 describe('consuming', () => {
   const deliver = (codec: ItemCodec, seq: number) =>
     encodeDeliver(30_000, [

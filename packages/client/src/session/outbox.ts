@@ -53,6 +53,8 @@ type Entry = Lined<Publish>
 
 interface Batch {
   readonly entries: readonly Entry[]
+  /** As it was sent: its items may be written anew since. */
+  readonly encoding: string | undefined
   /** Its place among all that was asked (pulse.ts). */
   readonly number: number
 }
@@ -211,7 +213,7 @@ export class Outbox {
       bytes += item.bytes
     }
     const id = entropy.id()
-    this.#batches.set(id, { entries, number: this.#pulse.next() })
+    this.#batches.set(id, { entries, encoding: entries[0]?.item.encoding, number: this.#pulse.next() })
     this.#timers.set(batchTimer(id), now + this.#rules.answerTimeoutMs)
     const publish = encodePublish(entries.map(({ item }) => item))
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [publish]) })
@@ -231,13 +233,16 @@ export class Outbox {
     entropy: Entropy,
     out: Effect[],
   ): void {
+    const encoding = this.#batches.get(id)?.encoding
     const entries = this.#take(id)
     if (entries === undefined) {
       this.#answeredLate(id, iq, out)
       return
     }
     if (iq.attrs.get('type') === 'error') {
-      this.#refused(entries, explain(decodeError(iq)), now, entropy, out)
+      const error = explain(decodeError(iq))
+      if (encoding !== undefined && error.fromBroker && error.code === 'bad-request') this.#unpack(entries, out)
+      else this.#refused(entries, error, now, entropy, out)
     } else {
       const published = readPublished(iq)
       if (published instanceof XmqError) this.#retry(entries, published, now, entropy, out)
@@ -316,10 +321,6 @@ export class Outbox {
   #refused(entries: readonly Entry[], error: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
     if (!isHopeless(error)) {
       this.#retry(entries, error, now, entropy, out)
-      return
-    }
-    if (error.code === 'bad-request' && entries[0]?.item.encoding !== undefined) {
-      this.#unpack(entries, out)
       return
     }
     for (const entry of entries) if (entry.phase === 'taken') this.#failed(entry, error, out)
