@@ -26,11 +26,11 @@ import {
   type SimpleKind,
   writeSimpleContent,
 } from './content.ts'
-import { assertInteger, assertMs, assertText, INTEGER, shorten } from './fields.ts'
+import { assertInteger, assertText, INTEGER, shorten } from './fields.ts'
 import type { DeliveredItem, ItemCodec, ItemResult, PublishItem } from './item.ts'
 import { BATCH_ITEMS_MAX, DELAY_MS_MAX, ID_BYTES_MAX, JID_BYTES_MAX, KEY_BYTES_MAX, PRIORITY_MAX } from './limits.ts'
 import { WrittenItem } from './written.ts'
-import { assertDelayBeforeTtl } from './xml-items.ts'
+import { assertDelayBeforeTtl, assertPublishItem } from './xml-items.ts'
 
 /** The attribute `encoding` of a container with packed items. */
 export const PACKED = 'packed'
@@ -97,16 +97,8 @@ function escapeOne(character: string): string {
 }
 
 function writePublishItem(item: PublishItem): WrittenItem {
+  assertPublishItem(item)
   const { id, topic, key, priority, delayMs, ttlMs } = item
-  assertText(id, 'id', 'item', ID_BYTES_MAX)
-  assertTopic(topic)
-  if (key !== undefined) assertText(key, 'key', 'item', KEY_BYTES_MAX)
-  assertInteger(priority, 'priority', 'item', 0, PRIORITY_MAX)
-  assertMs(delayMs, 'delay', 'item', 0, DELAY_MS_MAX)
-  if (ttlMs !== undefined) {
-    assertMs(ttlMs, 'ttl', 'item', 1, DELAY_MS_MAX)
-    assertDelayBeforeTtl(delayMs, ttlMs)
-  }
   const line = new LineWriter()
   line.add(id)
   line.add(topic)

@@ -41,29 +41,31 @@ export const XML_ITEMS: ItemCodec = Object.freeze({
   readDeliveredItems: (deliver) => readItems(deliver, readDeliveredItem),
 } satisfies ItemCodec)
 
-function writePublishItem(item: PublishItem): WrittenItem {
-  const { id, topic, key, priority, delayMs, ttlMs } = item
+/** What an item has to be in any encoding. @throws XmqError `bad-request` */
+export function assertPublishItem({ id, topic, key, priority, delayMs, ttlMs }: PublishItem): void {
   assertText(id, 'id', 'item', ID_BYTES_MAX)
   assertTopic(topic)
+  if (key !== undefined) assertText(key, 'key', 'item', KEY_BYTES_MAX)
   assertInteger(priority, 'priority', 'item', 0, PRIORITY_MAX)
   assertMs(delayMs, 'delay', 'item', 0, DELAY_MS_MAX)
+  if (ttlMs === undefined) return
+  assertMs(ttlMs, 'ttl', 'item', 1, DELAY_MS_MAX)
+  assertDelayBeforeTtl(delayMs, ttlMs)
+}
+
+function writePublishItem(item: PublishItem): WrittenItem {
+  assertPublishItem(item)
+  const { id, topic, key, priority, delayMs, ttlMs } = item
   let text = `<item${writeAttr('id', id, 'item')}${writeAttr('topic', topic, 'item')}`
   let bytes = ITEM_BYTES + attrBytes('id', id) + attrBytes('topic', topic)
   const add = (name: string, value: string): void => {
     text += writeAttr(name, value, 'item')
     bytes += attrBytes(name, value)
   }
-  if (key !== undefined) {
-    assertText(key, 'key', 'item', KEY_BYTES_MAX)
-    add('key', key)
-  }
+  if (key !== undefined) add('key', key)
   if (priority !== 0) add('priority', String(priority))
   if (delayMs !== 0) add('delay', formatSeconds(delayMs))
-  if (ttlMs !== undefined) {
-    assertMs(ttlMs, 'ttl', 'item', 1, DELAY_MS_MAX)
-    assertDelayBeforeTtl(delayMs, ttlMs)
-    add('ttl', formatSeconds(ttlMs))
-  }
+  if (ttlMs !== undefined) add('ttl', formatSeconds(ttlMs))
   // It may wait for long among thousands: a concatenation would keep a dozen objects alive.
   return finish(text, bytes, item.content, true)
 }
