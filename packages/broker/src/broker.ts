@@ -39,6 +39,8 @@ export interface BrokerOptions {
   readonly log?: Logger
   /** Milliseconds that `stop` waits for open requests. @default 2000 */
   readonly drainMs?: number
+  /** Prometheus text of what else runs in this process, added to the broker's own. @default none */
+  readonly moreMetrics?: () => string
   /** @default {} */
   readonly parts?: Partial<BrokerParts>
 }

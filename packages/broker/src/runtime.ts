@@ -76,6 +76,7 @@ class RunningBroker implements Broker {
   readonly #entropy = createEntropy()
   readonly #listeners = new Map<keyof BrokerEvents, Set<(event: never) => void>>()
   readonly #drainMs: number
+  readonly #moreMetrics: () => string
   readonly #waiting: Input[] = []
   readonly #neverUp: Set<string>
   readonly #skipped = new Map<string, number>()
@@ -97,6 +98,7 @@ class RunningBroker implements Broker {
     this.#eventLog = createEventLog(this.#log, { queues: config.queues.map((queue) => queue.address) })
     this.#linkLog = new LinkLog(this.#log, config.server)
     this.#drainMs = options.drainMs ?? DRAIN_MS
+    this.#moreMetrics = options.moreMetrics ?? (() => '')
     this.#neverUp = new Set(domains)
     this.#store = parts.openStore(config.store)
     this.#core = parts.createCore(coreRulesOf(config, domains, this.#store))
@@ -180,8 +182,8 @@ class RunningBroker implements Broker {
     return this.#core.stats()
   }
 
-  metrics(): Promise<string> {
-    return this.#metrics.text()
+  async metrics(): Promise<string> {
+    return `${await this.#metrics.text()}${this.#moreMetrics()}`
   }
 
   on<Name extends keyof BrokerEvents>(name: Name, listener: (event: BrokerEvents[Name]) => void): () => void {
@@ -230,7 +232,7 @@ class RunningBroker implements Broker {
     if (this.#config.http === undefined) return
     const http = await serveHttp(this.#config.http, {
       problems: () => this.#problems(),
-      metrics: async () => ({ contentType: METRICS_TYPE, text: await this.#metrics.text() }),
+      metrics: async () => ({ contentType: METRICS_TYPE, text: await this.metrics() }),
     })
     if (!this.#is('starting')) return http.close()
     this.#http = http

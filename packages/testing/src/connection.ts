@@ -10,8 +10,10 @@
  * 3. All that one turn of the loop sends leaves in one write.
  * 4. At most `outboundBytesMax` wait; one byte more ends the connection.
  * 5. It is read while neither a stall nor a rest holds it up. A rest ends by itself.
+ * 6. Rests do not add up: the one that lasts longest holds.
  */
 import { NS_STREAM_ERROR, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
+import { Tarpit } from './tarpit.ts'
 
 /** RFC 6120 4.9.3, those that the embedded server says. */
 export type StreamCondition =
@@ -72,6 +74,7 @@ export abstract class Connection {
   readonly #bytesPerSecond: number
   /** By when what was read would have come at `bytesPerSecond`. */
   #paidUntil = 0
+  readonly #tarpit: Tarpit
   readonly #log: (line: string) => void
   #phase: Phase = 'open'
   #pending: string[] = []
@@ -80,6 +83,8 @@ export abstract class Connection {
   #outputStalled = false
   #inputStalled = false
   #resting: NodeJS.Timeout | NodeJS.Immediate | undefined
+  /** When the rest is over. */
+  #restUntil = 0
   #cutAt: number | 'middle' | undefined
   #opened = false
   #lingerTimer: NodeJS.Timeout | undefined
@@ -90,6 +95,7 @@ export abstract class Connection {
     rules: {
       readonly outboundBytesMax: number
       readonly bytesPerSecond?: number | undefined
+      readonly refusalsPerSecond?: number | undefined
       readonly log: (line: string) => void
     },
   ) {
@@ -97,6 +103,7 @@ export abstract class Connection {
     this.#handlers = handlers
     this.#outboundBytesMax = rules.outboundBytesMax
     this.#bytesPerSecond = rules.bytesPerSecond ?? Number.POSITIVE_INFINITY
+    this.#tarpit = new Tarpit(rules.refusalsPerSecond ?? Number.POSITIVE_INFINITY)
     this.#log = rules.log
   }
 
@@ -182,6 +189,19 @@ export abstract class Connection {
     this.#cutAt = atByte ?? 'middle'
   }
 
+  /** The peer is told to wait: if it is told so too often, it is not read for a while. @returns whether it is not */
+  toldToWait(): boolean {
+    const ms = this.#tarpit.refused(performance.now())
+    if (ms < 1 || !this.isOpen) return false
+    this.#restFor(ms)
+    return true
+  }
+
+  /** Whether it is not read since it is told to wait too often. */
+  get isHeld(): boolean {
+    return this.#tarpit.isHolding(performance.now())
+  }
+
   /** Makes ready for the peer's new stream header after SASL (RFC 6120 6.4.6). */
   abstract restartStream(): void
   protected abstract header(attrs: Readonly<Record<string, string>>): string
@@ -230,16 +250,29 @@ export abstract class Connection {
    * @param behindBytes what waits for the component that has most of it
    */
   protected rest(chunkBytes: number, behindBytes: number): void {
-    if (this.#resting !== undefined || this.#phase !== 'open') return
+    if (this.#phase !== 'open') return
     const behindMs =
       behindBytes < BEHIND_BYTES ? 0 : (chunkBytes / CHUNK_BYTES_FULL) * (behindBytes / BEHIND_BYTES) * REST_MS
     const ms = Math.max(behindMs, this.#shape(chunkBytes))
-    if (ms < 1 && chunkBytes < CHUNK_BYTES_FULL) return
+    if (ms >= 1 || chunkBytes >= CHUNK_BYTES_FULL) this.#restFor(ms)
+  }
+
+  #restFor(ms: number): void {
+    const now = performance.now()
+    this.#restUntil = Math.max(this.#restUntil, now + ms)
+    if (this.#resting !== undefined) return
+    this.pauseInput()
+    this.#rest(ms)
+  }
+
+  /** Rests so long, and then as long as was added meanwhile. Less than a millisecond is a turn of the loop. */
+  #rest(ms: number): void {
     const go = (): void => {
       this.#resting = undefined
-      this.#resume()
+      const left = this.#restUntil - performance.now()
+      if (left >= 1) this.#rest(left)
+      else this.#resume()
     }
-    this.pauseInput()
     this.#resting = ms < 1 ? setImmediate(go) : setTimeout(go, ms)
   }
 
@@ -259,6 +292,7 @@ export abstract class Connection {
     clearTimeout(this.#resting as NodeJS.Timeout | undefined)
     clearImmediate(this.#resting as NodeJS.Immediate | undefined)
     this.#resting = undefined
+    this.#restUntil = 0
   }
 
   protected transportGone(): void {

@@ -71,7 +71,8 @@ export async function startDevBroker(options: DevBrokerOptions = {}): Promise<De
       },
       { where: 'startDevBroker' },
     )
-    broker = createBroker(config, options.broker)
+    const brokerOptions = { moreMetrics: () => server.metrics(), ...options.broker }
+    broker = createBroker(config, brokerOptions)
     await broker.start()
     let running = broker
     const stop = async (): Promise<void> => {
@@ -91,7 +92,7 @@ export async function startDevBroker(options: DevBrokerOptions = {}): Promise<De
       async restartBroker(whileDown) {
         await running.stop()
         await whileDown?.()
-        running = createBroker(config, options.broker)
+        running = createBroker(config, brokerOptions)
         await running.start()
       },
     }

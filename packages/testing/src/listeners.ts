@@ -108,6 +108,7 @@ export class Listeners {
             contentNs: NS_CLIENT,
             stanzaBytesMax: rules.stanzaBytesMax,
             bytesPerSecond: rules.clientBytesPerSecond,
+            refusalsPerSecond: rules.clientRefusalsPerSecond,
             behindBytes: this.#factories.behindBytes,
           }
         : { contentNs: NS_COMPONENT, stanzaBytesMax: rules.componentStanzaBytesMax }
@@ -149,7 +150,8 @@ export class Listeners {
     socket.setNoDelay(true)
     const handlers = this.#factories.client()
     const remote = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0} (ws)`
-    handlers.attach(new WebSocketConnection(websocket, remote, handlers, this.#rules))
+    const { clientRefusalsPerSecond: refusalsPerSecond, ...rules } = this.#rules
+    handlers.attach(new WebSocketConnection(websocket, remote, handlers, { ...rules, refusalsPerSecond }))
   }
 
   /** A page from anywhere could otherwise log in on a developer's machine: browsers let any page open a WebSocket. */

@@ -57,6 +57,12 @@ export interface EmbeddedServerOptions {
   readonly outboundBytesMax?: number
   /** Most bytes a second that are read of one TCP client, after a first second's worth; a shaper, as real servers have. @default none */
   readonly clientBytesPerSecond?: number
+  /**
+   * How often in a second a component may tell a client to wait (errors of type `wait`) before the client is read slower: one
+   * that is told so more often goes on writing. It is not read for a second at most after each of them; false reads it on.
+   * @default 100
+   */
+  readonly clientRefusalsPerSecond?: number | false
   /** Most connections at once, of every kind. @default 2000 */
   readonly connectionsMax?: number
   /** Receives one line for each thing worth knowing. @default none */
@@ -93,6 +99,8 @@ export interface ServerRules {
   readonly outboundBytesMax: number
   /** Infinity: no shaper. */
   readonly clientBytesPerSecond: number
+  /** Infinity: nobody is held. */
+  readonly clientRefusalsPerSecond: number
   readonly connectionsMax: number
   readonly log: (line: string) => void
   readonly now: () => number
@@ -149,6 +157,10 @@ export function parseServerOptions(options: EmbeddedServerOptions): ServerRules 
       options.clientBytesPerSecond === undefined
         ? Number.POSITIVE_INFINITY
         : integerOption('clientBytesPerSecond', options.clientBytesPerSecond, 1000, 2 ** 30),
+    clientRefusalsPerSecond:
+      options.clientRefusalsPerSecond === false
+        ? Number.POSITIVE_INFINITY
+        : integerOption('clientRefusalsPerSecond', options.clientRefusalsPerSecond ?? 100, 1, 1_000_000),
     connectionsMax: integerOption('connectionsMax', options.connectionsMax ?? 2000, 1, 100_000),
     log: lineLog(options.log),
     now: options.now ?? Date.now,

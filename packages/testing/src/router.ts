@@ -11,13 +11,24 @@
  * 2. One session for each full JID; the older one is told that it is replaced before the newer one is in the table.
  * 3. What is never answered (errors, results) earns no error.
  */
-import { formatBareJid, formatJid, tryParseJid, withAttrs, XmqError, type Jid, type XmlElement } from '@xmq/protocol'
+import {
+  findChild,
+  formatBareJid,
+  formatJid,
+  NS_CLIENT,
+  tryParseJid,
+  withAttrs,
+  XmqError,
+  type Jid,
+  type XmlElement,
+} from '@xmq/protocol'
 import type { Accounts } from './accounts.ts'
 import { decideDelivery, type Resource } from './delivery.ts'
 import { answerAccountIq, answerDomainIq } from './domain-service.ts'
 import type { EventHub } from './events.ts'
 import type { ServerRules } from './options.ts'
 import { SERVICE_UNAVAILABLE, serverErrorTo, type ServerError } from './stanza-errors.ts'
+import type { ServerStats } from './stats.ts'
 import type { Connection } from './connection.ts'
 
 /** A bound session as the router knows it. */
@@ -47,6 +58,10 @@ export class Router {
   readonly #componentsSeen = new Set<string>()
   readonly #services = new Map<string, InternalService>()
   readonly #pass: (job: () => void) => void
+  #waits = 0
+  #heedless = 0
+  /** Whose holding was logged. */
+  readonly #heldBefore = new WeakSet<BoundSession>()
 
   /** @param pass runs a job now or, when routing is delayed on demand, later in the same order */
   constructor(rules: ServerRules, accounts: Accounts, events: EventHub, pass: (job: () => void) => void) {
@@ -89,6 +104,24 @@ export class Router {
       for (const { connection } of all) most = Math.max(most, connection.waitingBytes)
     }
     return most
+  }
+
+  stats(): ServerStats {
+    let sessions = 0
+    let heldSessions = 0
+    for (const byResource of this.#sessions.values()) {
+      for (const { connection } of byResource.values()) {
+        sessions++
+        if (connection.isHeld) heldSessions++
+      }
+    }
+    return {
+      sessions,
+      heldSessions,
+      toldToWait: this.#waits,
+      heedless: this.#heedless,
+      componentBytes: this.behindBytes(),
+    }
   }
 
   isLocal(domain: string): boolean {
@@ -187,6 +220,18 @@ export class Router {
     if (answer !== undefined) this.route(answer)
   }
 
+  #deliver(stanza: XmlElement, session: BoundSession): void {
+    session.connection.send(stanza)
+    // Of a component only: any client could send such an error to another one.
+    if (!isWait(stanza) || this.isLocal(domainOf(stanza))) return
+    this.#waits++
+    if (!session.connection.toldToWait()) return
+    this.#heedless++
+    if (this.#heldBefore.has(session)) return
+    this.#heldBefore.add(session)
+    this.#rules.log(`${session.full} is read slower: it goes on writing although it is told to wait`)
+  }
+
   #toAccount(stanza: XmlElement, to: Jid): void {
     const bare = formatBareJid(to)
     const sessions = this.sessionsOf(bare)
@@ -194,7 +239,7 @@ export class Router {
     const verdict = decideDelivery(stanza, to, sessions, exists)
     switch (verdict.type) {
       case 'deliver':
-        for (const session of verdict.to) session.connection.send(stanza)
+        for (const session of verdict.to) this.#deliver(stanza, session)
         return
       case 'account': {
         const sender = tryParseJid(stanza.attrs.get('from') ?? '')
@@ -207,4 +252,13 @@ export class Router {
       case 'drop':
     }
   }
+}
+
+/** Whether a stanza tells its receiver to wait (RFC 6120 8.3.2). */
+function isWait(stanza: XmlElement): boolean {
+  return stanza.attrs.get('type') === 'error' && findChild(stanza, 'error', NS_CLIENT)?.attrs.get('type') === 'wait'
+}
+
+function domainOf(stanza: XmlElement): string {
+  return tryParseJid(stanza.attrs.get('from') ?? '')?.domain ?? ''
 }

@@ -14,6 +14,7 @@ import { ModXmq } from './mod-xmq.ts'
 import { parseServerOptions, type EmbeddedServerOptions, type ServerRules } from './options.ts'
 import { PresenceBook } from './presence.ts'
 import { Router } from './router.ts'
+import { metricsText, type ServerStats } from './stats.ts'
 
 /** A running embedded server. */
 export interface EmbeddedServer {
@@ -34,6 +35,10 @@ export interface EmbeddedServer {
   sessions(): string[]
   /** The domains of all connected components. */
   components(): string[]
+  /** Its counters and gauges. */
+  stats(): ServerStats
+  /** The same as Prometheus reads them. */
+  metrics(): string
   /** Listens to an event; returns the way to stop. */
   readonly on: OnServerEvent
   readonly misbehave: Misbehave
@@ -95,6 +100,8 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions = {}): 
     register: (user, password) => accounts.register(user, password),
     sessions: () => router.fullJids(),
     components: () => router.componentDomains(),
+    stats: () => router.stats(),
+    metrics: () => metricsText(router.stats()),
     on: events.on,
     misbehave,
     restart,

@@ -12,6 +12,8 @@ export interface TcpConnectionRules {
   readonly outboundBytesMax: number
   /** Of a client: its shaper. */
   readonly bytesPerSecond?: number
+  /** Of a client: refusals with `wait` in a second before it is read slower. */
+  readonly refusalsPerSecond?: number
   /** Of a client: the most bytes that wait for a component now. A component is read as fast as it writes. */
   readonly behindBytes?: () => number
   readonly log: (line: string) => void

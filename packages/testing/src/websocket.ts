@@ -17,6 +17,7 @@ import { Connection, type ConnectionHandlers } from './connection.ts'
 export interface WebSocketConnectionRules {
   readonly stanzaBytesMax: number
   readonly outboundBytesMax: number
+  readonly refusalsPerSecond: number
   readonly log: (line: string) => void
 }
 

@@ -40,7 +40,10 @@ export async function dev(io: Io, flags: DevFlags): Promise<ExitCode> {
     onRegister: (user, password) => accounts.add(user, password),
   })
   const config = configOf(flags, queues, { componentPort: server.componentPort, secret, store })
-  const broker = createBroker(config, { log: brokerLog(io, config.log.level, config.log.format) })
+  const broker = createBroker(config, {
+    log: brokerLog(io, config.log.level, config.log.format),
+    moreMetrics: () => server.metrics(),
+  })
   const stop = untilStopped(io)
   try {
     await broker.start({ signal: stop.signal })

@@ -110,6 +110,9 @@ describe('dev', () => {
       { address: 'orders@xmq.test', type: 'all' },
     ])
     expect((await fetch(`${ready.http}/readyz`)).status).toBe(200)
+    const metrics = await (await fetch(`${ready.http}/metrics`)).text()
+    expect(metrics).toMatch(/^xmq_link_up\{.*\} 1$/m)
+    expect(metrics).toMatch(/^xmq_server_sessions 0$/m)
   })
 
   it('prints address, accounts, queues and what to type next', async () => {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { createBroker, parseConfig } from '@xmq/broker'
 import { EXIT_CODES } from '@xmq/client'
+import { startEmbeddedServer } from '@xmq/testing'
 import { expect, it } from 'vitest'
 
 const page = readFileSync(new URL('../../../docs/operating.md', import.meta.url), 'utf8')
@@ -19,4 +20,12 @@ it('lists every metric of the broker', async () => {
   expect(names.length).toBeGreaterThan(10)
   expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([])
   await broker.stop()
+})
+
+it('lists every metric of the embedded server', async () => {
+  const server = await startEmbeddedServer({ websocketPort: false })
+  const names = [...server.metrics().matchAll(/^# TYPE (\w+)/gm)].map((match) => match[1] ?? '')
+  await server.stop()
+  expect(names.length).toBeGreaterThan(3)
+  expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([])
 })
