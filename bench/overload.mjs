@@ -166,7 +166,10 @@ function between(before, after) {
   const rss = after.broker.rss
   return {
     seconds,
+    wanted: rate(({ producers }) => producers.wanted),
     offered: rate(({ producers }) => producers.offered),
+    /** Of what was offered, what the kernel took. */
+    sent: rate(({ producers }) => producers.offered - producers.unsent),
     stored: rate(({ broker }) => broker.stored),
     settled: rate(({ broker }) => broker.acked),
     confirmed: rate(({ producers }) => producers.confirmed),
@@ -242,6 +245,8 @@ async function run(kind) {
 
 function print(kind, { peak, flood, faults, codes, end }) {
   const of = (part, whole) => `${(part / whole).toFixed(2)} of peak`
+  const times = (rate) => `${(rate / peak.stored).toFixed(1)} x`
+  const perCpu = ({ stored, settled, cpu }) => (stored + settled) / 2 / (cpu.broker + cpu.server)
   const percent = (share) => `${Math.round(share * 100)} % of the time`
   const settles = ({ settleP50, settleP99 }) => `p50 ${settleP50?.toFixed(0)} ms, p99 ${settleP99?.toFixed(0)} ms`
   const loads = ({ loads: seconds }) =>
@@ -261,7 +266,7 @@ function print(kind, { peak, flood, faults, codes, end }) {
     ['', `settles ${settles(peak)}; refusing ${percent(peak.refusingShare)}; ${loads(peak)}; ${cpus(peak)}`],
     [
       'flood',
-      `${count(flood.offered)} offered/s (${(flood.offered / peak.stored).toFixed(1)} x), ${count(flood.reached)} reached the broker/s`,
+      `${count(flood.wanted)} wanted/s (${times(flood.wanted)}), ${count(flood.offered)} written/s (${times(flood.offered)}), ${count(flood.sent)} taken by TCP/s (${times(flood.sent)}), ${count(flood.reached)} reached the broker/s (${times(flood.reached)})`,
     ],
     [
       'goodput',
@@ -272,6 +277,10 @@ function print(kind, { peak, flood, faults, codes, end }) {
       `${count(flood.confirmed)} confirmed/s (${of(flood.confirmed, peak.confirmed)}), ${count(flood.acked)} acked/s (${of(flood.acked, peak.acked)}) at the clients`,
     ],
     ['', `settles ${settles(flood)}; refusing ${percent(flood.refusingShare)}; ${loads(flood)}; ${cpus(flood)}`],
+    [
+      '',
+      `${count(perCpu(peak))} stored and acked for a second of CPU of broker and server at the peak, ${count(perCpu(flood))} in the flood (${of(perCpu(flood), perCpu(peak))})`,
+    ],
     [
       'memory',
       `RSS at most ${mib(flood.rssMax)}, each 5 s ${rss.join(' ')}; storing at most ${mib(flood.storingMax)}, outbound ${mib(flood.outboundMax)}`,

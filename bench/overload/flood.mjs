@@ -15,7 +15,9 @@ const REFUSED = 2
 serve(async ({ server, users, password, queue, topic, items, bodyBytes, window }) => {
   const body = `<json xmlns='urn:xmpp:json:0'>"${'x'.repeat(bodyBytes - 2)}"</json>`
   const counts = {
+    wanted: 0,
     offered: 0,
+    offeredBytes: 0,
     confirmed: 0,
     refused: 0,
     twice: 0,
@@ -52,7 +54,9 @@ serve(async ({ server, users, password, queue, topic, items, bodyBytes, window }
     let text = `<iq type='set' id='${name}' to='${queue}'><publish xmlns='xmq:queue:1'>`
     for (let item = 0; item < items; item++) text += `<item id='${name}.${item}' topic='${topic}'>${body}</item>`
     counts.offered += items
-    return `${text}</publish></iq>`
+    text += '</publish></iq>'
+    counts.offeredBytes += text.length
+    return text
   }
   const answered = (session, head, text) => {
     const serial = Number(/\bid=['"]\d+\.(\d+)['"]/.exec(head)?.[1] ?? Number.NaN)
@@ -89,8 +93,14 @@ serve(async ({ server, users, password, queue, topic, items, bodyBytes, window }
     for (let index = 0; index < share; index++) text += stanza(session)
     session.socket.write(text)
   }
-  const tick = (rate, startedAt, sentBefore) => {
+  /** Messages that wait in our own process, since TCP does not take them. */
+  const unsent = () => {
+    const bytes = sessions.reduce((sum, { socket }) => sum + socket.writableLength, 0)
+    return bytes === 0 ? 0 : (bytes / counts.offeredBytes) * counts.offered
+  }
+  const tick = (rate, startedAt, sentBefore, wantedBefore) => {
     const due = Math.floor(((nowMs() - startedAt) * rate) / 1000)
+    counts.wanted = wantedBefore + due
     while (counts.offered - sentBefore < due) {
       const ready = sessions.filter(({ socket }) => socket.writableLength < UNSENT_BYTES_MAX)
       if (ready.length === 0) {
@@ -108,7 +118,7 @@ serve(async ({ server, users, password, queue, topic, items, bodyBytes, window }
   }
 
   return {
-    sample: () => ({ ...counts, codes: { ...codes }, unanswered: unanswered(), at: nowMs() }),
+    sample: () => ({ ...counts, codes: { ...codes }, unanswered: unanswered(), unsent: unsent(), at: nowMs() }),
     /** A window of unanswered messages, politely. */
     fill: () => {
       isOpen = true
@@ -117,8 +127,8 @@ serve(async ({ server, users, password, queue, topic, items, bodyBytes, window }
     /** @param {number} rate messages a second of all sessions, whatever they are told */
     flood: (rate) => {
       const startedAt = nowMs()
-      const { offered } = counts
-      ticker = setInterval(() => tick(rate, startedAt, offered), 1)
+      const { offered, wanted } = counts
+      ticker = setInterval(() => tick(rate, startedAt, offered, wanted), 1)
     },
     stop: () => {
       isOpen = false
