@@ -138,7 +138,7 @@ describe('the file of the sqlite store', () => {
     await expect(openSqlite(`${path}/below/xmq.db`)).rejects.toMatchObject({ code: 'invalid-config' })
   })
 
-  it.each([1, 2])('of version %i is brought to this version with everything in it', async (version) => {
+  it.each([1, 2, 3])('of version %i is brought to this version with everything in it', async (version) => {
     const path = freshPath()
     writeFileSync(path, gunzipSync(readFileSync(new URL(`store-fixtures/v${version}.db.gz`, import.meta.url))))
     const store = await openSqlite(path)

@@ -102,7 +102,7 @@ function sourceOf(line: LineTally, request: PackedClaim, { rows, tallies }: Clai
   if (first === undefined) return new Source(() => [])
   if (others.length > 0) {
     const merge = new LaneMerge([first, ...others], rows)
-    return new Source((max) => rows.listRanked(line.id, merge.take(max)))
+    return new Source((max) => rows.listRanked(merge.take(max)))
   }
   let after = -1
   return new Source((max) => {

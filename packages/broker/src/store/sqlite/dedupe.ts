@@ -22,14 +22,14 @@ interface NewRecord {
   readonly key: Buffer
   readonly seq: number
   /** See dedupe.line in schema.ts. */
-  readonly line: number
+  readonly shelf: number
   readonly payload: Buffer
   readonly until: number
   readonly isEnding: boolean
 }
 
 /** A record as it is found. */
-type StoreRecord = readonly [seq: number, line: number, payload: Buffer, until: number]
+type StoreRecord = readonly [seq: number, shelf: number, payload: Buffer, until: number]
 
 const ADDERS = { 64: 'addDedupe64', 8: 'addDedupe8', 1: 'addDedupe1' } as const
 
@@ -70,24 +70,24 @@ export class Dedupe {
       added === undefined
         ? ((this.#statements.findDedupe.get([queue.id, key]) as StoreRecord | undefined) ??
           this.#findOld(queue, op, now))
-        : ([added.seq, added.line, added.payload, added.until] as const)
+        : ([added.seq, added.shelf, added.payload, added.until] as const)
     if (found === undefined) return { key, endedSeq: undefined, answer: undefined }
-    const [seq, line, payload, until] = found
-    if (until <= now && !this.#hasMessage(seq, line)) return { key, endedSeq: seq, answer: undefined }
+    const [seq, shelf, payload, until] = found
+    if (until <= now && !this.#hasMessage(seq, shelf)) return { key, endedSeq: seq, answer: undefined }
     return { key, endedSeq: undefined, answer: answerOf(seq, payload, op) }
   }
 
   /**
    * Remembers a publish that {@link find} found no answer for, in the same operation.
    *
-   * @param lines of the entries of the message
+   * @param shelves of the entries of the message
    */
   add(
     queue: QueueTally,
     op: PackedPublish,
     { key, endedSeq }: Found,
     seq: number,
-    lines: readonly number[],
+    shelves: readonly number[],
     now: number,
   ): void {
     if (endedSeq !== undefined) this.#remove(queue, key, endedSeq)
@@ -95,9 +95,9 @@ export class Dedupe {
     if (queue.firstEndingAt <= now) this.#swept.add(queue)
     const until = now + op.dedupeMs
     const isEnding = until > now
-    if (isEnding || lines.length > 0) {
-      const line = lines.length === 1 ? (lines[0] as number) : 0
-      this.#added.set(nameOf(queue, key), { queue, key, seq, line, payload: payloadOf(op), until, isEnding })
+    if (isEnding || shelves.length > 0) {
+      const shelf = shelves.length === 1 ? (shelves[0] as number) : 0
+      this.#added.set(nameOf(queue, key), { queue, key, seq, shelf, payload: payloadOf(op), until, isEnding })
     }
     if (isEnding) {
       this.#tallies.setEndings(queue, queue.endings + 1)
@@ -132,8 +132,8 @@ export class Dedupe {
     return found === undefined || found[3] <= now ? undefined : found
   }
 
-  #hasMessage(seq: number, line: number): boolean {
-    return line === 0 ? this.#statements.hasBody.get([seq]) !== undefined : this.#rows.has(line, seq)
+  #hasMessage(seq: number, shelf: number): boolean {
+    return shelf === 0 ? this.#statements.hasBody.get([seq]) !== undefined : this.#rows.has(shelf, seq)
   }
 
   #remove(queue: QueueTally, key: Buffer, seq: number): void {
@@ -149,8 +149,8 @@ export class Dedupe {
     for (const count of ADDED_AT_ONCE) {
       for (; added.length - place >= count; place += count) {
         const values: Value[] = []
-        for (const { queue, key, seq, line, payload, until, isEnding } of added.slice(place, place + count))
-          values.push(queue.id, key, seq, line, payload, until, isEnding ? 1 : 0)
+        for (const { queue, key, seq, shelf, payload, until, isEnding } of added.slice(place, place + count))
+          values.push(queue.id, key, seq, shelf, payload, until, isEnding ? 1 : 0)
         this.#statements[ADDERS[count]].run(values)
       }
     }
@@ -178,8 +178,8 @@ export class Dedupe {
     this.#write()
     const first = this.#readFirst(queue)
     if (first === undefined) return false
-    const [key, seq, line, until] = first as [Buffer, number, number, number]
-    if (until <= this.#now && this.#hasMessage(seq, line)) this.#statements.keepDedupe.run([queue.id, key])
+    const [key, seq, shelf, until] = first as [Buffer, number, number, number]
+    if (until <= this.#now && this.#hasMessage(seq, shelf)) this.#statements.keepDedupe.run([queue.id, key])
     else this.#statements.removeDedupe.run([queue.id, key])
     this.#tallies.setEndings(queue, queue.endings - 1)
     return true

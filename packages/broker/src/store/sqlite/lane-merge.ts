@@ -11,6 +11,7 @@
 export interface LanePlace {
   readonly lane: number
   readonly rank: number
+  readonly shelf: number
   readonly seq: number
 }
 

@@ -181,7 +181,8 @@ function readHead(data: Buffer): {
 function rowOfOld(old: OldEntry, data: Buffer): Row {
   const { line, seq, topic, rank, at } = old
   const row = rowOf({
-    line,
+    // All of a line lay together in that version.
+    shelf: line,
     seq,
     topic,
     rank,

@@ -35,6 +35,7 @@ import {
   stateOf,
 } from './row.ts'
 import type { Rows } from './rows.ts'
+import { shelfOf } from './shelf.ts'
 import type { Statements } from './statements.ts'
 import type { LineTally, Tallies } from './tallies.ts'
 import { isHeldBy, type Transitions } from './transitions.ts'
@@ -111,7 +112,7 @@ export class Operations {
     this.#transitions.now = now
     for (const line of this.#tallies.lines) {
       if (!line.isGone) continue
-      const rows = this.#rows.list('listEntries', [line.id, 0, REMOVALS_MAX])
+      const rows = this.#rows.listBySeq('listEntries', line.id, 0, REMOVALS_MAX)
       for (const { seq } of rows) {
         // What it was first of goes as well: read anew, since the one before may have offered it.
         const row = this.#rows.get(line.id, seq)
@@ -183,8 +184,8 @@ export class Operations {
     const dropped = drops.map((row) => this.#drop(row))
     const isLeased = this.#addEntries(op, seq, places)
     if (earlier !== undefined) {
-      const lines = places.map(({ line }) => line.id)
-      this.#dedupe.add(queue, op, earlier, seq, lines, now)
+      const shelves = places.map(({ line }) => shelfOf(line.id, priorityOf(op.message)))
+      this.#dedupe.add(queue, op, earlier, seq, shelves, now)
     }
     const leasedAt = isLeased ? now : undefined
     return { status: 'ok', type: 'publish', seq, entries: places.length, dropped, leasedAt }
@@ -222,13 +223,14 @@ export class Operations {
     const dueAt = op.delayUntil !== undefined && op.delayUntil > this.#now ? op.delayUntil : undefined
     const isDelayed = dueAt !== undefined
     const topic = this.#tallies.topicToWrite(line, op.topic).id
+    const priority = priorityOf(data)
     return rowOf({
-      line: line.id,
+      shelf: shelfOf(line.id, priority),
       seq,
       topic,
       lane: line.subscription === '' ? topic : -line.id,
       state: isDelayed ? DELAYED : this.#transitions.stateOfNew(topic, op.key),
-      rank: rankOf(priorityOf(data), isDelayed ? 0 : seq),
+      rank: rankOf(priority, isDelayed ? 0 : seq),
       at: dueAt ?? 0,
       expiresAt: op.expiresAt ?? null,
       isDroppable,
@@ -262,9 +264,10 @@ export class Operations {
   /** The READY entries with the lowest seqs. Those from before `dead-letter-oldest` was chosen have no index, but come first. */
   #oldestReady(line: LineTally): Row[] {
     const { undroppable } = line
-    const others =
-      undroppable === 0 ? [] : this.#rows.list('listUndroppable', [line.id, Math.min(undroppable, OVERFLOW_DROPS_MAX)])
-    const droppable = this.#rows.list('listDroppable', [line.id, OVERFLOW_DROPS_MAX])
+    const list = (name: 'listDroppable' | 'listUndroppable', max: number) =>
+      this.#rows.listBySeq(name, line.id, 0, Math.min(max, OVERFLOW_DROPS_MAX))
+    const others = undroppable === 0 ? [] : list('listUndroppable', undroppable)
+    const droppable = list('listDroppable', OVERFLOW_DROPS_MAX)
     return [...droppable, ...others].sort((left, right) => left.seq - right.seq).slice(0, OVERFLOW_DROPS_MAX)
   }
 
@@ -373,7 +376,7 @@ export class Operations {
     let count = 0
     let last = op.after
     for (let read = 0; read < PURGE_READS_MAX; read += PURGE_PAGE) {
-      const listed = this.#rows.list(name, [line.id, last, PURGE_PAGE])
+      const listed = this.#rows.listBySeq(name, line.id, last, PURGE_PAGE)
       for (const { seq } of listed) {
         // Read anew, since the one before may have offered it.
         const row = this.#rows.get(line.id, seq)
@@ -394,7 +397,7 @@ export class Operations {
     const line = this.#tallies.line(op.queue, op.subscription)
     const dropped: DroppedEntry[] = []
     if (line === undefined) return { status: 'ok', type: 'trim-dead', dropped }
-    for (const row of this.#rows.list('listByDeath', [line.id, op.max])) {
+    for (const row of this.#rows.listByDeath(line.id, op.max)) {
       const { dead, deadBytes } = line.counts
       if (dead <= op.maxCount && deadBytes <= op.maxBytes && row.at >= op.diedBefore) break
       dropped.push(this.droppedOf(row))

@@ -136,7 +136,7 @@ export class Queries {
   #page(line: number, state: EntryState | undefined, after: number, max: number): Row[] {
     if (state === 'leased') return this.#leases.list(line, after, max).map(({ row }) => row)
     const name = ({ ready: 'listEntries', delayed: 'listDelayed', dead: 'listDead' } as const)[state ?? 'ready']
-    return this.#rows.list(name, [line, after, max])
+    return this.#rows.listBySeq(name, line, after, max)
   }
 
   #storedOf(row: Row, bodies: boolean): StoredEntry {

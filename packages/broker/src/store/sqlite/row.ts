@@ -2,6 +2,7 @@
 import { DEAD_REASONS, type DeadReason, type EntryState, type HistoryEntry } from '../entry.ts'
 import { BODY_BYTES_MAX } from '../limits.ts'
 import { dataBytesOf, dedupeUntilOf, isApartData, isSharedData } from './message-data.ts'
+import { lineOf } from './shelf.ts'
 import type { Value } from './statements.ts'
 
 /** entries.state. All are numbers that SQLite stores in one byte, so that a change of it never moves a row. */
@@ -28,6 +29,8 @@ export const stateOf = (row: Row): EntryState => STATES[row.state] as EntryState
 /** An entry. What only a lease has (claimedAt, leaseMs) is 0 in other states. */
 export interface Row {
   readonly line: number
+  /** Where it lies: shelf.ts. */
+  readonly shelf: number
   readonly seq: number
   readonly topic: number
   readonly lane: number
@@ -75,7 +78,7 @@ const NO_HISTORY: readonly HistoryEntry[] = Object.freeze([])
 
 /** What a row is made of, as it is read. */
 export interface RowColumns {
-  readonly line: number
+  readonly shelf: number
   readonly seq: number
   readonly topic: number
   readonly lane: number
@@ -91,7 +94,7 @@ export interface RowColumns {
 
 /** A row of the columns that `ENTRY` in statements.ts names. */
 export function readRow(values: readonly Value[]): Row {
-  const [line, seq, topic, lane, state, rank, at, expiresAt, isDroppable, key, rest, data] = values as [
+  const [shelf, seq, topic, lane, state, rank, at, expiresAt, isDroppable, key, rest, data] = values as [
     ...[number, number, number, number, number, number, number],
     number | null,
     number,
@@ -100,7 +103,7 @@ export function readRow(values: readonly Value[]): Row {
     Buffer,
   ]
   return rowOf({
-    line,
+    shelf,
     seq,
     topic,
     lane,
@@ -118,7 +121,8 @@ export function readRow(values: readonly Value[]): Row {
 export function rowOf(columns: RowColumns): Row {
   const { data, rest } = columns
   const row: Row = {
-    line: columns.line,
+    line: lineOf(columns.shelf),
+    shelf: columns.shelf,
     seq: columns.seq,
     topic: columns.topic,
     lane: columns.lane,
@@ -152,6 +156,7 @@ export function rowOf(columns: RowColumns): Row {
 export function copyOf(row: Row): Row {
   return {
     line: row.line,
+    shelf: row.shelf,
     seq: row.seq,
     topic: row.topic,
     lane: row.lane,
@@ -205,8 +210,8 @@ function chainOrdOf(row: Row): number | null {
 
 /** Adds the values of one row of `addEntry` to a list. */
 export function pushValues(values: Value[], row: Row): void {
-  const { line, seq, topic, lane, state, rank, at, expiresAt, key, isDroppable } = row
-  values.push(line, seq, line, topic, lane, state, rank, at, expiresAt, chainOrdOf(row), isDroppable ? 1 : 0)
+  const { line, shelf, seq, topic, lane, state, rank, at, expiresAt, key, isDroppable } = row
+  values.push(shelf, seq, line, topic, lane, state, rank, at, expiresAt, chainOrdOf(row), isDroppable ? 1 : 0)
   values.push(key === undefined ? null : Buffer.from(key), restOf(row), row.data as Buffer)
 }
 
@@ -224,7 +229,7 @@ export function pushPlainValues(values: Value[], { seq, topic, rank, data }: Row
 
 /** The values of `saveEntry`. */
 export function changedValues(row: Row): Value[] {
-  return [row.state, row.rank, row.at, row.expiresAt, chainOrdOf(row), restOf(row), row.line, row.seq]
+  return [row.state, row.rank, row.at, row.expiresAt, chainOrdOf(row), restOf(row), row.shelf, row.seq]
 }
 
 export const reasonOf = (row: Row): DeadReason => DEAD_REASONS[row.reason] as DeadReason

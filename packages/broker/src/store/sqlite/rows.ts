@@ -31,15 +31,28 @@ import {
   type Row,
   rowOf,
 } from './row.ts'
-import { ADDED_AT_ONCE, type Parameter, type StatementName, type Statements, type Value } from './statements.ts'
+import { lineOf, otherShelves } from './shelf.ts'
+import { ADDED_AT_ONCE, type Parameter, type Statements, type Value } from './statements.ts'
 
 interface Change {
   readonly kind: 'add' | 'save' | 'lease' | 'remove'
   readonly row: Row
 }
 
-/** Statements that list whole entries. */
-type ListName = Extract<StatementName, `list${string}`>
+/** Where an entry is in the file. */
+export interface EntryPlace {
+  readonly shelf: number
+  readonly seq: number
+}
+
+/** Statements that list whole entries in the order of a time. */
+type ListName = 'listDue' | 'listExpired' | 'listByDeath'
+/** Those that list the entries of one shelf. */
+type ShelfListName = 'listEntries' | 'listDelayed' | 'listDead' | 'listDroppable' | 'listUndroppable' | 'listDeadAt'
+
+const bySeq = (left: Row, right: Row) => left.seq - right.seq
+/** The fewest rows that are read of a shelf at once, where a page takes from several. */
+const SHELF_READ_MIN = 16
 
 const ADDERS = { 64: 'addEntries64', 8: 'addEntries8', 1: 'addEntries1' } as const
 const PLAIN_ADDERS = { 64: 'addPlain64', 8: 'addPlain8', 1: 'addPlain1' } as const
@@ -49,7 +62,7 @@ export class Rows {
   readonly #statements: Statements
   readonly #leases: Leases
   readonly #changes = new Places<Change>()
-  /** BLOCKED entries that became claimable: the file alone has the rest of them. */
+  /** BLOCKED entries that became claimable, by shelf: the file alone has the rest of them. */
   readonly #offered = new Places<true>()
   /** Chains in which something changed. True: an entry was added to it, and none left it, so it has a first. */
   #chains = new Map<string, boolean>()
@@ -70,27 +83,34 @@ export class Rows {
 
   /** An entry as the file has it, but for an offer that is not written yet. */
   read(line: number, seq: number): Row | undefined {
-    const values = this.#statements.readEntry.get([line, seq])
-    if (values === undefined) return undefined
+    const usual = this.#statements.readEntry.get([line, seq])
+    if (usual !== undefined) return this.#readOffered(usual)
+    const shelves = otherShelves(line)
+    const other = shelves.length > 0 ? this.#statements.findEntry.get([seq, JSON.stringify(shelves)]) : undefined
+    return other === undefined ? undefined : this.#readOffered(other)
+  }
+
+  #readAt({ shelf, seq }: EntryPlace): Row | undefined {
+    const values = this.#statements.readEntry.get([shelf, seq])
+    return values === undefined ? undefined : this.#readOffered(values)
+  }
+
+  #readOffered(values: readonly Value[]): Row {
     const row = readRow(values)
-    if (this.#offered.get(line, seq) === true) row.state = CLAIMABLE
+    if (this.#offered.get(row.shelf, row.seq) === true) row.state = CLAIMABLE
     return row
   }
 
-  has(line: number, seq: number): boolean {
+  has(shelf: number, seq: number): boolean {
+    const line = lineOf(shelf)
     const change = this.#changes.get(line, seq)
     if (change !== undefined) return change.kind !== 'remove'
-    return this.#leases.get(line, seq) !== undefined || this.#statements.hasEntry.get([line, seq]) !== undefined
+    return this.#leases.get(line, seq) !== undefined || this.#statements.hasEntry.get([shelf, seq]) !== undefined
   }
 
   /** The message of an entry. */
   dataOf(row: Row): Buffer {
-    return (
-      row.data ??
-      this.#changes.get(row.line, row.seq)?.row.data ??
-      this.read(row.line, row.seq)?.data ??
-      Buffer.alloc(0)
-    )
+    return row.data ?? this.#changes.get(row.line, row.seq)?.row.data ?? this.#readAt(row)?.data ?? Buffer.alloc(0)
   }
 
   add(row: Row): void {
@@ -122,21 +142,60 @@ export class Rows {
     return isHeld
   }
 
-  /** The seq of what comes after an entry in the chain of its key: BLOCKED. To be asked before that entry leaves it. */
-  nextOfChain({ topic, key, rank }: Row): number | undefined {
+  /** What comes after an entry in the chain of its key: BLOCKED. To be asked before that entry leaves it. */
+  nextOfChain({ topic, key, rank }: Row): EntryPlace | undefined {
     if (key === undefined) return undefined
     if (this.#chains.has(`${topic} ${key}`)) this.flush()
     const found = this.#statements.nextOfChain.get([topic, Buffer.from(key), ordOf(rank)])
-    return found === undefined ? undefined : Number(found[0])
+    return found === undefined ? undefined : { shelf: Number(found[0]), seq: Number(found[1]) }
   }
 
   /** Makes a BLOCKED entry claimable, without reading it. */
-  offer(line: number, seq: number): void {
-    this.#offered.set(line, seq, true)
+  offer({ shelf, seq }: EntryPlace): void {
+    this.#offered.set(shelf, seq, true)
   }
 
   list(name: ListName, values: readonly Value[]): Row[] {
     this.flush()
+    return this.#listNow(name, values)
+  }
+
+  /** The dead letters of a line, by the time of their death, then by seq. */
+  listByDeath(line: number, max: number): Row[] {
+    const rows = this.list('listByDeath', [line, max])
+    const last = rows.at(-1)
+    if (last === undefined || rows.every(({ shelf }) => shelf === line)) return rows
+    // Those that died with the last are listed shelf by shelf, and maybe not all.
+    const before = rows.filter(({ at }) => at < last.at).sort((left, right) => left.at - right.at || bySeq(left, right))
+    return [...before, ...this.listBySeq('listDeadAt', line, 0, max - before.length, [last.at])]
+  }
+
+  /**
+   * The first entries of a line behind a seq, by seq, over all its shelves.
+   *
+   * @param more the values of the statement that follow the line
+   */
+  listBySeq(name: ShelfListName, line: number, after: number, max: number, more: readonly Value[] = []): Row[] {
+    this.flush()
+    const list = (shelf: number, behind: number, count: number) =>
+      this.#listNow(name, [shelf, behind, count, line, ...more])
+    const found = list(line, after, max)
+    for (const shelf of otherShelves(line)) {
+      // Few at first, since what is not among the first of all shelves is read in vain.
+      let count = Math.max(SHELF_READ_MIN, max >> 3)
+      for (let behind: number | undefined = after; behind !== undefined; count *= 2) {
+        const rows = list(shelf, behind, count)
+        if (rows.length > 0) found.push(...rows)
+        found.sort(bySeq).splice(max)
+        const last = rows.length === count ? rows.at(-1) : undefined
+        const isFull = found.length === max && Number(found.at(-1)?.seq) < Number(last?.seq)
+        behind = isFull ? undefined : last?.seq
+      }
+    }
+    return found
+  }
+
+  #listNow(name: ListName | ShelfListName, values: readonly Value[]): Row[] {
     return this.#statements[name].all(values).map((columns) => this.#withLease(readRow(columns)))
   }
 
@@ -151,12 +210,13 @@ export class Rows {
     return this.#listPacked('listClaimable', [lane, after, max])
   }
 
-  /** Claimable entries of a line, by rank. */
-  listRanked(line: number, places: readonly LanePlace[]): Row[] {
-    if (places.length === 0) return []
-    return this.#listPacked('listRanked', [line, JSON.stringify(places.map(({ seq }) => seq))]).sort(
-      (left, right) => left.rank - right.rank,
-    )
+  /** Claimable entries, by rank. */
+  listRanked(places: readonly LanePlace[]): Row[] {
+    const shelves = new Map<number, number[]>()
+    for (const { shelf, seq } of places) listOf(shelves, shelf).push(seq)
+    return [...shelves]
+      .flatMap(([shelf, seqs]) => this.#listPacked('listRanked', [shelf, JSON.stringify(seqs)]))
+      .sort((left, right) => left.rank - right.rank)
   }
 
   listPlaces(lanes: readonly (readonly [lane: number, after: number])[], max: number): LanePlace[] {
@@ -167,8 +227,8 @@ export class Rows {
       .toString('latin1')
       .split(';')
       .map((text) => {
-        const [lane, rank, seq] = text.split(',')
-        return { lane: Number(lane), rank: Number(rank), seq: Number(seq) }
+        const [lane, rank, shelf, seq] = text.split(',')
+        return { lane: Number(lane), rank: Number(rank), shelf: Number(shelf), seq: Number(seq) }
       })
   }
 
@@ -183,12 +243,12 @@ export class Rows {
       .toString('latin1')
       .split(';')
       .map((text) => {
-        const [line, seq, topic, lane, rank, expiresAt, isDroppable, key, restBytes, dataBytes] = text.split(',')
+        const [shelf, seq, topic, lane, rank, expiresAt, isDroppable, key, restBytes, dataBytes] = text.split(',')
         const rest = restBytes === '0' ? null : (rests as Buffer).subarray(restAt, restAt + Number(restBytes))
         restAt += Number(restBytes)
         dataAt += Number(dataBytes)
         return rowOf({
-          line: Number(line),
+          shelf: Number(shelf),
           seq: Number(seq),
           topic: Number(topic),
           lane: Number(lane),
@@ -208,12 +268,12 @@ export class Rows {
   flush(): void {
     // First: what else became of an entry since is said by its change.
     if (this.#offered.size > 0) {
-      for (const [line, seqs] of this.#offered.lines())
-        this.#statements.offerEntries.run([line, JSON.stringify([...seqs.keys()])])
+      for (const [shelf, seqs] of this.#offered.lines())
+        this.#statements.offerEntries.run([shelf, JSON.stringify([...seqs.keys()])])
       this.#offered.clear()
     }
     if (this.#changes.size > 0) {
-      for (const [line, changes] of this.#changes.lines()) this.#write(line, changes.values())
+      for (const [, changes] of this.#changes.lines()) this.#write(changes.values())
       this.#changes.clear()
     }
     this.#chains = new Map()
@@ -239,29 +299,34 @@ export class Rows {
     if (key !== undefined) this.#chains.set(`${topic} ${key}`, isHeld)
   }
 
-  #write(line: number, changes: Iterable<Change>): void {
+  #write(changes: Iterable<Change>): void {
     const added: Row[] = []
-    const leased: number[] = []
-    const removed: number[] = []
+    const leased = new Map<number, number[]>()
+    const removed = new Map<number, number[]>()
     for (const { kind, row } of changes) {
       if (kind === 'add') added.push(row)
-      else if (kind === 'lease') leased.push(row.seq)
-      else if (kind === 'remove') removed.push(row.seq)
+      else if (kind === 'lease') listOf(leased, row.shelf).push(row.seq)
+      else if (kind === 'remove') listOf(removed, row.shelf).push(row.seq)
       else this.#statements.saveEntry.run(changedValues(row))
     }
-    if (removed.length > 0) this.#statements.removeEntries.run([line, JSON.stringify(removed)])
-    if (leased.length > 0) this.#statements.leaseEntries.run([line, JSON.stringify(leased)])
-    this.#add(
-      ADDERS,
-      added.filter((row) => !isPlain(row)),
-      [],
-      pushValues,
-    )
-    for (const state of [CLAIMABLE, LEASED]) {
-      const plain = added.filter((row) => row.state === state && isPlain(row))
-      if (plain.length === 0) continue
-      const lane = plain[0]?.lane as number
-      this.#add(PLAIN_ADDERS, plain, [line, Math.min(lane, 0), state], pushPlainValues)
+    for (const [shelf, seqs] of removed) this.#statements.removeEntries.run([shelf, JSON.stringify(seqs)])
+    for (const [shelf, seqs] of leased) this.#statements.leaseEntries.run([shelf, JSON.stringify(seqs)])
+    this.#addAll(added)
+  }
+
+  /** Adds entries of one line: the plain ones of a shelf and state together. */
+  #addAll(added: readonly Row[]): void {
+    const plain = new Map<number, Row[]>()
+    const others: Row[] = []
+    for (const row of added) {
+      if (!isPlain(row)) others.push(row)
+      // States are below 8.
+      else listOf(plain, row.shelf * 8 + row.state).push(row)
+    }
+    this.#add(ADDERS, others, [], pushValues)
+    for (const rows of plain.values()) {
+      const { shelf, line, lane, state } = rows[0] as Row
+      this.#add(PLAIN_ADDERS, rows, [shelf, line, Math.min(lane, 0), state], pushPlainValues)
     }
   }
 
@@ -280,4 +345,14 @@ export class Rows {
       }
     }
   }
+}
+
+/** The list of a key in a map, made when it is not there. */
+function listOf<Item>(map: Map<number, Item[]>, key: number): Item[] {
+  let list = map.get(key)
+  if (list === undefined) {
+    list = []
+    map.set(key, list)
+  }
+  return list
 }

@@ -14,8 +14,8 @@
  * | `old_dedupe` | when the last of them is over whose message was gone in version 1, and that kept that version's key |
  * | `probe` | empty but for a moment |
  *
- * entries.id: line * 2^44 + seq: entries of a line lie together, in the order of publishing. Always made and read in SQL: it is too large
- * for a number of JavaScript.
+ * entries.id: shelf * 2^44 + seq: entries of a line and a priority lie together, in the order of publishing (shelf.ts). Always made and
+ * read in SQL: it is too large for a number of JavaScript.
  * entries.lane: what claims look through: the topic in the queue's own line, -line in a subscription's.
  * entries.state: 2 READY and claimable, 3 READY behind its key, 4 DELAYED, 5 LEASED, 6 DEAD.
  * entries.rank: (9 - priority) * 2^44 + order number (0 before the first READY): the order of claims.
@@ -23,7 +23,7 @@
  * entries.at: dueAt of DELAYED, diedAt of DEAD.
  * entries.is_droppable: published with `dead-letter-oldest`; lines.undroppable: how many READY ones were not.
  * entries.rest: JSON of what most entries never have (row.ts); of a LEASED one as it was before the claim.
- * dedupe.line: whose entry keeps the record beyond its time; 0 for a message with several or none.
+ * dedupe.line: the shelf of the entry that keeps the record beyond its time; 0 for a message with several or none.
  * dedupe.ending: 1 while `until` bounds the record, 0 once only the message's life does.
  */
 import type { Connection } from './database.ts'
@@ -41,6 +41,9 @@ export const MIGRATIONS: readonly ((db: Connection) => void)[] = [
   (db) => {
     db.exec(VERSION_3)
   },
+  // Version 4 has shelves for other priorities. Earlier versions would not find what lies there, so they must not open the file; there is
+  // nothing to rewrite, however much waits.
+  () => undefined,
 ]
 
 /** The version that this code writes. */

@@ -17,11 +17,12 @@ export interface Statement {
   all(values: readonly Parameter[]): (readonly Value[])[]
 }
 
-/** seq and line are one number in the file: entries.id. */
+/** seq and shelf are one number in the file: entries.id. */
 const ID = '((? << 44) | ?)'
 const SEQ = '(id & 17592186044415)'
+const SHELF = '(id >> 44)'
 /** The columns of an entry, in the order of `readRow`. */
-const ENTRY = `line, ${SEQ} AS seq, topic, lane, state, rank, at, expires_at, is_droppable, key, rest, data`
+const ENTRY = `${SHELF} AS shelf, ${SEQ} AS seq, topic, lane, state, rank, at, expires_at, is_droppable, key, rest, data`
 /** One row of `addEntry`. */
 const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 /**
@@ -31,23 +32,25 @@ const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 export const ADDED_AT_ONCE = [64, 8, 1] as const
 const addEntries = (count: number) =>
   `INSERT OR FAIL INTO entries (id, line, topic, lane, state, rank, at, expires_at, ord, is_droppable, key, rest, data) VALUES ${Array.from({ length: count }, () => NEW_ENTRY).join(', ')}`
-/** Most entries are claimable or leased at once, without key, ttl or limits to give way to: line, lane (0: the topic), state, then seq, topic, rank, data of each. */
+/** Most entries are claimable or leased at once, without key, ttl or limits to give way to: shelf, line, lane (0: the topic), state, then seq, topic, rank, data of each. */
 const addPlain = (count: number) => {
   const rows = Array.from({ length: count }, (_, row) => {
-    const [seq, topic, rank, data] = [4, 5, 6, 7].map((place) => `?${place + 4 * row}`)
-    return `((?1 << 44) | ${seq}, ?1, ${topic}, iif(?2 = 0, ${topic}, ?2), ?3, ${rank}, 0, 0, ${data})`
+    const [seq, topic, rank, data] = [5, 6, 7, 8].map((place) => `?${place + 4 * row}`)
+    return `((?1 << 44) | ${seq}, ?2, ${topic}, iif(?3 = 0, ${topic}, ?3), ?4, ${rank}, 0, 0, ${data})`
   })
   return `INSERT OR FAIL INTO entries (id, line, topic, lane, state, rank, at, is_droppable, data) VALUES ${rows.join(', ')}`
 }
 const addDedupe = (count: number) =>
   `INSERT OR FAIL INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
-/** The ids of a line that a JSON list of seqs names. */
+/** The ids of a shelf that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
+/** Where to look in one shelf: its number, behind what seq, how many at most; its line, for the indexes that go by that. */
+const ON_SHELF = 'line = ?4 AND id > ((?1 << 44) | ?2) AND id < ((?1 + 1) << 44)'
 /** Of `listPlaces`: a lane, and the rank behind which to look. */
 const [LANE, AFTER] = ['(value ->> 0)', '(value ->> 1)']
 /** Many entries in three values, as few as can be: each that goes over to JavaScript costs as much as finding its row. */
 const packed = (where: string) =>
-  `SELECT CAST(group_concat(line || ',' || seq || ',' || topic || ',' || lane || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE ${where})`
+  `SELECT CAST(group_concat(shelf || ',' || seq || ',' || topic || ',' || lane || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE ${where})`
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
 const SET_COUNTS = 'ready = ?, claimable = ?, delayed = ?, leased = ?, dead = ?, bytes = ?, dead_bytes = ?'
 const IS_LIVE = 'ready + delayed + leased + dead > 0'
@@ -89,6 +92,7 @@ export type StatementName =
   | 'addPlain1'
   | 'hasEntry'
   | 'readEntry'
+  | 'findEntry'
   | 'saveEntry'
   | 'leaseEntries'
   | 'offerEntries'
@@ -108,6 +112,7 @@ export type StatementName =
   | 'listExpired'
   | 'nextExpiry'
   | 'listByDeath'
+  | 'listDeadAt'
   | 'listEntries'
   | 'listDelayed'
   | 'listDead'
@@ -166,6 +171,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   addPlain1: addPlain(1),
   hasEntry: `SELECT 1 FROM entries WHERE id = ${ID}`,
   readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
+  findEntry: `SELECT ${ENTRY} FROM entries WHERE id IN (SELECT (value << 44) | ?1 FROM json_each(?2))`,
   saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,
   leaseEntries: `UPDATE OR FAIL entries SET state = 5 WHERE id IN ${LISTED_IDS}`,
   offerEntries: `UPDATE OR FAIL entries SET state = 2 WHERE id IN ${LISTED_IDS}`,
@@ -174,21 +180,22 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   listClaims: 'SELECT id, line, data FROM claims WHERE id > ? ORDER BY id LIMIT 100',
   removeClaims: 'DELETE FROM claims WHERE id IN (SELECT value FROM json_each(?))',
   firstOfChain: 'SELECT 1 FROM entries WHERE topic = ? AND key = ? AND ord IS NOT NULL LIMIT 1',
-  nextOfChain: `SELECT ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL ORDER BY ord LIMIT 1`,
+  nextOfChain: `SELECT ${SHELF}, ${SEQ} FROM entries WHERE topic = ? AND key = ? AND ord > ? AND ord IS NOT NULL ORDER BY ord LIMIT 1`,
   listClaimable: packed('lane = ? AND rank > ? AND state = 2 ORDER BY rank LIMIT ?'),
   listRanked: packed(`id IN ${LISTED_IDS}`),
-  listPlaces: `SELECT CAST(group_concat(lane || ',' || rank || ',' || seq, ';') AS BLOB) FROM (SELECT e.lane, e.rank, (e.id & 17592186044415) AS seq FROM json_each(?1) CROSS JOIN entries e INDEXED BY entries_claim ON e.lane = ${LANE} AND e.rank > ${AFTER} AND e.state = 2 WHERE e.rank <= ifnull((SELECT rank FROM entries WHERE lane = ${LANE} AND rank > ${AFTER} AND state = 2 ORDER BY rank LIMIT 1 OFFSET ?2 - 1), 9223372036854775807))`,
-  listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE line = ? AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?`,
-  listUndroppable: `SELECT ${ENTRY} FROM entries WHERE id > (?1 << 44) AND id < ((?1 + 1) << 44) AND is_droppable = 0 AND state < 4 ORDER BY id LIMIT ?2`,
+  listPlaces: `SELECT CAST(group_concat(lane || ',' || rank || ',' || shelf || ',' || seq, ';') AS BLOB) FROM (SELECT e.lane, e.rank, (e.id >> 44) AS shelf, (e.id & 17592186044415) AS seq FROM json_each(?1) CROSS JOIN entries e INDEXED BY entries_claim ON e.lane = ${LANE} AND e.rank > ${AFTER} AND e.state = 2 WHERE e.rank <= ifnull((SELECT rank FROM entries WHERE lane = ${LANE} AND rank > ${AFTER} AND state = 2 ORDER BY rank LIMIT 1 OFFSET ?2 - 1), 9223372036854775807))`,
+  listDroppable: `SELECT ${ENTRY} FROM entries INDEXED BY entries_overflow WHERE ${ON_SHELF} AND is_droppable = 1 AND state < 4 ORDER BY id LIMIT ?3`,
+  listUndroppable: `SELECT ${ENTRY} FROM entries WHERE ${ON_SHELF} AND is_droppable = 0 AND state < 4 ORDER BY id LIMIT ?3`,
   listDue: `SELECT ${ENTRY} FROM entries WHERE state = 4 AND at <= ? ORDER BY at LIMIT ?`,
   nextDue: 'SELECT at FROM entries WHERE state = 4 AND at > ? ORDER BY at LIMIT 1',
   listExpired: `SELECT ${ENTRY} FROM entries WHERE state < 5 AND expires_at IS NOT NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?`,
   nextExpiry:
     'SELECT expires_at FROM entries WHERE state < 5 AND expires_at IS NOT NULL AND expires_at > ? ORDER BY expires_at LIMIT 1',
   listByDeath: `SELECT ${ENTRY} FROM entries INDEXED BY entries_death WHERE line = ? AND state = 6 ORDER BY at, id LIMIT ?`,
-  listEntries: `SELECT ${ENTRY} FROM entries WHERE id > ((?1 << 44) | ?2) AND id < ((?1 + 1) << 44) ORDER BY id LIMIT ?3`,
-  listDelayed: `SELECT ${ENTRY} FROM entries INDEXED BY entries_delayed WHERE line = ?1 AND id > ((?1 << 44) | ?2) AND state = 4 ORDER BY id LIMIT ?3`,
-  listDead: `SELECT ${ENTRY} FROM entries INDEXED BY entries_dead WHERE line = ?1 AND id > ((?1 << 44) | ?2) AND state = 6 ORDER BY id LIMIT ?3`,
+  listDeadAt: `SELECT ${ENTRY} FROM entries INDEXED BY entries_death WHERE ${ON_SHELF} AND at = ?5 AND state = 6 ORDER BY id LIMIT ?3`,
+  listEntries: `SELECT ${ENTRY} FROM entries WHERE ${ON_SHELF} ORDER BY id LIMIT ?3`,
+  listDelayed: `SELECT ${ENTRY} FROM entries INDEXED BY entries_delayed WHERE ${ON_SHELF} AND state = 4 ORDER BY id LIMIT ?3`,
+  listDead: `SELECT ${ENTRY} FROM entries INDEXED BY entries_dead WHERE ${ON_SHELF} AND state = 6 ORDER BY id LIMIT ?3`,
 
   findDedupe: 'SELECT seq, line, hash, until FROM dedupe WHERE queue = ? AND key = ?',
   addDedupe64: addDedupe(64),

@@ -16,7 +16,7 @@ import type { ClaimableTopic, DeadReason, PublishGrant } from '../port.ts'
 import type { Dedupe } from './dedupe.ts'
 import type { Lease, Leases } from './leases.ts'
 import { BLOCKED, CLAIMABLE, copyOf, DEAD, DELAYED, GONE, LEASED, ordOf, rankWith, type Row } from './row.ts'
-import type { Rows } from './rows.ts'
+import type { EntryPlace, Rows } from './rows.ts'
 import type { Statements } from './statements.ts'
 import type { Tallies } from './tallies.ts'
 
@@ -78,7 +78,7 @@ export class Transitions {
     else this.#rows.save(row)
     this.#tallies.count(row, 1)
     if (row.state === CLAIMABLE) this.offer(row)
-    if (next !== undefined) this.#offerNext(row, next)
+    if (next !== undefined) this.#offerNext(row.topic, next)
   }
 
   /** Adds a new entry, in the state that it has. */
@@ -138,7 +138,7 @@ export class Transitions {
     this.#tallies.count(row, -1)
     this.#leases.end(lease)
     this.#remove(row)
-    if (next !== undefined) this.#offerNext(row, next)
+    if (next !== undefined) this.#offerNext(row.topic, next)
   }
 
   /** Gives an entry up. */
@@ -163,8 +163,8 @@ export class Transitions {
   }
 
   /** What comes after the first of a chain, which leaves it, becomes claimable. */
-  #offerNext({ line, topic }: Row, next: number): void {
-    this.#rows.offer(line, next)
+  #offerNext(topic: number, next: EntryPlace): void {
+    this.#rows.offer(next)
     this.#tallies.countOffer(topic)
     this.offer({ topic })
   }
