@@ -112,9 +112,10 @@ describe('messages of mixed priorities', () => {
     for (let n = 0; n < 11; n++) {
       const { messages } = await claim(store, 5)
       expect(messages).toHaveLength(1)
-      const [{ seq, token }] = messages as [(typeof messages)[0]]
-      claimed.push(seq)
-      await one(store, { type: 'ack', ...LINE, seq, token, holder: HOLDER })
+      for (const { seq, token } of messages) {
+        claimed.push(seq)
+        await one(store, { type: 'ack', ...LINE, seq, token, holder: HOLDER })
+      }
     }
     expect(claimed).toEqual(seqs)
   })
@@ -126,7 +127,7 @@ describe('messages of mixed priorities', () => {
     // Others, later, so that what has ended is looked at.
     for (const later of [11, 12]) await one(store, publishOp({ id: `other-${later}` }), NOW + later)
     expect(await one(store, publishOp({ id: 'one', priority: 9 }), NOW + 13)).toEqual({ status: 'duplicate', seq })
-    const [{ token }] = (await claim(store, 1, NOW + 13)).messages as [{ token: string }]
+    const token = String((await claim(store, 1, NOW + 13)).messages[0]?.token)
     await one(store, { type: 'ack', ...LINE, seq, token, holder: HOLDER }, NOW + 14)
     expect(await one(store, publishOp({ id: 'one', priority: 9 }), NOW + 15)).toMatchObject({ status: 'ok' })
   })

@@ -46,8 +46,8 @@ export class LaneMerge {
 
   /** The next places of all lanes, fewer than `max` only where there are no more. */
   take(max: number): LanePlace[] {
-    // Twice what each would give if all gave the same, since they do not.
-    this.#page = Math.min(Math.max(this.#page, 2 * Math.ceil(max / this.#lanes.size) + 2), PLACES_MAX)
+    // What each would give if all gave the same, and one to see that the rest comes later: lanes that give more are asked again.
+    this.#page = Math.min(Math.ceil(max / this.#lanes.size) + 1, PLACES_MAX)
     for (let behind = this.#behind(max); behind.length > 0; behind = this.#behind(max)) this.#read(behind)
     return this.#places.splice(0, max)
   }
