@@ -17,11 +17,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { runCommand, stopRunning } from '../scripts/run-command.mjs'
 import { setup } from '../scripts/setup.mjs'
 import { cpuOf } from './process-cpu.mjs'
 import { startChild } from './through/child.mjs'
+import { startOptions } from './usage.mjs'
 
 const QUEUE = 'queue1.localhost'
 /** Of the bystander: another domain, so another stream. */
@@ -36,8 +36,8 @@ const WARM_UP_MS = 3_000
 const DRAIN_TRIES = 1200
 const MIB = 1024 * 1024
 
-const { values } = parseArgs({
-  options: {
+const values = startOptions(
+  {
     server: { type: 'string', multiple: true },
     store: { type: 'string', default: 'sqlite' },
     seconds: { type: 'string', default: '60' },
@@ -53,15 +53,19 @@ const { values } = parseArgs({
     profile: { type: 'string' },
     json: { type: 'string' },
   },
-})
+  {
+    positive: ['seconds', 'peak-seconds', 'items', 'window', 'bytes', 'credit', 'producer-bytes'],
+    choices: { store: ['sqlite', 'memory'] },
+  },
+)
 const plan = {
-  seconds: Number(values.seconds),
-  peakSeconds: Number(values['peak-seconds']),
-  items: Number(values.items),
-  window: Number(values.window),
-  bodyBytes: Number(values.bytes),
-  credit: Number(values.credit),
-  producerBytes: values['producer-bytes'] && Number(values['producer-bytes']),
+  seconds: values.seconds,
+  peakSeconds: values['peak-seconds'],
+  items: values.items,
+  window: values.window,
+  bodyBytes: values.bytes,
+  credit: values.credit,
+  producerBytes: values['producer-bytes'],
   store: values.store,
   hasBystander: values.bystander,
 }
@@ -307,7 +311,7 @@ async function main() {
     if (compiled.code !== 0) throw new Error(compiled.output)
   }
   const { installedKinds } = await import('../test/servers/dist/index.js')
-  const kinds = values.server?.flatMap((names) => names.split(',')) ?? installedKinds()
+  const kinds = values.servers ?? installedKinds()
   const results = {}
   for (const kind of kinds) {
     results[kind] = await run(kind)

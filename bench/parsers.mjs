@@ -11,8 +11,9 @@ import { Parser as LtxTreeParser } from 'ltx'
 import SaxLtx from 'ltx/src/parsers/ltx.js'
 import sax from 'sax'
 import { SaxesParser } from 'saxes'
+import { startOptions } from './usage.mjs'
 
-const quick = process.argv.includes('--quick')
+const { quick } = startOptions({ quick: { type: 'boolean', default: false } })
 
 /** The least tree builder that makes XMQ's elements: prefixes resolved, attributes in a map. */
 class Tree {

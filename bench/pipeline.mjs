@@ -7,6 +7,9 @@
  */
 import { createCore, domainsOf, parseConfig } from '../packages/broker/dist/index.js'
 import { writeElement, XmlStreamReader } from '../packages/protocol/dist/index.js'
+import { startOptions } from './usage.mjs'
+
+startOptions({})
 
 const QUEUE = 'queue1.localhost'
 const ROUNDS = 5

@@ -1,14 +1,17 @@
 /**
  * What the codecs of xmq:queue:1 cost, step by step, without sockets and without a store: items a second on one core.
  *
- *     node bench/queue-codec.mjs [items a batch = 100] [milliseconds a step = 300]
+ *     node bench/queue-codec.mjs [--items 100] [--ms 300]          # items a batch, milliseconds a step
  *
  * Needs a build. The reader's share is measured by itself, since every stanza pays it whatever stands inside.
  */
 import * as xmq from '@xmq/protocol'
+import { startOptions } from './usage.mjs'
 
-const BATCH = Number(process.argv[2] ?? 100)
-const STEP_MS = Number(process.argv[3] ?? 300)
+const { items: BATCH, ms: STEP_MS } = startOptions(
+  { items: { type: 'string', default: '100' }, ms: { type: 'string', default: '300' } },
+  { positive: ['items', 'ms'] },
+)
 
 const json = JSON.stringify({
   url: 'https://example.org/a/cat.png',

@@ -10,6 +10,9 @@ import { createCore, domainsOf, parseConfig } from '../packages/broker/dist/inde
 import { bringsWork } from '../packages/broker/dist/core/index.js'
 import { createMemoryStore } from '../packages/broker/dist/store/memory.js'
 import { writeElement, XmlStreamReader } from '../packages/protocol/dist/index.js'
+import { startOptions } from './usage.mjs'
+
+startOptions({})
 
 const QUEUE = 'queue1.localhost'
 const ROUNDS = 5

@@ -13,14 +13,14 @@
  */
 import { cpSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { runCommand, stopRunning } from '../scripts/run-command.mjs'
 import { setup } from '../scripts/setup.mjs'
 import { cpuOf } from './process-cpu.mjs'
 import { fill, leasedIn } from './restart/store.mjs'
+import { startOptions } from './usage.mjs'
 
-const { values } = parseArgs({
-  options: {
+const values = startOptions(
+  {
     server: { type: 'string', multiple: true },
     times: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
@@ -30,13 +30,9 @@ const { values } = parseArgs({
     'no-setup': { type: 'boolean', default: false },
     json: { type: 'string' },
   },
-})
-const plan = {
-  times: Number(values.times),
-  seed: Number(values.seed),
-  rate: Number(values.rate),
-  waiting: Number(values.waiting),
-}
+  { positive: ['times', 'rate'], counts: ['seed', 'waiting'] },
+)
+const plan = { times: values.times, seed: values.seed, rate: values.rate, waiting: values.waiting }
 /** So long a message that was in flight may take to come again: a lease, and as much again. */
 const PATIENCE_MS = 6_000
 
@@ -206,7 +202,7 @@ async function main() {
     if (compiled.code !== 0) throw new Error(compiled.output)
   }
   const results = {}
-  for (const kind of values.server?.flatMap((names) => names.split(',')) ?? ['prosody', 'ejabberd']) {
+  for (const kind of values.servers ?? ['prosody', 'ejabberd']) {
     results[kind] = await run(kind)
     print(kind, results[kind])
   }

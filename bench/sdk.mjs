@@ -5,18 +5,19 @@
  *
  * CPU time, not elapsed time: the queue of this benchmark would decide that.
  */
-import { parseArgs } from 'node:util'
 import { profileOf } from './peers/systems.mjs'
 import { startChild } from './through/child.mjs'
+import { startOptions } from './usage.mjs'
 
-const { values } = parseArgs({
-  options: {
+const values = startOptions(
+  {
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '2' },
     profile: { type: 'string' },
   },
-})
-const ms = Number(values.seconds) * 1000
+  { positive: ['rounds', 'seconds'] },
+)
+const ms = values.seconds * 1000
 const pause = () => new Promise((resolve) => setTimeout(resolve, ms))
 
 const queue = await startChild('../sdk/queue.mjs', {})

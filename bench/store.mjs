@@ -12,11 +12,11 @@ import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, statSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import { createMemoryStore, createSqliteStore } from '../packages/broker/dist/index.js'
+import { startOptions } from './usage.mjs'
 
-const { values: flags } = parseArgs({
-  options: {
+const flags = startOptions(
+  {
     store: { type: 'string', default: 'sqlite' },
     shape: { type: 'string' },
     waiting: { type: 'string', default: '1000,100000,5000000' },
@@ -31,17 +31,18 @@ const { values: flags } = parseArgs({
     measure: { type: 'string' },
     weigh: { type: 'string' },
   },
-})
-const BATCH = Number(flags.batch)
-const DEPTH = Number(flags.depth)
-const ROUNDS = Number(flags.rounds)
+  { positive: ['rounds', 'batch', 'depth', 'body'], choices: { store: ['sqlite', 'memory'] } },
+)
+const BATCH = flags.batch
+const DEPTH = flags.depth
+const ROUNDS = flags.rounds
 const FILL_BATCH = 500
 const FILL_CACHE_BYTES = 4 * 2 ** 30
 /** Rounds before the first that counts: so many that each of the topics was met. */
 const WARM_ROUNDS = Math.ceil(100_000 / BATCH / DEPTH)
 const QUEUE = 'jobs.localhost'
 const HOLDER = 'worker@localhost'
-const BODY = 'x'.repeat(Number(flags.body))
+const BODY = 'x'.repeat(flags.body)
 const TARGETS = [{ subscription: '', maxLength: 1e9, maxBytes: 1e15, whenFull: 'refuse' }]
 const TOPICS = 100_000
 

@@ -24,6 +24,19 @@ export function positiveOption(values, name) {
   throw new UsageError(`--${name} is '${values[name]}'; expected a number above 0`)
 }
 
+/** A number that may be 0. @throws {UsageError} */
+function countOption(values, name) {
+  const value = Number(values[name])
+  if (Number.isFinite(value) && value >= 0) return value
+  throw new UsageError(`--${name} is '${values[name]}'; expected 0 or a number above it`)
+}
+
+/** @throws {UsageError} */
+function choiceOption(values, name, known) {
+  if (known.includes(values[name])) return values[name]
+  throw new UsageError(`--${name} is '${values[name]}'; known are ${known.join(', ')}`)
+}
+
 /** The kinds of `--server`, `undefined` for all that are installed. @throws {UsageError} */
 export function serversOption(values) {
   const servers = values.server?.flatMap((names) => names.split(','))
@@ -33,6 +46,31 @@ export function serversOption(values) {
     }
   }
   return servers
+}
+
+/**
+ * The options that this process was started with, read and checked: `positive` and `counts` are names of numbers, `choices` has the
+ * values that a name can have, and `servers` are the kinds of `--server`. A mistake in them ends the process, and so does `--help`.
+ */
+export function startOptions(options, { positive = [], counts = [], choices = {} } = {}) {
+  const known = Object.entries(options).map(([name, { type }]) => `--${name}${type === 'boolean' ? '' : ' …'}`)
+  const text = known.length === 0 ? 'There are no options.' : `Options: ${known.join(', ')}`
+  if (process.argv.includes('--help')) {
+    console.log(text)
+    return process.exit(0)
+  }
+  try {
+    const values = readOptions(process.argv.slice(2), options)
+    const isGiven = (name) => values[name] !== undefined
+    for (const name of positive.filter(isGiven)) values[name] = positiveOption(values, name)
+    for (const name of counts.filter(isGiven)) values[name] = countOption(values, name)
+    for (const name of Object.keys(choices).filter(isGiven)) choiceOption(values, name, choices[name])
+    return 'server' in options ? { ...values, servers: serversOption(values) } : values
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    console.error(`${error.message}\n${text}`)
+    return process.exit(2)
+  }
 }
 
 /** Runs a benchmark; of a mistake in its arguments it tells just that. */
