@@ -30,7 +30,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
-import type { ClaimedMessage, PublishGrant, PublishOp, StoreResult } from '../store/port.ts'
+import type { ClaimedMessage, DroppedEntry, PublishGrant, PublishOp, StoreResult } from '../store/port.ts'
 import { exceedsContent } from './content-size.ts'
 import { type Deliveries, preparePlain } from './deliveries.ts'
 import type { Dispatch, Reservation } from './dispatch.ts'
@@ -234,7 +234,7 @@ export class Publishing {
         later.refuse(queue.domain, queue.address, message, refusalOf(queue, op, result))
         return
       }
-      this.#tellDropped(later, result.dropped.length, queue)
+      this.#tellDropped(later, queue, result.dropped)
       later.emit({ name: 'stored', queue: queue.address, count: 1, duplicates: 0 })
       then(later, content, result.seq)
     })
@@ -362,7 +362,7 @@ export class Publishing {
     let next = 0
     let duplicates = 0
     let count = 0
-    let dropped = 0
+    const dropped: DroppedEntry[] = []
     const all = answers.map((answer): PublishedItem => {
       if (answer !== undefined) return answer
       const { id, item, op } = prepared[next] as Prepared
@@ -376,12 +376,12 @@ export class Publishing {
         return { status: 'failed', id, error: refusalOf(queue, op, result) }
       }
       count++
-      dropped += result.dropped.length
+      dropped.push(...result.dropped)
       if (item === undefined) return { status: 'stored', id, seq: result.seq, duplicate: false }
       if (op.delayUntil === undefined) this.#tellListeners(step, queue, iq, { item, seq: result.seq, at: batch.at })
       return { status: 'stored', id, seq: result.seq, duplicate: false, subscriptions: result.entries }
     })
-    this.#tellDropped(step, dropped, queue)
+    this.#tellDropped(step, queue, dropped)
     if (count > 0) step.emit({ name: 'stored', queue: queue.address, count, duplicates })
     this.#confirm(step, queue, iq, all, isPacked)
   }
@@ -414,8 +414,14 @@ export class Publishing {
     step.send(queue.domain, resultTo(iq, [published]))
   }
 
-  #tellDropped(step: Step, count: number, { address }: Queue): void {
-    if (count > 0) step.emit({ name: 'dropped', queue: address, what: 'overflow', count })
+  /** What gave way is a dead letter now, and those are bounded, too. */
+  #tellDropped(step: Step, { address, lines }: Queue, dropped: readonly DroppedEntry[]): void {
+    if (dropped.length === 0) return
+    step.emit({ name: 'dropped', queue: address, what: 'overflow', count: dropped.length })
+    for (const subscription of new Set(dropped.map((entry) => entry.subscription))) {
+      const line = lines.get(subscription)
+      if (line !== undefined) this.#options.time.diedIn(step, line)
+    }
   }
 }
 

@@ -113,7 +113,8 @@ export class StoreTime {
     this.#options.calls.apply([op], (later, [result]) => {
       if (result?.status !== 'ok' || result.type !== 'trim-dead' || result.dropped.length === 0) return
       later.emit({ name: 'dropped', queue: queue.address, what: 'dead-letter', count: result.dropped.length })
-      if (result.dropped.length >= TRIM_MAX) this.diedIn(later, line)
+      // More may die in a second than are dropped at once.
+      if (result.dropped.length >= TRIM_MAX) this.#options.deadlines.set(line.trim, later.now)
     })
   }
 

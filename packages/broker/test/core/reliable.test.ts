@@ -28,6 +28,21 @@ describe('a full queue', () => {
     expect((await w.work(A, ack)).map(({ id }) => id)).toEqual(['1', '3', '4'])
   })
 
+  it('keeps no more dead letters of those that gave way than it may, a second later', async () => {
+    const w = await start({ lengthMax: 1, whenFull: 'dead-letter-oldest', deadMax: 2 })
+    for (let from = 0; from < 1200; from += 300) {
+      await w.publish(Array.from({ length: 300 }, (_, at) => item(from + at)))
+    }
+    expect(w.counts()).toMatchObject({ ready: 1, dead: 1199 })
+    await w.wait(1000)
+    expect(w.counts()).toMatchObject({ ready: 1, dead: 2 })
+    expect(w.named('dropped').filter(({ what }) => what === 'dead-letter')).toMatchObject([
+      { count: 500 },
+      { count: 500 },
+      { count: 197 },
+    ])
+  })
+
   it('refuses where nothing waits that could give way', async () => {
     const w = await start({ lengthMax: 1, whenFull: 'dead-letter-oldest' })
     await w.sub(A, 't', { credit: 1 })
