@@ -142,6 +142,7 @@ export class DeadLetters {
     selection: DeadLetterSelection,
     options: DeadLetterLine & AskOptions,
   ): Promise<DeadLetterResult> {
+    assertSelection(action, selection)
     return 'seqs' in selection
       ? await this.#orderSome(action, selection.seqs, options)
       : await this.#orderAll(action, selection.topic, options)
@@ -184,6 +185,19 @@ export class DeadLetters {
   async #send(order: Parameters<typeof encodeDeadLetterOrder>[0], options: AskOptions): Promise<DeadLetterOutcome> {
     return decodeDeadLetterOutcome(childOf(await this.#ask('set', encodeDeadLetterOrder(order), options)))
   }
+}
+
+/** All of a queue's dead letters are never meant by a slip: where types are not checked, a misspelt `seqs` would purge them. */
+function assertSelection(
+  action: DeadLetterAction,
+  selection: { readonly seqs?: unknown; readonly all?: unknown },
+): void {
+  const { seqs, all } = selection ?? {}
+  if (all === undefined ? Array.isArray(seqs) : all === true && seqs === undefined) return
+  throw new XmqError(
+    'bad-request',
+    `Say what to ${action}: either { seqs: [...] }, or { all: true }, also with a topic.`,
+  )
 }
 
 /** Where to go on; a queue that does not get on is not asked for ever. */

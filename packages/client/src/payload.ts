@@ -118,13 +118,17 @@ function encodePayload(topic: Topic, payload: unknown, what: 'payload' | 'answer
 }
 
 function jsonOf(value: unknown, where: () => string): string | undefined {
+  if (value === undefined) return undefined
+  let text: string | undefined
   try {
-    // Its type says string; for undefined and functions it is undefined.
-    return JSON.stringify(value)
+    // Its type says string; for functions and symbols it is undefined.
+    text = JSON.stringify(value)
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new XmqError('bad-request', `${where()} has no JSON form: ${reason}`, { cause: error })
   }
+  if (text !== undefined) return text
+  throw new XmqError('bad-request', `${where()} has no JSON form: it is a ${typeof value}.`)
 }
 
 function isXmlElement(value: unknown): value is XmlElement {

@@ -147,6 +147,11 @@ export class Publisher {
     const outcomes: Promise<PublishOutcome>[] = []
     const { room } = this.#options
     const add = (item: PublishItem<Sent>): void => {
+      if (typeof item !== 'object' || item === null) {
+        const text = `An item of publishMany is ${String(item)}; give { payload }, with options beside it.`
+        outcomes.push(Promise.resolve({ status: 'failed', id: undefined, error: new XmqError('bad-request', text) }))
+        return
+      }
       const { payload, ...rest } = item
       const options = signal === undefined ? rest : { ...rest, signal }
       outcomes.push(outcomeOf(this.#publish(topic, payload, options, 'wait'), item.id))

@@ -72,7 +72,7 @@ const SETTLE_TIMEOUT_MS = 3000
 /** After the signals were aborted, handlers have this long to end. */
 const ABORT_GRACE_MS = 1000
 /** Refusals that asking again does not change. */
-const HOPELESS: ReadonlySet<string> = new Set(['forbidden', 'bad-request', 'unsupported', 'not-found'])
+const HOPELESS: ReadonlySet<string> = new Set(['forbidden', 'bad-request', 'unsupported', 'not-found', 'conflict'])
 
 /** Handles the topics of a queue. */
 export class Worker implements AsyncDisposable {
@@ -159,7 +159,8 @@ export class Worker implements AsyncDisposable {
    * the queue's backoff, and after its last attempt it is a dead letter; `Reject` makes it one at once, `RetryAfter` says when
    * it comes again. A payload that the schema does not accept is a dead letter at once.
    *
-   * @throws XmqError `invalid-config` when the topic has a handler, or the worker was started; `bad-request` on a wrong pattern
+   * @throws XmqError `invalid-config` when the topic has a handler, this one is no function, or the worker was started;
+   *   `bad-request` on a wrong pattern
    */
   handle<Received, Answered>(
     topic: Topic<unknown, Received, Answered> | string,
@@ -169,6 +170,9 @@ export class Worker implements AsyncDisposable {
     this.#assertIdle('handle')
     const defined = topicOf(topic)
     assertPattern(defined.name)
+    if (typeof handler !== 'function') {
+      throw new XmqError('invalid-config', `The handler of '${defined.name}' is no function.`)
+    }
     const name = options.name ?? (this.#name === undefined ? undefined : `${this.#name}:${defined.name}`)
     if (this.#deliveries.routes.has(defined.name)) {
       throw new XmqError(

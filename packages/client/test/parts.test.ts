@@ -96,6 +96,15 @@ describe('payloads', () => {
     )
   })
 
+  it('without a JSON form are refused, and undefined is none', () => {
+    const circle: Record<string, unknown> = {}
+    circle['self'] = circle
+    for (const payload of [() => 1, Symbol('s'), 1n, circle]) {
+      expect(() => encodeMessage(json, payload, head, plain)).toThrow(/^The payload of 't' has no JSON form: /)
+    }
+    expect(writeElement(encodeMessage(json, undefined, head, plain).stanza())).toContain("topic='t'/>")
+  })
+
   it('are decoded leniently where nothing is lost', () => {
     const markup: Payload = { kind: 'xml', elements: [parseElement('<a xmlns="x"/>')] }
     expect(decodePayload(json, { kind: 'text', text: '{"a":1}' }, 'payload')).toEqual({ a: 1 })

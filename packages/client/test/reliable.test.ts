@@ -512,6 +512,17 @@ describe('dead letters', () => {
       done: 1,
       failed: [{ seq: 999, error: { code: 'not-found' } }],
     })
+    // As a program without types may ask.
+    for (const slip of [
+      undefined,
+      {},
+      { topic: 't' },
+      { seq: [first] },
+      { all: false },
+      { all: true, seqs: [first] },
+    ]) {
+      expect(await rejection(client.deadLetters.purge(slip as { all: true }))).toMatchObject({ code: 'bad-request' })
+    }
     isMended = true
     expect(await client.deadLetters.replay({ all: true, topic: 't' })).toEqual({ done: 6, failed: [] })
     await setting
@@ -545,6 +556,18 @@ describe('a queue of type all', () => {
     const owner = await setting.connect(options)
     await owner.forget('billing:orders.>')
     expect(await rejection(owner.forget('billing:orders.>'))).toMatchObject({ code: 'not-found' })
+  })
+
+  it('refuses at once to start a worker whose name is that of another subscription', async () => {
+    const setting = await start()
+    const options = { queue: 'queue2.localhost', jid: 'w1@localhost' }
+    await setting
+      .worker(options)
+      .handle('orders.>', () => {}, { name: 'billing' })
+      .start()
+    const other = setting.worker(options).handle('news.>', () => {}, { name: 'billing' })
+    afterTest(() => other.stop())
+    expect(await rejection(other.start())).toMatchObject({ code: 'conflict' })
   })
 })
 

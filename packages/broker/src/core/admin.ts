@@ -33,6 +33,8 @@ const PAGE_BYTES_MAX: number = WRITE_STANZA_BYTES_MAX - 8 * 1024
 /** Most consumers that one answer lists. */
 const CONSUMERS_MAX = 500
 const LINES_MAX = 500
+/** So many durable subscriptions an error names. */
+const NAMES_TOLD_MAX = 5
 
 /** What {@link Admin} needs. */
 export interface AdminOptions {
@@ -177,8 +179,21 @@ function lineOf(queue: Queue, owner: string | undefined, subscription: string | 
   const line = queue.lines.get(lineIdOf(owner ?? '', subscription ?? ''))
   if (line !== undefined) return line
   const what =
-    subscription === undefined ? 'no line of its own, but durable subscriptions; name one' : 'none of that name'
-  throw new XmqError('not-found', `${queue.address} (${queue.rules.type}) has ${what}: subscription='..' owner='..'.`)
+    subscription === undefined
+      ? 'keeps nothing of its own, but for its durable subscriptions: name one, and its owner'
+      : `has no durable subscription '${subscription}' of ${owner ?? 'nobody'}`
+  throw new XmqError('not-found', `${queue.address} (${queue.rules.type}) ${what}. ${namesIn(queue)}`)
+}
+
+/** The durable subscriptions of a queue, for whoever has to name one. */
+function namesIn({ lines }: Queue): string {
+  const names: string[] = []
+  for (const { name, owner } of lines.values()) {
+    if (name === '') continue
+    if (names.length === NAMES_TOLD_MAX) return `There are ${names.join(', ')} and ${lines.size - names.length} more.`
+    names.push(`'${name}' of ${owner}`)
+  }
+  return names.length === 0 ? 'There is none at the moment.' : `There is ${names.join(', ')}.`
 }
 
 function at(queue: Queue, line: Line): { readonly queue: string; readonly subscription: string } {

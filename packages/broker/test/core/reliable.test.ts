@@ -1,5 +1,5 @@
 /** Design section 5, the table of states, row by row; on the memory store. */
-import { isSameLife, writeElement } from '@xmq/protocol'
+import { decodeError, isSameLife, writeElement, type XmlElement } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import { errorXml, queueRules } from './conversation.ts'
 import { RELIABLE_DEFAULTS, type ReliableRules } from '../../src/core/index.ts'
@@ -8,6 +8,13 @@ import { ack, nack, StoreWorld } from './store-world.ts'
 const A = 'a@localhost/1'
 const B = 'b@localhost/1'
 const ITEM = "<item id='1' topic='t'><p xmlns='urn:x'/></item>"
+
+/** The text of the error that an answer is. */
+const errorText = (stanzas: readonly XmlElement[]): string =>
+  stanzas
+    .filter((stanza) => stanza.attrs.get('type') === 'error')
+    .map((stanza) => decodeError(stanza).message)
+    .join('')
 
 const start = (changes: Partial<ReliableRules> = {}) =>
   StoreWorld.start({ queues: [queueRules('any.localhost', { reliable: { ...RELIABLE_DEFAULTS, ...changes } })] })
@@ -384,6 +391,27 @@ describe('a dead letter', () => {
     expect(await w.work(A)).toMatchObject([{ seq: 1, attempt: 1 }])
     await order('ops@localhost/1', 'set', "<dead-letters xmlns='xmq:queue:1' action='purge' all='true'/>")
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 1, dead: 0 })
+  })
+
+  it('of an all queue is in a durable subscription, and whoever names none of those is told which there are', async () => {
+    const queue = 'all.localhost'
+    const w = await StoreWorld.start({ queues: [queueRules(queue, { type: 'all', admins: ['ops@localhost'] })] })
+    const list = async (line: string) => {
+      await w.receive(
+        `<iq type='get' id='o' from='ops@localhost/1' to='${queue}'><dead-letters xmlns='xmq:queue:1'${line}/></iq>`,
+      )
+      return errorText(w.take('ops@localhost/1'))
+    }
+    expect(await list('')).toContain('There is none at the moment.')
+    for (let n = 1; n <= 7; n++) await w.sub(A, 't', { queue, credit: 1, name: `n${n}` })
+    const told =
+      "There are 'n1' of a@localhost, 'n2' of a@localhost, 'n3' of a@localhost, 'n4' of a@localhost, 'n5' of a@localhost and 2 more."
+    expect(await list('')).toBe(
+      `all.localhost (all) keeps nothing of its own, but for its durable subscriptions: name one, and its owner. ${told}`,
+    )
+    const other = " subscription='n1' owner='b@localhost'"
+    expect(await list(other)).toBe(`all.localhost (all) has no durable subscription 'n1' of b@localhost. ${told}`)
+    expect(await list(" subscription='n1' owner='a@localhost'")).toBe('')
   })
 })
 
