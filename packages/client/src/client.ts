@@ -51,7 +51,11 @@ export interface ConnectOptions extends ConnectionOptions {
    * @default '30s' for plain queues, `dedupeWindow` for reliable ones
    */
   readonly publishTimeout?: Duration
-  /** How long the queue knows an id again: its `dedupe`. Publishes are repeated no longer than that. @default '10m' */
+  /**
+   * How long the queue knows an id again: publishes are repeated no longer than that, and no longer than the queue itself says
+   * (its `dedupe`).
+   * @default '10m'
+   */
   readonly dedupeWindow?: Duration
   /** How long a request may take in all. @default '60s' */
   readonly requestTimeout?: Duration

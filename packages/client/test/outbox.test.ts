@@ -319,6 +319,30 @@ describe('bounds', () => {
     )
   })
 
+  it('fails as unconfirmed before the queue forgets the id, where it says that it does so earlier than expected', () => {
+    const bench = new OutboxBench({ dedupeWindowMs: 60_000, answerTimeoutMs: 1000 })
+    bench.input({ type: 'start' })
+    bench.put('waiting')
+    bench.put('short', {}, 4000)
+    bench.pass(1000)
+    bench.up({ 'dedupe-ms': '10000' })
+    bench.turn()
+    expect(verdicts(bench.pass(3000))).toEqual(['failed 2 unconfirmed'])
+    // What could not be sent for some time is known for as long as all else: from when it was sent.
+    expect(verdicts(bench.pass(6499))).toEqual([])
+    expect(verdicts(bench.pass(1))).toEqual(['failed 1 unconfirmed'])
+  })
+
+  it.each(['600000', '0', '-1', 'x', ''])('does not repeat for longer than its rules say, told %j', (told) => {
+    const bench = new OutboxBench({ dedupeWindowMs: 60_000 })
+    bench.input({ type: 'start' })
+    bench.up({ 'dedupe-ms': told })
+    bench.put('a')
+    bench.turn()
+    expect(verdicts(bench.pass(56_999))).toEqual([])
+    expect(verdicts(bench.pass(1))).toEqual(['failed 1 unconfirmed'])
+  })
+
   it('ends a publish at its own timeout, never later than the window', () => {
     const bench = new OutboxBench({ dedupeWindowMs: 60_000 })
     bench.reliable()

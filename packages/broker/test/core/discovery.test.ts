@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { Conversation } from './conversation.ts'
 
@@ -7,6 +8,8 @@ const INFO = `<query xmlns='http://jabber.org/protocol/disco#info'/>`
 const ITEMS = `<query xmlns='http://jabber.org/protocol/disco#items'/>`
 const features = (xml: string | undefined) =>
   [...(xml ?? '').matchAll(/feature var='([^']+)'/g)].map(([, name]) => name)
+
+const fields = (xml: string | undefined) => [...(xml ?? '').matchAll(/field var='([^']+)'/g)].map(([, name]) => name)
 
 describe('disco#info', () => {
   test.each(['any.localhost', 'orders@xmq.localhost'])(
@@ -35,6 +38,16 @@ describe('disco#info', () => {
       }
     },
   )
+
+  test('has the features and fields of the example in docs/protocol.md', () => {
+    const page = readFileSync(new URL('../../../../docs/protocol.md', import.meta.url), 'utf8')
+    const example = page.split('```xml').find((part) => part.includes("http://jabber.org/protocol/disco#info'>"))
+    const [xml] = ask(INFO, 'any.localhost').sent
+    expect(features(example)).toEqual(features(xml))
+    // Without a stream there is no epoch.
+    expect(fields(example)).toEqual([...fields(xml), 'epoch'])
+    expect(fields(xml)).toContain('dedupe-ms')
+  })
 
   test('of a domain that is no queue promises no queue', () => {
     const [xml] = ask(INFO, 'xmq.localhost').sent

@@ -55,6 +55,7 @@ export class Detection {
   #wasPlain = false
   #epoch: string | undefined
   #durability: string | undefined
+  #dedupeMs: number | undefined
   #packs = false
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
@@ -70,6 +71,11 @@ export class Detection {
   /** The broker's epoch, as its description told it. */
   get epoch(): string | undefined {
     return this.#epoch
+  }
+
+  /** How long the queue knows an id again, as its description told it. */
+  get dedupeMs(): number | undefined {
+    return this.#dedupeMs
   }
 
   /** Whether the queue takes packed items. */
@@ -167,6 +173,8 @@ export class Detection {
     const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
     this.#epoch = query && fieldIn(query, 'epoch')
     this.#durability = query && fieldIn(query, 'durability')
+    const dedupeMs = Number((query && fieldIn(query, 'dedupe-ms')) ?? 0)
+    this.#dedupeMs = Number.isSafeInteger(dedupeMs) && dedupeMs > 0 ? dedupeMs : undefined
     this.#packs = has(FEATURE_PACKED)
     if (has(NS_QUEUE)) return 'reliable'
     if (has(NS_TOPIC)) return 'plain'

@@ -46,6 +46,8 @@ interface Publish {
   readonly message: OutgoingMessage
   item: WrittenItem
   readonly calledAt: number
+  /** When it fails. */
+  endsAt: number
   wasSent: boolean
 }
 
@@ -99,6 +101,8 @@ export class Outbox {
   #turnAsked = false
   /** What was lost leaves without waiting for company. */
   #isUrgent = false
+  /** How long the queue says that it knows an id again. */
+  #toldWindowMs = Number.POSITIVE_INFINITY
   /** The queue refused an encoding that it, or one before it, had said it knows. */
   wasUnpacked = false
   #lastRefusal: XmqError | undefined
@@ -117,6 +121,11 @@ export class Outbox {
 
   has(ref: number): boolean {
     return this.#entries.has(ref)
+  }
+
+  /** The queue has told how long it knows an id again: nothing is repeated for longer, whatever the rules say. */
+  learnWindow(ms: number | undefined): void {
+    this.#toldWindowMs = ms ?? Number.POSITIVE_INFINITY
   }
 
   /**
@@ -141,11 +150,14 @@ export class Outbox {
       return
     }
     const chain = message.key === undefined ? undefined : `${message.topic}\n${message.key}`
+    const windowMs = Math.floor(this.#rules.dedupeWindowMs * WINDOW_USED)
+    const endsAt = calledAt + Math.min(timeoutMs ?? windowMs, windowMs)
     const entry: Entry = {
       ref,
       message,
       item,
       calledAt,
+      endsAt,
       wasSent: false,
       ordinal: 0,
       chain,
@@ -155,8 +167,7 @@ export class Outbox {
     this.#lineup.add(entry)
     this.#entries.set(ref, entry)
     this.#bytes += item.bytes
-    const windowMs = Math.floor(this.#rules.dedupeWindowMs * WINDOW_USED)
-    this.#timers.set(ref, calledAt + Math.min(timeoutMs ?? windowMs, windowMs))
+    this.#timers.set(ref, endsAt)
     if (entry.phase === 'ready') this.#askTurn(out)
   }
 
@@ -208,7 +219,7 @@ export class Outbox {
       if (isOther || entries.length === BATCH_ITEMS_MAX) break
       if (entries.length > 0 && bytes + item.bytes > ITEMS_BYTES_MAX) break
       this.#lineup.take(entry)
-      entry.wasSent = true
+      if (!entry.wasSent) this.#sentFirst(entry, now)
       entries.push(entry)
       bytes += item.bytes
     }
@@ -217,6 +228,15 @@ export class Outbox {
     this.#timers.set(batchTimer(id), now + this.#rules.answerTimeoutMs)
     const publish = encodePublish(entries.map(({ item }) => item))
     out.push({ type: 'send', stanza: stanza('iq', { type: 'set', id, to: this.#rules.queue }, [publish]) })
+  }
+
+  /** From now on the queue may know the id, and for so long. */
+  #sentFirst(entry: Entry, now: number): void {
+    entry.wasSent = true
+    const endsAt = now + Math.floor(this.#toldWindowMs * WINDOW_USED)
+    if (endsAt >= entry.endsAt) return
+    entry.endsAt = endsAt
+    this.#timers.set(entry.ref, endsAt)
   }
 
   /** Whether an IQ id is that of an unconfirmed batch. */

@@ -259,6 +259,7 @@ class ClientSession implements Session {
     if (mode === 'reliable') {
       this.#reliable.pulse.learn(this.#detection.epoch)
       this.#reliable.pulse.up()
+      outbox.learnWindow(this.#detection.dedupeMs)
       leases.ready(this.#now, this.#random, this.#out)
       for (const publish of this.#calls.takePublishes()) outbox.add(publish, publish.calledAt, this.#out)
     }
