@@ -11,7 +11,7 @@ export const EXIT_CODES = {
   timeout: 4,
   notAuthorized: 5,
   noConnection: 6,
-  /** Another process has the queue domain, the store or the port. */
+  /** Another process has the queue domain, the store or the port; another message the id. */
   conflict: 7,
 } as const
 

@@ -13,7 +13,8 @@ export const EXIT_HELP = `
 Exit codes:
   0  it worked          3  nobody is subscribed       5  wrong password, or no right to do this
   1  it failed          4  no answer in time          6  no connection to the server or the queue
-  2  wrong arguments or configuration                 7  another process has the domain, the store or the port`
+  2  wrong arguments or configuration                 7  another process has the domain, the store or the port;
+                                                         another message has the id`
 
 /** An error of a client command, in words that name the queue and the topic where the queue's own do not. */
 export function explain(error: XmqError, queue: string, topic: string): XmqError {
