@@ -85,8 +85,8 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'credit is ignored',
     file: 'core/records.ts',
-    find: 'this.inFlight >= this.credit) return false',
-    replace: 'this.inFlight >= this.credit + 1) return false',
+    find: 'this.inFlight >= this.credit\n',
+    replace: 'this.inFlight >= this.credit + 1\n',
   },
   {
     breaks: 'what is asked for does not count against the credit',

@@ -199,9 +199,12 @@ export class Deliveries {
     const { consumer } = lease
     // One that was never sent, for a stream that is down or answers that lack, says nothing of its worker.
     if (consumer === undefined || lease.item !== undefined) return
+    // Nor does one whose stream ended: nobody could answer, and a plain client may say nothing more for a day.
+    const unanswered = [...consumer.handovers].filter(([, { leases }]) => leases.includes(lease))
+    if (unanswered.length === 0) return
     consumer.isStalled = true
     // What went out with it is lost, too: its answer is not waited for any more.
-    for (const [id, { leases }] of consumer.handovers) if (leases.includes(lease)) this.#close(consumer, id)
+    for (const [id] of unanswered) this.#close(consumer, id)
     this.#options.onRoom(consumer)
   }
 
@@ -248,6 +251,8 @@ export class Deliveries {
       if (consumer.queue.domain !== domain) continue
       const lost = [...consumer.handovers.values()].flatMap(({ leases }) => leases)
       this.#closeAll(consumer)
+      // What a plain consumer was sent over this stream no ping over another one can prove.
+      consumer.waiting = consumer.waiting.filter(({ item }) => item !== undefined)
       this.#options.onLost(step, lost)
     }
   }
@@ -348,6 +353,8 @@ export class Deliveries {
     if (isAbsent) {
       step.emit({ name: 'bounced', queue: queue.address, consumer: session.jid, condition })
       this.#options.leases.giveBack(step, leases, 'bounced')
+      // What it was sent since, too: a successor that has its full JID by now would answer for that.
+      this.bounced(step, consumer)
       this.#options.subscriptions.endConsumer(step, consumer, 'bounced')
       this.#options.sessions.doubt(step, session.jid, queue.domain, 'bounce', queue)
       return

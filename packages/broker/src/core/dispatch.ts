@@ -65,8 +65,8 @@ export class Dispatch {
   /** Consumers whose seats are those of before. */
   #unseated: Set<Consumer> = new Set()
   readonly #draining: Set<Consumer> = new Set()
-  /** Whether a consumer had room when its subscriptions were placed. */
-  readonly #hadRoom: WeakMap<Consumer, boolean> = new WeakMap()
+  /** Whether a consumer had all that it takes when its subscriptions were placed. */
+  readonly #wasFull: WeakMap<Consumer, boolean> = new WeakMap()
 
   constructor(options: DispatchOptions) {
     this.#options = options
@@ -102,11 +102,11 @@ export class Dispatch {
     this.#placeByRoom(consumer)
   }
 
-  /** Requests go to whoever has room, too. */
+  /** Requests go to whoever has room, too; to one in doubt where nobody else has. */
   #placeByRoom(consumer: Consumer): void {
-    const { hasRoom, kind } = consumer
-    if (kind === 'plain' || this.#hadRoom.get(consumer) === hasRoom) return
-    this.#hadRoom.set(consumer, hasRoom)
+    const { isFull, kind } = consumer
+    if (kind === 'plain' || this.#wasFull.get(consumer) === isFull) return
+    this.#wasFull.set(consumer, isFull)
     this.#options.subscriptions().placeAll(consumer)
   }
 

@@ -9,7 +9,7 @@
  * |---|---|---|
  * | Domain, Queue | queues.ts; `isDown`, `held` and `epoch` core.ts | as long as the core |
  * | Topic, Subscription | subscriptions.ts | while it has a subscription |
- * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription or a lease |
+ * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription, a lease or an open request |
  * | Lease | leases.ts | until an operation that ends it was sent |
  * | Session | sessions.ts | while it has a consumer, an open request or an announced presence |
  * | OpenRequest | requests.ts | until it is answered |
@@ -154,9 +154,14 @@ export class Consumer {
     return this.leases.size + this.reserved + this.openRequests
   }
 
+  /** Whether it has all that it takes, or does not answer. */
+  get isFull(): boolean {
+    return this.isStalled || this.inFlight >= this.credit
+  }
+
   /** Whether it may get one message more. */
   get hasRoom(): boolean {
-    if (this.isStalled || this.session.isDoubted || this.inFlight >= this.credit) return false
+    if (this.isFull || this.session.isDoubted) return false
     return this.kind === 'plain' || this.load <= LOAD_ELIGIBLE_MAX
   }
 }

@@ -340,6 +340,7 @@ export class Requests {
     request.consumer = undefined
     consumer.openRequests--
     this.#onRoom(consumer)
+    this.#subscriptions.forgetIdle(consumer)
   }
 }
 

@@ -12,7 +12,8 @@
  *
  * Invariants:
  * 1. A subscription's rank in its topic's turns is what its load and its session's doubt say.
- * 2. A topic exists while it has a subscription; a consumer while it has one, or a lease.
+ * 2. A topic exists while it has a subscription; a consumer while it has one, a lease, or a request to answer: what it holds counts
+ *    when it subscribes again.
  * 3. `subscriptionsByBare` counts what `consumers` holds, and `count` what all queues hold.
  * 4. Every subscription has its expiry set.
  * 5. A reliable consumer's subscriptions have one load, its own; those that are patterns are in `queue.patterns`.
@@ -178,9 +179,9 @@ export class Subscriptions {
     step.emit({ name: 'unsubscribed', queue: queue.address, topic: topic.name, consumer: session.jid, reason })
   }
 
-  /** Forgets a consumer without subscriptions and leases. To be called when its last lease has ended. */
-  forgetIdle({ queue, session, subscriptions, leases, kind }: Consumer): void {
-    if (subscriptions.size > 0 || leases.size > 0) return
+  /** Forgets a consumer that is subscribed to nothing and holds nothing. To be called when its last lease or request has ended. */
+  forgetIdle({ queue, session, subscriptions, leases, openRequests, kind }: Consumer): void {
+    if (subscriptions.size > 0 || leases.size > 0 || openRequests > 0) return
     queue.consumers.delete(session.jid)
     if (!session.consumers.delete(queue)) return
     this.#consumers--
@@ -291,8 +292,8 @@ function place(subscription: Subscription): void {
 
 function rankOf(subscription: Subscription): TurnRank {
   if (subscription.load > LOAD_ELIGIBLE_MAX) return 'aside'
-  const { kind, inFlight, credit, isStalled } = subscription.consumer
-  if (kind === 'reliable' && (isStalled || inFlight >= credit)) return 'aside'
+  const { kind, isFull } = subscription.consumer
+  if (kind === 'reliable' && isFull) return 'aside'
   return subscription.consumer.session.isDoubted ? 'doubted' : 'ready'
 }
 

@@ -121,3 +121,41 @@ describe('a request that is cancelled', () => {
     expect(other.c.core.stats().openRequests).toBe(0)
   })
 })
+
+describe('the credit of a reliable worker', () => {
+  const sub = `<iq type='set' id='s' from='${W}' to='${Q}'><xmq xmlns='xmq:command' command='sub' topic='t' ttl='60' load='0'><consume xmlns='xmq:queue:1' credit='1'/></xmq></iq>`
+  const ask = (id: string): string =>
+    `<iq type='get' id='${id}' from='shop@localhost/1' to='${Q}'><xmq xmlns='xmq:topic' topic='t'><ask xmlns='urn:x'/></xmq></iq>`
+  const asked = (c: Conversation) =>
+    c.stanzas.filter(({ attrs }) => attrs.get('to') === W && attrs.get('type') === 'get')
+
+  test('holds while its session is in doubt, too: nobody else is there', () => {
+    const c = new Conversation().receive(sub)
+    c.receive(`<iq type='result' id='${c.pingId()}' from='${W}' to='${Q}'/>`)
+    c.receive(`<presence type='unavailable' from='${W}' to='${Q}'/>`)
+    expect(asked(c.receive(ask('q1')))).toHaveLength(1)
+    expect(c.receive(ask('q2')).sent.join('')).toContain("code='overloaded'")
+  })
+
+  test('counts a request that it has from before it subscribed again', () => {
+    const c = new Conversation().receive(sub)
+    c.receive(`<iq type='result' id='${c.pingId()}' from='${W}' to='${Q}'/>`)
+    const [hop] = asked(c.receive(ask('q1')))
+    c.receive(`<iq type='set' id='d' from='${W}' to='${Q}'><xmq xmlns='xmq:command' command='del' topic='t'/></iq>`)
+    c.receive(sub)
+    expect(c.receive(ask('q2')).sent.join('')).toContain("code='overloaded'")
+    c.receive(`<iq type='result' id='${hop?.attrs.get('id')}' from='${W}' to='${Q}'/>`)
+    expect(asked(c.receive(ask('q3')))).toHaveLength(1)
+    expect(c.core.stats()).toMatchObject({ consumers: 1, openRequests: 1 })
+  })
+
+  test('is forgotten with its last request, where it is subscribed to nothing', () => {
+    const c = new Conversation().receive(sub)
+    c.receive(`<iq type='result' id='${c.pingId()}' from='${W}' to='${Q}'/>`)
+    const [hop] = asked(c.receive(ask('q1')))
+    c.receive(`<iq type='set' id='d' from='${W}' to='${Q}'><xmq xmlns='xmq:command' command='del' topic='t'/></iq>`)
+    expect(c.core.stats()).toMatchObject({ consumers: 1, openRequests: 1 })
+    c.receive(`<iq type='result' id='${hop?.attrs.get('id')}' from='${W}' to='${Q}'/>`)
+    expect(c.core.stats()).toMatchObject({ consumers: 0, sessions: 0, openRequests: 0 })
+  })
+})
