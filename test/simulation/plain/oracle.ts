@@ -26,6 +26,7 @@ import type {
   QueueRules,
 } from '../../../packages/broker/src/core/port.ts'
 import { Violation } from '../violation.ts'
+import { checkWhole } from '../whole.ts'
 
 interface ModelSubscription {
   readonly queue: string
@@ -326,7 +327,8 @@ export class Oracle {
       code,
       now,
     )
-    for (const delivery of deliveries) checkWhole(message, delivery, queue)
+    const sender = queue.preserveFrom ? attr(message, 'from') : queue.address
+    for (const delivery of deliveries) checkWhole(message, delivery, sender)
     const published = events.find((event) => event.name === 'published')
     if (code === undefined && published?.recipients !== deliveries.length)
       throw new Violation("event 'published' tells another number of recipients")
@@ -673,33 +675,4 @@ function body(stanza: XmlElement): string {
   return childElements(stanza)
     .map((child) => writeElement(child))
     .join('')
-}
-
-/** Rule 5: what the consumer gets is what the producer sent, and says who that is. */
-function checkWhole(original: XmlElement, delivery: XmlElement, queue: QueueRules): void {
-  for (const name of ['type', 'id', 'xml:lang']) {
-    if (original.attrs.get(name) !== delivery.attrs.get(name)) throw new Violation(`a delivery has another '${name}'`)
-  }
-  const expectedFrom = queue.preserveFrom ? attr(original, 'from') : queue.address
-  if (attr(delivery, 'from') !== expectedFrom)
-    throw new Violation(`a delivery comes from ${attr(delivery, 'from')}, expected ${expectedFrom}`)
-  const producers = childElements(delivery)
-    .flatMap((child) => (child.name === 'addresses' ? childElements(child) : []))
-    .filter((address) => address.attrs.get('type') === 'ofrom')
-    .map((address) => address.attrs.get('jid'))
-  if (producers.length !== 1 || producers[0] !== attr(original, 'from'))
-    throw new Violation(`a delivery names ${producers.join(', ') || 'nobody'} as its producer`)
-  const own = new Set(['addresses', 'stanza-id', 'no-store', 'no-copy', 'private'])
-  const content = (message: XmlElement): string =>
-    childElements(message)
-      .filter((child) => !own.has(child.name))
-      .map((child) => writeElement(child))
-      .join('')
-  if (content(original) !== content(delivery)) throw new Violation('a delivery lost, gained or reordered children')
-  for (const hint of ['no-store', 'no-copy', 'private']) {
-    if (childElements(delivery).filter((child) => child.name === hint).length !== 1)
-      throw new Violation(`a delivery lacks <${hint}/>`)
-  }
-  if (childElements(delivery).some((child) => child.name === 'stanza-id'))
-    throw new Violation('a forged stanza-id was passed on')
 }

@@ -27,6 +27,7 @@ import {
   RELIABLE_DEFAULTS,
 } from '../../../packages/broker/src/core/port.ts'
 import { Agenda } from '../agenda.ts'
+import { withoutFailure } from '../foreign-error.ts'
 import { createRandom, type Random } from '../random.ts'
 import { Violation } from '../violation.ts'
 import { Oracle } from './oracle.ts'
@@ -528,15 +529,6 @@ class World {
 
 function topicOf(iq: XmlElement): string {
   return findChild(iq, 'xmq', 'xmq:topic')?.attrs.get('topic') ?? ''
-}
-
-function withoutFailure(error: XmlElement): XmlElement {
-  return element(
-    error.name,
-    error.ns,
-    Object.fromEntries(error.attrs),
-    childElements(error).filter((child) => child.name !== 'failure'),
-  )
 }
 
 function describe(input: Input): string {

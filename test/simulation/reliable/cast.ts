@@ -4,9 +4,11 @@
  */
 import { bareOf, element, matchesPattern, NS_QUEUE, stanza } from '@xmq/protocol'
 import type { Random } from '../random.ts'
+import { Askers } from './askers.ts'
 import { FILTERS, type SentItem, TOPICS, type Wanted } from './items.ts'
 import type { Break, Network } from './network.ts'
 import { type LineName, Operator } from './operator.ts'
+import { PlainProducer, PlainSession } from './plain.ts'
 import { Promises, type StoreTruth } from './promises.ts'
 import { SdkPublisher } from './publisher.ts'
 import { ADMIN, JOBS, sessionRules, type WorldKind } from './rules.ts'
@@ -17,6 +19,8 @@ import { SdkWorker } from './worker.ts'
 
 const WORKERS = ['w1@localhost', 'w2@localhost', 'w3@localhost']
 const PRODUCERS = ['p1@localhost', 'p2@localhost']
+const PLAIN_WORKERS = ['q1@localhost', 'q2@localhost', 'q3@localhost']
+const PLAIN_PRODUCERS = ['s1@localhost', 's2@localhost']
 
 /** No client hangs for longer. */
 export const STALL_MS_MAX = 8_000
@@ -38,6 +42,10 @@ export interface CastHost {
   readonly id: () => string
   /** An item is about to be sent. */
   readonly onSent: (item: SentItem) => void
+  /** A plain session has got a message with this content. */
+  readonly onGot: (jid: string, payload: string) => void
+  /** A plain session is about to be bound to its full JID. */
+  readonly onBound: (jid: string) => void
   readonly failStore: () => void
   readonly crashBroker: () => void
 }
@@ -54,6 +62,9 @@ export class Cast {
   readonly #scripted = new Map<string, LeaseMemory>()
   readonly #sessions = new Map<string, WorkerSession>()
   readonly #wishes: Wishes
+  readonly #plainProducers: PlainProducer[] = []
+  readonly #plainSessions = new Map<string, PlainSession>()
+  readonly #askers: Askers
 
   constructor(host: CastHost) {
     this.#host = host
@@ -66,13 +77,19 @@ export class Cast {
       if (random.chance(share)) this.#addPublisher(account)
       else this.#addProducer(`${account}/a`)
     }
-    for (const account of WORKERS) {
+    // In some nobody but plain clients works before the end.
+    const isPlain = host.kind.hasPlain && random.chance(0.25)
+    for (const account of isPlain ? [] : WORKERS) {
       if (!random.chance(share)) this.#scripted.set(account, [])
       else for (let count = random.pick([1, 1, 2]); count > 0; count--) this.#addWorker(account, 'abc'[count] ?? '')
     }
     for (const account of this.#scripted.keys()) this.#bind(account)
     // Not all queues are looked after.
     if (random.chance(0.5)) for (const jid of [`${ADMIN}/a`, 'w1@localhost/curious']) this.#addOperator(jid)
+    this.#askers = new Askers(this.#clientHost())
+    const { hasPlain, hasRequests } = host.kind
+    if (hasPlain || hasRequests) for (const account of PLAIN_PRODUCERS) this.#addPlainProducer(`${account}/a`)
+    if (hasPlain) for (const account of PLAIN_WORKERS) this.#bindPlain(account)
   }
 
   /** Whether everybody who sends is answered, and everybody who works has said everything. */
@@ -97,6 +114,7 @@ export class Cast {
       this.#workers.some(({ wanted }) => wanted.some((one) => matchesPattern(one.topic, topic)))
     const missing = TOPICS.filter((topic) => !isCovered(topic))
     if (missing.length === 0) return
+    if (this.#host.kind.hasPlain && this.#host.random.chance(0.5)) return this.#bindPlain('calm@localhost', missing)
     this.#scripted.set('calm@localhost', [])
     const wanted = missing.map((topic) => ({ topic }))
     this.#bind('calm@localhost', wanted)
@@ -115,12 +133,17 @@ export class Cast {
   /** Everybody publishes once more. */
   publishLast(): void {
     for (const publisher of [...this.#producers, ...this.#publishers]) publisher.publish()
+    if (this.#host.kind.hasPlain) for (const producer of this.#plainProducers) producer.publish()
+    if (this.#host.kind.hasRequests) for (const { jid } of this.#plainProducers) this.#askers.ask(jid)
   }
 
   /** Something happens. */
   act(): void {
     const { random, network, isCalm } = this.#host
     if (isCalm()) return
+    const { hasPlain, hasRequests } = this.#host.kind
+    if (hasPlain && random.chance(0.35)) return this.#actPlainly()
+    if (hasRequests && random.chance(0.35)) return this.#request()
     const dice = random.int(100)
     if (dice < 35) return this.#publish()
     if (dice < 50) {
@@ -218,6 +241,65 @@ export class Cast {
       send: (from, outgoing) => network.sendAs(from, outgoing),
       id,
     }
+  }
+
+  // ---- plain clients, and requests ----
+
+  #addPlainProducer(jid: string): void {
+    const { network, at, now, random, onSent } = this.#host
+    const producer = new PlainProducer(jid, this.#clientHost(), onSent)
+    const connect = (): void => {
+      const stream = network.connect(jid, { receive: () => {}, ended: again })
+      if (stream === undefined) again()
+    }
+    const again = (): void => at(now() + random.gap(500), connect)
+    connect()
+    this.#plainProducers.push(producer)
+  }
+
+  /** One resource each: a full JID comes back while its old session's end is still on its way. */
+  #bindPlain(account: string, topics?: readonly string[]): void {
+    const { network, onGot, onBound } = this.#host
+    const jid = `${account}/r`
+    if (this.#plainSessions.get(jid)?.isAlive === true || !network.isServerUp) return
+    let session: PlainSession | undefined
+    onBound(jid)
+    network.connect(jid, {
+      receive: (incoming) => session?.receive(incoming),
+      ended: () => {
+        if (session !== undefined) session.isAlive = false
+      },
+    })
+    session = new PlainSession(jid, { ...this.#clientHost(), onGot }, topics)
+    this.#plainSessions.set(jid, session)
+  }
+
+  #actPlainly(): void {
+    const { random, network } = this.#host
+    const dice = random.int(100)
+    if (dice < 55) return random.pick(this.#plainProducers).publish()
+    if (dice < 75) return this.#bindPlain(random.pick(PLAIN_WORKERS))
+    const alive = [...this.#plainSessions.values()].filter(({ isAlive }) => isAlive)
+    if (alive.length === 0) return
+    const session = random.pick(alive)
+    if (dice < 85) return session.leave()
+    if (dice < 90) return network.stall(session.jid, Math.min(random.gap(2_000), STALL_MS_MAX))
+    session.isAlive = false
+    const stream = network.find(session.jid)
+    if (stream === undefined) return
+    if (random.chance(0.5)) network.close(stream)
+    else network.cut(stream, random.pick<Break>(['reset', 'half-open client', 'half-open server']))
+    if (random.chance(0.5)) this.#bindPlain(bareOf(session.jid))
+  }
+
+  #request(): void {
+    const { random, network } = this.#host
+    const { bound } = network
+    if (bound.length === 0) return
+    if (random.chance(0.1)) return this.#askers.cancel(random.pick(bound))
+    const askers = bound.filter((jid) => !jid.includes('/xmq-'))
+    if (askers.length > 0)
+      for (let count = random.pick([1, 1, 4]); count > 0; count--) this.#askers.ask(random.pick(askers))
   }
 
   // ---- what befalls them ----

@@ -66,12 +66,20 @@ export class Network {
   duplicates = 0
   /** Chance of an answer by somebody who was not asked, under an id that nobody could know. */
   forgeries = 0
+  /** Chance of an answer to what the core asks somebody, by somebody else. */
+  strangers = 0
+  /** Chance of a message to nobody to be dropped, not returned. */
+  vanishes = 0
+  /** Chance of what the core wrote to be lost when its stream ends before it has arrived. */
+  linkLosses = 0
   /** The component's stream is up. */
   isLinkUp = false
   #isServerUp = true
   readonly #host: NetworkHost
   readonly #streams = new Map<string, Stream>()
   readonly #arrivals = new Map<string, number>()
+  /** Of the component's stream. */
+  #link = { isLost: false }
 
   constructor(host: NetworkHost) {
     this.#host = host
@@ -186,12 +194,21 @@ export class Network {
   link(isUp: boolean): void {
     if (this.isLinkUp === isUp || (isUp && !this.#isServerUp)) return
     this.isLinkUp = isUp
+    if (!isUp) this.#loseWritten()
     this.#host.link(isUp)
   }
 
   /** The component's stream is gone, and nobody is left who could be told. */
   linkLost(): void {
     this.isLinkUp = false
+    this.#loseWritten()
+  }
+
+  /** What the core wrote and nobody has read is lost, or arrives late. */
+  #loseWritten(): void {
+    if (this.linkLosses === 0) return
+    this.#link.isLost = this.#host.random.chance(this.linkLosses)
+    this.#link = { isLost: false }
   }
 
   /** A client hangs, or the way to it: nothing passes, then everything does. */
@@ -203,13 +220,26 @@ export class Network {
   fromCore(outgoing: XmlElement): void {
     if (!this.isLinkUp) return
     const to = outgoing.attrs.get('to') ?? ''
+    const link = this.#link
     const deliver = (): void => {
       const stream = this.#streams.get(to)
-      if (stream === undefined) this.#bounce(to, outgoing)
+      if (link.isLost) this.#host.note('stanza lost with the link')
+      else if (stream === undefined) this.#bounce(to, outgoing)
       else this.#write(stream, outgoing)
     }
     this.#inOrder(`out ${to}`, deliver)
     if (this.#host.random.chance(this.duplicates)) this.#inOrder(`out ${to}`, deliver)
+    if (this.strangers > 0 && outgoing.name === 'iq') this.#answerForAnother(outgoing)
+  }
+
+  /** Somebody else answers what was asked, and knows its id. */
+  #answerForAnother(asked: XmlElement): void {
+    const type = asked.attrs.get('type')
+    if ((type !== 'get' && type !== 'set') || !this.#host.random.chance(this.strangers)) return
+    this.#host.note('stranger answered')
+    const head = { id: asked.attrs.get('id'), from: 'mallory@localhost/x', to: asked.attrs.get('from') }
+    const answer = stanza('iq', { type: this.#host.random.pick(['result', 'error']), ...head })
+    this.#inOrder('in mallory@localhost/x', () => this.#toCore(answer))
   }
 
   #write(stream: Stream, incoming: XmlElement): void {
@@ -272,6 +302,10 @@ export class Network {
   #bounce(jid: string, undelivered: XmlElement): void {
     const type = undelivered.attrs.get('type')
     if (undelivered.name === 'message' ? type === 'error' : type !== 'get' && type !== 'set') return
+    if (undelivered.name === 'message' && this.vanishes > 0 && this.#host.random.chance(this.vanishes)) {
+      this.#host.note('message vanished')
+      return
+    }
     const answer = errorOf(undelivered, this.#host.random.pick(NOBODY))
     this.#inOrder(`in ${jid}`, () => this.#toCore(answer))
   }

@@ -20,6 +20,10 @@ export const LEASE_MS = 4_000
 /** What kind of world a seed gives. */
 export interface WorldKind {
   readonly type: 'any' | 'all'
+  /** Plain clients, too: they publish messages, and subscribe. */
+  readonly hasPlain: boolean
+  /** Somebody asks, and workers answer. */
+  readonly hasRequests: boolean
 }
 
 /** By `(seed >> 1) % 16`: so each shard has all kinds. */
@@ -27,6 +31,8 @@ const KINDS: readonly WorldKind[] = Array.from(
   { length: 16 },
   (_, slot): WorldKind => ({
     type: [1, 5, 7, 9, 10, 13].includes(slot) ? 'all' : 'any',
+    hasPlain: [0, 5, 6, 13].includes(slot),
+    hasRequests: [6, 11, 13].includes(slot),
   }),
 )
 
@@ -39,7 +45,7 @@ export function worldKind(seed: number): WorldKind {
 }
 
 /** The rules of the broker. */
-export function coreRules(random: Random, { type }: WorldKind): CoreRules {
+export function coreRules(random: Random, { type, hasPlain, hasRequests }: WorldKind): CoreRules {
   const durability = random.chance(0.8) ? 'disk' : 'memory'
   const reliable: QueueRules['reliable'] = {
     ...RELIABLE_DEFAULTS,
@@ -53,6 +59,7 @@ export function coreRules(random: Random, { type }: WorldKind): CoreRules {
     dedupeMs: random.pick([RELIABLE_DEFAULTS.dedupeMs, RELIABLE_DEFAULTS.dedupeMs, 3_000]),
     unreceivedMax: random.pick([1, 4]),
     whenNobody: 'keep',
+    ...(hasPlain ? { plainWindow: random.pick([2, 5, 256]), whenNobody: random.pick(['keep', 'keep', 'refuse']) } : {}),
     ...(type === 'all' ? { namedMax: random.pick([3, 100]), ephemeralMax: random.pick([3, 1000, 1000]) } : {}),
   }
   const queue = (address: string): QueueRules => ({
@@ -73,8 +80,8 @@ export function coreRules(random: Random, { type }: WorldKind): CoreRules {
     domains: [DOMAIN],
     queues: [queue(JOBS)],
     subscriptionsMax: 1_000,
-    openRequestsMax: 10,
-    openRequestsPerJidMax: 10,
+    openRequestsMax: hasRequests ? random.pick([3, 20, 20, 20]) : 10,
+    openRequestsPerJidMax: hasRequests ? random.pick([2, 20, 20]) : 10,
     pingTimeoutMs: 3_000,
     pingIntervalMs: 10_000,
     software: { name: 'XMQ', version: '0.0.0' },

@@ -6,6 +6,7 @@
  */
 import { childElements, element, isPing, isResubscribe, stanza, type XmlElement } from '@xmq/protocol'
 import type { Random } from '../random.ts'
+import { Answerer, isRequest } from './answerer.ts'
 import { FILTERS, makeItem, type SentItem, type Wanted } from './items.ts'
 import { LEASE_MS } from './rules.ts'
 
@@ -131,6 +132,7 @@ export class WorkerSession {
   readonly #asked = new Map<string, readonly XmlElement[]>()
   #due: XmlElement[] = []
   #isSoon = false
+  readonly #answerer: Answerer
 
   /** @param wanted topics and patterns to subscribe to, when it does not choose them itself */
   constructor(jid: string, host: ClientHost, memory: LeaseMemory, wanted?: readonly Wanted[]) {
@@ -145,6 +147,7 @@ export class WorkerSession {
     this.#renews = isCalm || random.chance(0.8)
     this.#pongs = isCalm || random.chance(0.9)
     this.#credit = isCalm ? 20 : random.pick([1, 2, 3, 8])
+    this.#answerer = new Answerer(jid, host, () => this.isAlive)
     this.#wanted = wanted ?? [{ topic: random.pick(FILTERS) }, { topic: random.pick(FILTERS) }]
     this.#subscribe()
     if (this.#memory.length > 0) this.#resume()
@@ -238,6 +241,10 @@ export class WorkerSession {
       return
     }
     if (isPing(iq) && !this.#pongs && !isCalm) return
+    if (isRequest(iq)) {
+      this.#answerer.take(iq)
+      return
+    }
     this.#answer(id)
     if (!isResubscribe(iq)) return
     this.#subscribe()

@@ -5,7 +5,7 @@
  *                    |                              \-- its lease is lost --> it stops soon, and is settled
  *                    \-- the worker stops, its lease is lost --> released
  */
-import { resultTo } from '@xmq/protocol'
+import { element, resultTo } from '@xmq/protocol'
 import {
   type Delivery,
   type Effect,
@@ -124,6 +124,7 @@ export class SdkWorker {
   #onEffect(effect: Effect): void {
     if (effect.type === 'deliver') this.#take(effect.delivery)
     else if (effect.type === 'lease-lost') this.#lost(effect.key)
+    else if (effect.type === 'cancelled') this.#host.note('sdk told that nobody waits')
   }
 
   #take(delivery: Delivery): void {
@@ -142,8 +143,13 @@ export class SdkWorker {
   /** A request. */
   #answer(delivery: Delivery): void {
     const process = this.#process
+    this.#host.note('sdk asked')
     this.#host.at(this.#host.now() + this.#host.random.gap(200), () =>
-      process.dispatch({ type: 'answer', delivery, stanza: resultTo(delivery.stanza) }),
+      process.dispatch({
+        type: 'answer',
+        delivery,
+        stanza: resultTo(delivery.stanza, [element('answer', 'urn:x', { n: delivery.id })]),
+      }),
     )
   }
 

@@ -129,6 +129,12 @@ class ReliableWorld {
     })
     this.#network.duplicates = this.#random.pick([0, 0, 0, 0.02])
     this.#network.forgeries = this.#random.pick([0, 0, 0.02])
+    const { hasPlain, hasRequests } = worldKind(seed)
+    if (hasPlain || hasRequests) {
+      this.#network.linkLosses = this.#random.pick([0, 0.5])
+      this.#network.vanishes = this.#random.pick([0, 0.6])
+      this.#network.strangers = this.#random.pick([0, 0.05])
+    }
     this.#cast = this.#createCast()
   }
 
@@ -166,6 +172,8 @@ class ReliableWorld {
       isCalm,
       id: () => `i${this.#ids++}`,
       onSent: (item) => this.#oracle.send(item),
+      onGot: (jid, payload) => this.#oracle.truth.got(jid, payload),
+      onBound: (jid) => this.#oracle.truth.bound(jid, this.#wallMs),
       failStore: () => this.#failStore(),
       crashBroker: () => {
         this.#running = this.#crash()
@@ -226,8 +234,8 @@ class ReliableWorld {
 
   async #isDone(): Promise<boolean> {
     if (!this.#cast.isIdle || this.#oracle.isWaiting) return false
-    const { leases, storingBytes } = this.#core.stats()
-    if (leases > this.#oracle.timeless || storingBytes > 0) return false
+    const { leases, storingBytes, openRequests } = this.#core.stats()
+    if (leases > this.#oracle.timeless || storingBytes > 0 || openRequests > 0) return false
     for (const { held } of (await this.#inStore()).values()) if (held.size > 0) return false
     return true
   }

@@ -9,7 +9,7 @@
 import { bareOf, childElements, withAttrs, type XmlElement } from '@xmq/protocol'
 import type { PublishOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
-import { type Knowledge, nameOf, type Stored } from './entry.ts'
+import { type Knowledge, nameOf, nameOfPublish, type Stored } from './entry.ts'
 import type { Stock } from './stock.ts'
 
 /** What the store has of a line in the end: seqs of dead letters, and of all else. */
@@ -57,7 +57,10 @@ export class Confirms {
   /** The core hears what became of a publish. */
   told(op: PublishOp, result: StoreResult): void {
     if (result.status !== 'duplicate' && (result.status !== 'ok' || result.type !== 'publish')) return
-    this.#stored.add(`${nameOf(op.sender, op.id ?? '')} ${result.seq}`)
+    const name = nameOfPublish(op)
+    this.#stored.add(`${name} ${result.seq}`)
+    // Nobody confirms it, and it is promised as what is confirmed.
+    if (op.id === undefined) this.#confirmed.set(`${name} ${result.seq}`, result.seq)
   }
 
   /** Whether the core has heard that a message is stored. */

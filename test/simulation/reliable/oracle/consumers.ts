@@ -2,9 +2,11 @@
  * Who consumes, by what has arrived of each: its subscriptions, its credit, and what it has been given. One life of the broker.
  *
  * 1. Nobody is given what it never asked for, or anything after its last subscription.
- * 2. Nobody has more than the credit that it gave since the message was granted to it.
+ * 2. Nobody has more messages and requests than the credit that it gave since the message was granted to it, or gets one while it says
+ *    that it is full.
  */
-import { childElements, matchesPattern, type XmlElement } from '@xmq/protocol'
+import { childElements, LOAD_ELIGIBLE_MAX, matchesPattern, type XmlElement } from '@xmq/protocol'
+import type { CoreEvent } from '../../../../packages/broker/src/core/port.ts'
 import { Violation } from '../../violation.ts'
 import type { Knowledge } from './entry.ts'
 
@@ -16,14 +18,17 @@ interface Wanted {
 
 interface Credit {
   readonly credit: number
+  readonly load: number
   until: number
 }
+
+type Subscribed = Extract<CoreEvent, { readonly name: 'subscribed' }>
 
 interface Consumer {
   /** The last one is in force, and those before whose `until` is to come. */
   readonly credits: Credit[]
-  /** What came with a sub that waits for the store, by its topic. */
-  readonly offered: Map<string, Credit>
+  /** What came with subs that wait for the store, by their topic, in their order. */
+  readonly offered: Map<string, Credit[]>
   /** How it has said that its deliveries may come, since this life of the broker began. */
   readonly encodings: Set<string | undefined>
   /** Tokens delivered and not ended. */
@@ -47,6 +52,8 @@ export class Consumers {
   readonly #knowledge: Knowledge
   readonly #byJid = new Map<string, Consumer>()
   readonly #grants = new Map<string, number>()
+  /** By the core's word: which topics and patterns each is subscribed to. */
+  readonly #listening = new Map<string, Set<string>>()
 
   constructor(knowledge: Knowledge) {
     this.#knowledge = knowledge
@@ -64,8 +71,9 @@ export class Consumers {
     const name = consume.attrs.get('name') ?? ''
     filters.set(topic, name)
     everWanted.set(`${topic} ${name}`, { topic, name })
-    if (name === '') this.credit(from, consume, now)
-    else this.#offer(from, topic, consume)
+    const load = xmq.attrs.get('load')
+    if (name === '') this.credit(from, consume, load, now)
+    else this.#offer(from, topic, consume, load)
   }
 
   /** A delivery leaves. */
@@ -76,18 +84,20 @@ export class Consumers {
   }
 
   /** A sub with a name waits for the store: until then both may be in force. */
-  #offer(from: string, topic: string, terms: XmlElement): void {
+  #offer(from: string, topic: string, terms: XmlElement, load: string | undefined): void {
     const { credits, offered } = this.#consumer(from)
-    const credit = { credit: Number(terms.attrs.get('credit')), until: Number.POSITIVE_INFINITY }
+    const credit = { credit: Number(terms.attrs.get('credit')), load: Number(load), until: Number.POSITIVE_INFINITY }
     credits.push(credit)
-    offered.set(topic, credit)
+    const others = offered.get(topic)
+    if (others === undefined) offered.set(topic, [credit])
+    else others.push(credit)
   }
 
-  /** A consumer says how much it takes. */
-  credit(from: string, terms: XmlElement, now: number): void {
+  /** A consumer says how much it takes, and how full it is. */
+  credit(from: string, terms: XmlElement, load: string | undefined, now: number): void {
     const { credits } = this.#consumer(from)
     for (const credit of credits) credit.until = Math.min(credit.until, now)
-    credits.push({ credit: Number(terms.attrs.get('credit')), until: Number.POSITIVE_INFINITY })
+    credits.push({ credit: Number(terms.attrs.get('credit')), load: Number(load), until: Number.POSITIVE_INFINITY })
   }
 
   /** The core asks for a lease. */
@@ -95,21 +105,26 @@ export class Consumers {
     this.#grants.set(token, now)
   }
 
-  /** A lease has ended, or is in other hands. */
+  /** When the core asked for a lease. */
+  grantedAt(token: string): number {
+    return this.#grants.get(token) ?? 0
+  }
+
+  /** A lease or a request has ended, or is in other hands. */
   letGo(token: string): void {
     for (const { out } of this.#byJid.values()) out.delete(token)
   }
 
   /** The core tells of a subscription. One with a name waits for the store: what the session said since does not undo it. */
-  subscribed(jid: string, topic: string, now: number): void {
+  subscribed({ consumer: jid, topic, load }: Subscribed, now: number): void {
     const consumer = this.#byJid.get(jid)
-    const accepted = consumer?.offered.get(topic)
+    if (consumer !== undefined) this.#listening.set(jid, (this.#listening.get(jid) ?? new Set()).add(topic))
+    const accepted = takeOffered(consumer?.offered.get(topic), load)
     if (accepted !== undefined && consumer?.credits.includes(accepted) === true) {
       for (const credit of consumer.credits.slice(0, consumer.credits.indexOf(accepted)))
         credit.until = Math.min(credit.until, now)
       // Whatever was said while it waited: that may have been refused, and this is the last that was done.
       accepted.until = Number.POSITIVE_INFINITY
-      consumer.offered.delete(topic)
     }
     for (const wanted of consumer?.everWanted.values() ?? [])
       if (wanted.topic === topic && wanted.name !== '' && consumer?.filters.has(topic) === false)
@@ -135,11 +150,41 @@ export class Consumers {
     if (consumer === undefined || !hasWanted(consumer, topic, name))
       throw new Violation(`${to} never subscribed to ${topic}${name}`)
     if (consumer.filters.size === 0) throw new Violation(`${to} is given ${seq} after its last subscription`)
-    consumer.out.add(token)
-    const askedAt = this.#grants.get(token) ?? 0
-    const credit = Math.max(...consumer.credits.filter(({ until }) => until >= askedAt).map((one) => one.credit))
-    if (consumer.out.size > credit) throw new Violation(`${to} has ${consumer.out.size} of ${credit}`)
-    if (consumer.out.size === credit) this.#knowledge.note('credit used up')
+    this.#give(to, consumer, token, this.#grants.get(token) ?? 0)
+    if (consumer.out.size === creditSince(consumer, this.#grants.get(token) ?? 0))
+      this.#knowledge.note('credit used up')
+  }
+
+  /** A request is on its way to a consumer. */
+  asked(to: string, hop: string, topic: string, now: number): void {
+    const consumer = this.#byJid.get(to)
+    if (consumer === undefined || ![...consumer.everWanted.values()].some((one) => matchesPattern(one.topic, topic)))
+      throw new Violation(`${to} is asked of ${topic}, and never subscribed to it`)
+    if (consumer.filters.size === 0) throw new Violation(`${to} is asked after its last subscription`)
+    this.#give(to, consumer, hop, now)
+  }
+
+  /** @param askedAt what it has said since counts */
+  #give(to: string, consumer: Consumer, what: string, askedAt: number): void {
+    const { out, credits } = consumer
+    out.add(what)
+    const credit = creditSince(consumer, askedAt)
+    if (out.size > credit) throw new Violation(`${to} has ${out.size} of ${credit}`)
+    const load = Math.min(...credits.filter(({ until }) => until >= askedAt).map((one) => one.load))
+    if (load > LOAD_ELIGIBLE_MAX) throw new Violation(`${to} is given something at a load of ${load}`)
+  }
+
+  /** Those whose subscriptions, by the core's word, mean a topic. */
+  listeners(topic: string): readonly string[] {
+    const jids: string[] = []
+    for (const [jid, topics] of this.#listening)
+      if ([...topics].some((one) => matchesPattern(one, topic))) jids.push(jid)
+    return jids
+  }
+
+  /** The core tells that a subscription has ended. */
+  unsubscribed(jid: string, topic: string): void {
+    this.#listening.get(jid)?.delete(topic)
   }
 
   #consumer(jid: string): Consumer {
@@ -157,6 +202,16 @@ export class Consumers {
     }
     return consumer
   }
+}
+
+/** Those before it were refused: they are done in their order. */
+function takeOffered(offered: Credit[] | undefined, load: number): Credit | undefined {
+  const at = offered?.findIndex((one) => one.load === load) ?? -1
+  return at === -1 ? undefined : offered?.splice(0, at + 1).at(-1)
+}
+
+function creditSince({ credits }: Consumer, askedAt: number): number {
+  return Math.max(...credits.filter(({ until }) => until >= askedAt).map((one) => one.credit))
 }
 
 function hasWanted({ everWanted }: Consumer, topic: string, name: string): boolean {

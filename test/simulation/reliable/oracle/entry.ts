@@ -1,5 +1,6 @@
 /** What the store has of a message, as the oracle's parts name it to each other. */
 import type { QueueType, ReliableRules } from '../../../../packages/broker/src/core/port.ts'
+import type { PublishOp } from '../../../../packages/broker/src/store/port.ts'
 import type { SentItem } from '../items.ts'
 
 /** What a message goes out for at most (docs/protocol-reliable.md section 12), beside what restarts cost. */
@@ -53,4 +54,14 @@ export interface Knowledge {
 /** Names what a producer sent. @param sender bare JID */
 export function nameOf(sender: string, id: string): string {
   return `${sender}#${id}`
+}
+
+/** The word in a stored body that no other message has. */
+export function wordIn(body: string): string {
+  return /[>](i\d+)</.exec(body)?.[1] ?? ''
+}
+
+/** Names what is stored: a plain message, which has no id that counts, by its content. */
+export function nameOfPublish({ sender, id, body }: PublishOp): string {
+  return nameOf(sender, id ?? wordIn(body))
 }

@@ -13,6 +13,7 @@
 import { bareOf, matchesPattern, type XmlElement } from '@xmq/protocol'
 import type { CoreEvent } from '../../../../packages/broker/src/core/port.ts'
 import { Violation } from '../../violation.ts'
+import { itemIdOf } from '../items.ts'
 import { DELIVERIES_MAX, type Knowledge, type Stored } from './entry.ts'
 import type { Settlement } from './settlings.ts'
 
@@ -156,7 +157,7 @@ export class Ephemerals {
     course.failuresMin = failures
     if (course.failures >= this.#knowledge.reliable.maxAttempts || course.attempt > DELIVERIES_MAX)
       throw new Violation(`${seq} is delivered to ${to} after its last attempt`)
-    if (attrs.get('id') !== sent.id || attrs.get('topic') !== sent.topic)
+    if (attrs.get('id') !== itemIdOf(sent) || attrs.get('topic') !== sent.topic)
       throw new Violation(`${seq} is delivered to ${to} as something else`)
     this.#expected.delete(place)
     this.#out.set(token, { jid: to, place, at: now, isReceived: false, isLost: false })

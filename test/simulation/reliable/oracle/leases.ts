@@ -13,7 +13,9 @@
 import { bareOf, type XmlElement, writeElement } from '@xmq/protocol'
 import type { DueAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
+import { itemIdOf } from '../items.ts'
 import type { Entry, Knowledge, Made } from './entry.ts'
+import type { PlainConsumers } from './plain-consumers.ts'
 import type { Settlement, Settlings } from './settlings.ts'
 import type { Signs } from './signs.ts'
 
@@ -55,6 +57,7 @@ export interface LifeView {
   readonly isCalm: boolean
   readonly settlings: Settlings
   readonly signs: Signs
+  readonly plain: PlainConsumers
 }
 
 type LeaseOp = Extract<StoreOp, { readonly token: string }>
@@ -68,6 +71,8 @@ export class Leases {
   readonly #delivers = new Map<string, { readonly jid: string; readonly tokens: readonly string[] }>()
   /** Those whose receipt is being handled. */
   #touched: Lease[] = []
+  /** Those of which the core has just heard. */
+  #answeredNow: Lease[] = []
   /** Those whose ack is being handled: what was due came first. */
   #acking: Lease[] = []
 
@@ -90,6 +95,7 @@ export class Leases {
   /** Something else is about to be handled by the core. */
   begin(): void {
     this.#touched = []
+    this.#answeredNow = []
     for (const lease of this.#acking) lease.isAcked = true
     this.#acking = []
   }
@@ -142,7 +148,19 @@ export class Leases {
 
   /** The core is told that it has one. */
   answered(token: string): void {
-    ;(this.#byToken.get(token) as Lease).isAnswered = true
+    const lease = this.#byToken.get(token) as Lease
+    lease.isAnswered = true
+    this.#answeredNow.push(lease)
+  }
+
+  /** A leased message has left for a plain consumer, by its content. */
+  handedPlainly(to: string, payload: string): Lease {
+    const lease = this.#answeredNow.find(
+      (one) => one.jid === undefined && one.holder === bareOf(to) && one.entry.sent.payload === payload,
+    )
+    if (lease === undefined) throw new Violation(`${payload} is given to ${to}, and not leased for it`)
+    lease.jid = to
+    return lease
   }
 
   /** The core is told what is over. @param askedAt when it asked */
@@ -219,7 +237,7 @@ export class Leases {
     if (lease.jid !== undefined) throw new Violation(`${token} is delivered twice`)
     lease.jid = to
     const says = { seq: item.attrs.get('seq'), id: item.attrs.get('id'), topic: item.attrs.get('topic') }
-    if (says.seq !== String(seq) || says.id !== sent.id || says.topic !== sent.topic)
+    if (says.seq !== String(seq) || says.id !== itemIdOf(sent) || says.topic !== sent.topic)
       throw new Violation(`${seq} is delivered as ${JSON.stringify(says)}`)
     if (item.attrs.get('attempt') !== String(attempt)) throw new Violation(`${seq} has a wrong attempt`)
     if (!writeElement(item).includes(`>${sent.payload}<`))
@@ -255,10 +273,19 @@ export class Leases {
       if (type === 'ack' || type === 'nack') throw new Violation(`${holder} did not ${type} ${token}`)
     }
     if (lease === undefined) throw new Violation(`${type} of ${token}, which was never made`)
-    if (type === 'ack') throw new Violation(`${token} is acked by nobody`)
+    if (type === 'ack') return this.#checkPlainAck(lease, life, now)
     if (lease.isAcked) throw new Violation(`${type} of ${token}, though its holder has acked it`)
     this.#knowledge.note(this.#causeOf(lease, op, life, now))
     return isLetGo
+  }
+
+  /** The core acks for a plain consumer, and says so again while the store does not answer. */
+  #checkPlainAck(lease: Lease, { plain }: LifeView, now: number): boolean {
+    if (lease.isAcked) return false
+    if (!plain.holds(lease.token)) throw new Violation(`${lease.token} is acked by nobody`)
+    plain.checkAck(lease.token, now)
+    lease.isAcked = true
+    return true
   }
 
   #causeOf(lease: Lease, op: EndOp, life: LifeView, now: number): string {

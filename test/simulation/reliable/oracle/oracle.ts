@@ -10,13 +10,16 @@
  * | who consumes what, and has how much | what arrived at the core, and left it | consumers.ts |
  * | what was confirmed | what left the core | confirms.ts |
  * | which durable subscriptions are promised, and who listens without one | what arrived at the core, and left it | named.ts, ephemerals.ts |
+ * | who consumes plainly, and what proves that something has arrived | what arrived at the core, and left it | plain-consumers.ts, handed to by plain-side.ts |
+ * | what becomes of plain publishes, and who is told | what arrived at the core, and left it | plain-messages.ts, by the same |
+ * | who asked, and who has each request | what arrived at the core, and left it | requests.ts |
  * | who is called back after a restart | the store, what arrived at the core | callbacks.ts |
  * | what admins ordered, how long failures wait | what arrived at the core | orders.ts, backoffs.ts |
  *
  * Each lease that the core ends needs a cause that arrived before, each confirm an answer of the store. This file hands what
  * happens to the parts; each part owns what it knows, and has its rules at its top.
  */
-import { bareOf, childElements, type XmlElement } from '@xmq/protocol'
+import { bareOf, childElements, findChild, type XmlElement } from '@xmq/protocol'
 import type { CoreEvent, CoreRules, Effect, Input } from '../../../../packages/broker/src/core/port.ts'
 import type { ClaimAnswer, ClaimRequest, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
@@ -26,32 +29,21 @@ import type { StoreAnswer, StoreEffect } from '../store.ts'
 import { Backoffs } from './backoffs.ts'
 import { Callbacks } from './callbacks.ts'
 import { Confirms, type Left } from './confirms.ts'
-import { Consumers } from './consumers.ts'
-import { Ephemerals } from './ephemerals.ts'
 import { type Entry, type Knowledge, type Made, type Stored } from './entry.ts'
-import { Leases, type LifeView } from './leases.ts'
+import { Leases } from './leases.ts'
+import { createLife, type Life } from './life.ts'
 import { Named } from './named.ts'
-import { Orders } from './orders.ts'
-import { Settlings } from './settlings.ts'
-import { Signs } from './signs.ts'
+import { PlainTruth } from './plain-consumers.ts'
 import { Stock } from './stock.ts'
 
 /** So many claims that find nothing in one second are a storm. */
 const EMPTY_CLAIMS_MAX = 100
 
-/** What is known of one life of the broker. */
-interface Life extends LifeView {
-  readonly consumers: Consumers
-  readonly ephemerals: Ephemerals
-  readonly orders: Orders
-  /** What the core waits for, by call. */
-  readonly dues: Map<number, number>
-  readonly calls: Map<number, readonly StoreOp[]>
-}
-
 /** See the top of this file. */
 export class ReliableOracle {
   readonly seen: Map<string, number> = new Map()
+  /** Told by the world of what plain clients really get. */
+  readonly truth: PlainTruth = new PlainTruth()
   /** No fault is at work any more. */
   isCalm = false
   readonly #rules: CoreRules
@@ -62,6 +54,7 @@ export class ReliableOracle {
   readonly #backoffs: Backoffs
   readonly #named: Named
   readonly #callbacks: Callbacks
+  readonly #requestTimeoutMs: number
   #life: Life
   #lives = 0
   #emptyClaims: number[] = []
@@ -71,7 +64,9 @@ export class ReliableOracle {
   /** @param onStored told of each item that is stored for the first time, in whatever life of the broker */
   constructor(rules: CoreRules, queue: string, onStored: (item: SentItem) => void) {
     this.#rules = rules
-    const { reliable, type } = rules.queues.find(({ address }) => address === queue) as CoreRules['queues'][number]
+    const found = rules.queues.find(({ address }) => address === queue) as CoreRules['queues'][number]
+    const { reliable, type, requestTimeoutMs } = found
+    this.#requestTimeoutMs = requestTimeoutMs
     this.#knowledge = { type, reliable, note: (what) => this.#note(what) }
     this.#stock = new Stock(this.#knowledge, {
       onLeased: (entry, made, now) => this.#leased(entry, made, now),
@@ -88,20 +83,15 @@ export class ReliableOracle {
   }
 
   #begin(): Life {
-    const isCalm = (): boolean => this.isCalm
-    return {
-      number: ++this.#lives,
-      get isCalm() {
-        return isCalm()
-      },
-      settlings: new Settlings(this.#knowledge),
-      signs: new Signs(this.#rules.pingTimeoutMs),
-      consumers: new Consumers(this.#knowledge),
-      ephemerals: new Ephemerals(this.#knowledge),
-      orders: new Orders(),
-      dues: new Map(),
-      calls: new Map(),
-    }
+    return createLife(++this.#lives, {
+      knowledge: this.#knowledge,
+      rules: this.#rules,
+      requestTimeoutMs: this.#requestTimeoutMs,
+      truth: this.truth,
+      stock: this.#stock,
+      leases: this.#leases,
+      isCalm: () => this.isCalm,
+    })
   }
 
   /** Whether an item was ever stored under a seq, in whatever life of the broker. */
@@ -193,6 +183,8 @@ export class ReliableOracle {
   arrive(input: Input, now: number): void {
     this.#life.settlings.begin()
     this.#leases.begin()
+    this.#life.plainly.begin()
+    this.#life.requests.begin()
     this.#refusedBy = undefined
     this.#callbacks.arrive(input)
     switch (input.type) {
@@ -218,18 +210,28 @@ export class ReliableOracle {
       case 'browsed':
         this.#life.signs.lookedUp(input.call)
         return
+      case 'link-up':
       case 'link-down':
-        this.#leases.linkDown()
-        this.#life.ephemerals.linkDown()
+        this.#link(input.type === 'link-up', now)
         return
       default:
     }
+  }
+
+  #link(isUp: boolean, now: number): void {
+    const { plainly, requests, ephemerals } = this.#life
+    plainly.link(isUp, now)
+    requests.link(isUp)
+    if (isUp) return
+    this.#leases.linkDown()
+    ephemerals.linkDown()
   }
 
   #told(op: StoreOp, result: StoreResult): void {
     this.#life.orders.told(op, result)
     this.#callbacks.told(op, result)
     if (op.type === 'publish') {
+      this.#life.plainly.told(op, result)
       this.#confirms.told(op, result)
       const stored = result.status === 'ok' && result.type === 'publish' ? this.#stock.message(result.seq) : undefined
       if (stored !== undefined) this.#life.ephemerals.stored(stored)
@@ -251,6 +253,9 @@ export class ReliableOracle {
     const { signs, orders, consumers } = this.#life
     signs.arrived(stanza, now)
     if (stanza.name === 'presence') return
+    this.#life.plainly.arrived(stanza, now)
+    this.#life.requests.arrived(stanza, now)
+    if (stanza.name === 'message') return
     if (type === 'result' || type === 'error') {
       this.#life.ephemerals.receipt(from, id, now)
       if (this.#leases.receipt(from, id, type === 'error', now)) this.#refusedBy = from
@@ -258,10 +263,11 @@ export class ReliableOracle {
     for (const child of spokenIn(stanza)) {
       if (child.name === 'settle') this.#settle(from, id, child, type === 'result', now)
       if (child.name === 'publish') this.#confirms.arrived(from, id, child)
-      if (child.name === 'renew') consumers.credit(from, child, now)
+      if (child.name === 'renew') consumers.credit(from, child, child.attrs.get('load'), now)
       if (child.name === 'dead-letters') orders.arrived(from, id, child)
       if (child.name === 'forget') this.#named.forget(from, id, child)
-      if (child.name === 'xmq') {
+      if (child.name === 'xmq' && child.ns === 'xmq:command') {
+        this.#life.plainly.command(from, child, now)
         consumers.command(from, child, now)
         this.#named.command(from, id, child)
       }
@@ -291,6 +297,7 @@ export class ReliableOracle {
   /** The core has handled it. */
   leave(effects: readonly Effect[], now: number): void {
     const { calls, consumers, signs, dues, settlings } = this.#life
+    this.#life.plainly.left(effects, now)
     // What workers let go of is theirs no more when they are given something else, which may leave first.
     for (const effect of effects) {
       if (effect.type !== 'apply') continue
@@ -308,12 +315,15 @@ export class ReliableOracle {
     if (this.#refusedBy !== undefined) consumers.refused(this.#refusedBy)
     settlings.checkAcked()
     this.#callbacks.check()
+    this.#life.plainly.check(now)
+    this.#life.requests.check(now)
   }
 
   #checkEvent(event: CoreEvent, now: number): void {
     const { consumers, ephemerals, settlings } = this.#life
     this.#callbacks.event(event)
-    if (event.name === 'subscribed') consumers.subscribed(event.consumer, event.topic, now)
+    if (event.name === 'subscribed') consumers.subscribed(event, now)
+    if (event.name === 'unsubscribed') consumers.unsubscribed(event.consumer, event.topic)
     ephemerals.told(event, (jid, topic) => consumers.isEphemeral(jid, topic))
     if (event.name !== 'ignored') return
     // A receipt over a stream that broke, or after its lease was over, says nothing: nobody waits for it any more.
@@ -327,10 +337,13 @@ export class ReliableOracle {
     const { orders, consumers, settlings } = this.#life
     orders.asked(op)
     this.#named.check(op)
+    this.#life.plainly.asked(op)
     if (!('token' in op)) return
     if (op.type === 'nack') this.#backoffs.check(op, now)
     if (op.type === 'ack') settlings.acked(op.token)
-    if (this.#leases.check(op, this.#life, now)) consumers.letGo(op.token)
+    if (!this.#leases.check(op, this.#life, now)) return
+    consumers.letGo(op.token)
+    this.#life.plain.letGo(op.token)
   }
 
   #checkStanza(stanza: XmlElement, now: number): void {
@@ -338,6 +351,8 @@ export class ReliableOracle {
     const id = stanza.attrs.get('id') ?? ''
     if (stanza.attrs.get('type') === 'error') this.#note(`error ${conditionOf(stanza)}`)
     this.#life.signs.left(stanza, now)
+    if (findChild(stanza, 'xmq', 'xmq:topic') !== undefined) this.#letGoOfGone(to, now)
+    this.#life.requests.left(stanza, now)
     this.#callbacks.left(stanza)
     if (stanza.attrs.get('type') === 'result') this.#named.answered(to, id)
     for (const child of spokenIn(stanza)) {
@@ -360,10 +375,9 @@ export class ReliableOracle {
       throw new Violation('lease-seconds')
     const tokens: string[] = []
     const timeless: string[] = []
-    const { ephemerals, consumers, signs } = this.#life
+    const { ephemerals, consumers } = this.#life
     consumers.checkEncoding(to, deliver)
-    // Nobody says when the ephemeral ones of a session that ended are over.
-    if (ephemerals.open > 0) for (const old of ephemerals.gone(to, signs.lastDoubt(to, now), now)) consumers.letGo(old)
+    this.#letGoOfGone(to, now)
     for (const item of childElements(deliver)) {
       const [token = '', , ...rest] = (item.attrs.get('lease') ?? '').split('.')
       const name = rest.join('.')
@@ -377,6 +391,13 @@ export class ReliableOracle {
     }
     this.#leases.handedOver(id, to, tokens)
     ephemerals.handedOver(id, to, timeless)
+  }
+
+  /** Nobody says when the ephemeral ones of a session that ended are over. */
+  #letGoOfGone(jid: string, now: number): void {
+    const { ephemerals, consumers, signs } = this.#life
+    if (ephemerals.open === 0) return
+    for (const old of ephemerals.gone(jid, signs.lastDoubt(jid, now), now)) consumers.letGo(old)
   }
 
   #checkLeased(to: string, token: string, name: string, item: XmlElement): Entry {
@@ -402,6 +423,7 @@ export class ReliableOracle {
   checkEnd(left: ReadonlyMap<string, Left>): void {
     this.#confirms.checkEnd(left)
     this.#life.ephemerals.checkEnd()
+    this.#life.requests.checkEnd()
     for (const { held } of left.values())
       if (held.size > 0) throw new Violation(`${[...held].join(', ')} never settled`)
   }

@@ -7,11 +7,12 @@
  * 2. A seq is higher than all before it.
  * 3. A message enters each line that its publish names and that is there; lines come and go by the store's word.
  */
+import { bareOf } from '@xmq/protocol'
 import type { PublishOp, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
-import type { SentItem } from '../items.ts'
+import { itemIdOf, type SentItem } from '../items.ts'
 import { Backlog } from './backlog.ts'
-import { type Entry, type Knowledge, type Made, nameOf, type Stored } from './entry.ts'
+import { type Entry, type Knowledge, type Made, nameOf, nameOfPublish, type Stored } from './entry.ts'
 
 /** What the stock needs of the oracle. */
 export interface StockHost {
@@ -34,6 +35,9 @@ export class Stock {
   readonly #sent = new Map<string, SentItem>()
   /** Names, and names with their seqs. */
   readonly #everStored = new Set<string>()
+  readonly #byPayload = new Map<string, SentItem>()
+  /** Of plain messages: how often each has come and was not stored. */
+  readonly #arrivals = new Map<string, number>()
   #lines = new Map<string, Backlog>()
   #messages = new Map<number, Stored>()
   #byId = new Map<string, Stored>()
@@ -62,6 +66,19 @@ export class Stock {
   /** A producer is about to send this. */
   send(item: SentItem): void {
     this.#sent.set(nameOf(item.sender, item.id), item)
+    this.#byPayload.set(item.payload, item)
+  }
+
+  /** A plain message arrives. @param from whoever sent it @returns whether it was sent */
+  arrived(from: string, payload: string): boolean {
+    const name = nameOf(bareOf(from), payload)
+    this.#arrivals.set(name, (this.#arrivals.get(name) ?? 0) + 1)
+    return this.#sent.has(name)
+  }
+
+  /** What was sent with a content that nothing else has. */
+  withPayload(payload: string): SentItem | undefined {
+    return this.#byPayload.get(payload)
   }
 
   /** Whether an item was ever stored under a seq, in whatever life of the broker. */
@@ -120,7 +137,7 @@ export class Stock {
 
   /** A publish was done. @param askedAt what the store took for the time */
   published(op: PublishOp, result: StoreResult, askedAt: number, now: number): void {
-    const name = nameOf(op.sender, op.id ?? '')
+    const name = nameOfPublish(op)
     const sent = this.#checkSent(op, name)
     if (result.status === 'conflict') throw new Violation(`${name} is a conflict with itself`)
     if (result.status === 'full') this.#lines.get(result.subscription)?.full()
@@ -137,7 +154,8 @@ export class Stock {
     this.#lastSeq = seq
     const stored: Stored = { seq, sent, storedAt: askedAt, entries: [] }
     this.#messages.set(seq, stored)
-    this.#byId.set(name, stored)
+    if (op.id === undefined) this.#storedPlain(name)
+    else this.#byId.set(name, stored)
     this.#enter(stored, op, result, now)
     this.#everStored.add(`${name} ${seq}`)
     if (this.#everStored.has(name)) return
@@ -149,11 +167,25 @@ export class Stock {
     const sent = this.#sent.get(name)
     if (sent === undefined) throw new Violation(`${name} was stored, but never sent`)
     const { topic, key, priority, payload, delayMs, ttlMs } = sent
-    if (op.topic !== topic || op.key !== key || op.priority !== priority || !op.body.includes(`>${payload}<`))
+    if (
+      op.id !== itemIdOf(sent) ||
+      op.topic !== topic ||
+      op.key !== key ||
+      op.priority !== priority ||
+      !op.body.includes(`>${payload}<`)
+    )
       throw new Violation(`${name} was stored as something else: ${JSON.stringify({ ...op, sent })}`)
     if (delayMs > 0 !== (op.delayUntil !== undefined) || (ttlMs !== undefined) !== (op.expiresAt !== undefined))
       throw new Violation(`${name} was stored without its times`)
     return sent
+  }
+
+  /** A plain message is stored once each time that it has arrived. */
+  #storedPlain(name: string): void {
+    const left = (this.#arrivals.get(name) ?? 0) - 1
+    if (left < 0) throw new Violation(`${name} is stored more often than it came`)
+    this.#arrivals.set(name, left)
+    this.#knowledge.note('plain stored')
   }
 
   /** A message enters its lines. */
