@@ -26,7 +26,7 @@ const ENTRY = `${SHELF} AS shelf, ${SEQ} AS seq, topic, lane, state, rank, at, e
 /** One row of `addEntry`. */
 const NEW_ENTRY = `(${ID}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 /**
- * Rows that one statement adds, the most first. What changes many rows does it `OR FAIL`: SQLite would else keep a copy of each page, to take
+ * Rows that one statement adds or saves, the most first. What changes many rows does it `OR FAIL`: SQLite would else keep a copy of each page, to take
  * back this statement alone. Whatever fails, the engine takes back the whole transaction.
  */
 export const ADDED_AT_ONCE = [64, 8, 1] as const
@@ -53,6 +53,12 @@ const packed = (where: string) =>
   `SELECT CAST(group_concat(shelf || ',' || seq || ',' || topic || ',' || lane || ',' || rank || ',' || coalesce(expires_at, '') || ',' || is_droppable || ',' || iif(key IS NULL, '-', hex(key)) || ',' || coalesce(octet_length(rest), 0) || ',' || octet_length(data), ';') AS BLOB), CAST(group_concat(rest, '') AS BLOB), CAST(group_concat(data, '') AS BLOB) FROM (SELECT ${ENTRY} FROM entries WHERE ${where})`
 const COUNTS = 'ready, claimable, delayed, leased, dead, bytes, dead_bytes'
 const SET_COUNTS = 'ready = ?, claimable = ?, delayed = ?, leased = ?, dead = ?, bytes = ?, dead_bytes = ?'
+/** The counts of many topics, each with its id behind them. */
+const saveTopics = (count: number) => {
+  const rows = Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?, ?)').join(', ')
+  const columns = COUNTS.split(', ').map((column, place) => `${column} = given.column${place + 1}`)
+  return `UPDATE OR FAIL topics SET ${columns.join(', ')} FROM (VALUES ${rows}) AS given WHERE id = given.column8`
+}
 const IS_LIVE = 'ready + delayed + leased + dead > 0'
 
 /** The names of the statements. */
@@ -72,7 +78,9 @@ export type StatementName =
   | 'findTopic'
   | 'readTopic'
   | 'addTopic'
-  | 'saveTopic'
+  | 'saveTopics64'
+  | 'saveTopics8'
+  | 'saveTopics1'
   | 'removeTopic'
   | 'removeTopics'
   | 'listTopics'
@@ -149,7 +157,9 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   findTopic: `SELECT id, ${COUNTS} FROM topics WHERE line = ? AND name = ?`,
   readTopic: `SELECT line, name, ${COUNTS} FROM topics WHERE id = ?`,
   addTopic: 'INSERT INTO topics (line, name) VALUES (?, ?) RETURNING id',
-  saveTopic: `UPDATE topics SET ${SET_COUNTS} WHERE id = ?`,
+  saveTopics64: saveTopics(64),
+  saveTopics8: saveTopics(8),
+  saveTopics1: `UPDATE topics SET ${SET_COUNTS} WHERE id = ?`,
   removeTopic: 'DELETE FROM topics WHERE id = ?',
   removeTopics: 'DELETE FROM topics WHERE line = ?',
   listTopics: `SELECT name, ${COUNTS} FROM topics WHERE line = ? AND name > ? AND ${IS_LIVE} ORDER BY name LIMIT ?`,

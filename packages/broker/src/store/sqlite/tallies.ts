@@ -12,7 +12,7 @@
  */
 import type { Counts } from '../counts.ts'
 import { BLOCKED, CLAIMABLE, DEAD, DELAYED, GONE, LEASED, type Row } from './row.ts'
-import type { Statements, Value } from './statements.ts'
+import { ADDED_AT_ONCE, type Statements, type Value } from './statements.ts'
 
 /** Counts of a line or topic, with what is needed to save them. */
 export interface Tally {
@@ -56,6 +56,8 @@ const IDLE_TOPICS_MAX = 1024
 const LINES_MAX = 2 ** 19 - 2
 /** Numbers that one write reserves. */
 const NUMBERS_RESERVED = 10_000
+
+const SAVERS = { 64: 'saveTopics64', 8: 'saveTopics8', 1: 'saveTopics1' } as const
 
 const bytesOfText = (text: string) => Buffer.from(text)
 
@@ -261,15 +263,17 @@ export class Tallies {
 
   /** Writes what changed. */
   flush(): void {
+    const topics: TopicTally[] = []
     for (const tally of this.#dirty) {
       tally.isDirty = false
-      if ('line' in tally) this.#flushTopic(tally as TopicTally)
+      if ('line' in tally) topics.push(tally as TopicTally)
       else {
         this.#statements.saveLine.run([(tally as LineTally).undroppable, ...valuesOf(tally)])
         this.#changedLines.add(tally as LineTally)
       }
     }
     this.#dirty = []
+    this.#flushTopics(topics)
     for (const queue of this.#dirtyQueues) {
       queue.isDirty = false
       this.#statements.saveQueue.run([queue.endings, queue.id])
@@ -293,10 +297,19 @@ export class Tallies {
     this.#idleTopics.clear()
   }
 
-  #flushTopic(topic: TopicTally): void {
-    this.#statements.saveTopic.run(valuesOf(topic))
-    if (isEmpty(topic)) this.#idleTopics.add(topic)
-    else this.#idleTopics.delete(topic)
+  #flushTopics(topics: readonly TopicTally[]): void {
+    let place = 0
+    for (const count of ADDED_AT_ONCE) {
+      for (; topics.length - place >= count; place += count) {
+        const values: Value[] = []
+        for (let n = 0; n < count; n++) values.push(...valuesOf(topics[place + n] as TopicTally))
+        this.#statements[SAVERS[count]].run(values)
+      }
+    }
+    for (const topic of topics) {
+      if (isEmpty(topic)) this.#idleTopics.add(topic)
+      else this.#idleTopics.delete(topic)
+    }
   }
 
   #removeIdleTopics(): void {
