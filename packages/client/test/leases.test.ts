@@ -233,6 +233,27 @@ describe('settling', () => {
     expect(words(settles(bench.pass(900))[0])).toEqual(['ack 2.a'])
   })
 
+  it('is repeated on a new connection where it went with a received of which nothing shows that it was heard', () => {
+    const bench = new LeaseBench()
+    bench.deliver([{ seq: 1 }])
+    bench.settle(1)
+    expect(received(bench.turn())).toEqual(['d1: ack 1.a'])
+    // An answer to what was asked after it: it was heard.
+    bench.deliver([{ seq: 2 }])
+    bench.pass(3)
+    bench.settle(2)
+    bench.settled(settles(bench.turn())[0]!)
+    bench.deliver([{ seq: 3 }])
+    bench.settle(3)
+    expect(received(bench.turn())).toEqual(['d3: ack 3.a'])
+    bench.down()
+    const [settle] = settles(bench.again())
+    expect(words(settle)).toEqual(['ack 3.a'])
+    expect(events(bench.settled(settle!, ['3.a']))).toEqual([{ name: 'all-settled' }])
+    bench.down()
+    expect(settles(bench.again())).toEqual([])
+  })
+
   it('tells when the queue does not take it, and when all is settled', () => {
     const bench = new LeaseBench()
     bench.deliver([{ seq: 1 }])

@@ -136,4 +136,10 @@ export const ALL_MUTATIONS: readonly Mutation[] = [
     find: '      at,\n      content,',
     replace: '      at: step.now,\n      content,',
   },
+  {
+    breaks: 'a sub that waited for the store counts as a sign of life, whatever became of its stream',
+    file: 'core/consuming.ts',
+    find: 'const isLate = queue.domain.isDown || queue.domain.epoch !== terms.epoch',
+    replace: 'const isLate = queue.domain.isDown && !queue.domain.isDown',
+  },
 ]

@@ -137,6 +137,24 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace: '      return undefined\n    }\n    if (lease.touchedAt',
   },
   {
+    breaks: 'what a session had is given away as soon as it is found gone, though the server was restarted',
+    file: 'core/absences.ts',
+    find: 'if (!session.isUnseen) return [...leases]',
+    replace: 'if (session.jid !== undefined) return [...leases]',
+  },
+  {
+    breaks: 'an absence begins before the stream is up',
+    file: 'core/absences.ts',
+    find: '    if (queue.domain.isDown) return\n',
+    replace: '',
+  },
+  {
+    breaks: 'what a worker that came back extends is given away all the same',
+    file: 'core/settling.ts',
+    find: '    lease.isAwaited = false\n',
+    replace: '',
+  },
+  {
     breaks: 'a session end gives back what was received without a failure',
     file: 'core/leases.ts',
     find: "else if (outcome === 'session-ended' && lease.isReceived) this.#fail(step, lease, ops)",

@@ -7,7 +7,8 @@
  *
  * 1. A message is handed out once at a time, and not after its ack.
  * 2. What is said of a lease is what the handler came to; a lease is extended only while its handler runs.
- * 3. What a handler came to is said until the queue has answered, or with the receipt of a delivery.
+ * 3. What a handler came to is said until the queue has answered, or with the receipt of a delivery. An ack that went so, and of which no
+ *    answer shows that it was heard, is said again on a new connection.
  * 4. A delivery is answered within RECEIVE_MS_MAX, whatever handlers do.
  * 5. All that is handed and not lost is extended first thing on a new connection.
  * 6. Towards another broker it says that it has named all when it has: no handler is left out that ran already.
@@ -32,6 +33,8 @@ interface Job {
 }
 
 interface Asked {
+  /** How many acks had gone with receipts before. */
+  readonly ridden: number
   readonly tokens: ReadonlySet<string>
   readonly extends: ReadonlySet<string>
   /** Those that a later stanza says, too. */
@@ -55,6 +58,9 @@ export class Handed {
   #epoch: string | undefined
   /** Leases whose end the queue has not heard of. */
   readonly #owed = new Set<string>()
+  /** Acks that went with receipts over this connection, each with its number, of which nothing shows that they were heard. */
+  readonly #ridden = new Map<string, number>()
+  #riddenCount = 0
   readonly #unreceived = new Map<string, number>()
   /** Those of them that are packed. */
   readonly #packed = new Set<string>()
@@ -82,7 +88,7 @@ export class Handed {
     this.#extended = new Set()
     this.#isComplete = false
     this.#now = now
-    if (input.type === 'down') this.disconnected()
+    if (input.type === 'down') this.disconnected(true)
     // An answer that comes later does not count: what it answers was said again.
     if (input.type === 'tick')
       for (const [id, { overdueAt }] of this.#asked) if (overdueAt <= now) this.#asked.delete(id)
@@ -144,6 +150,7 @@ export class Handed {
     const settled = childElements(iq).find((child) => child.name === 'settled')
     // A refusal of the whole is repeated, or told of: nothing was done.
     if (settled === undefined) return
+    for (const [token, number] of this.#ridden) if (number <= asked.ridden) this.#ridden.delete(token)
     const failed = new Map(childElements(settled).map((item) => [item.attrs.get('lease') ?? '', typeOf(item)]))
     for (const token of asked.tokens) {
       const error = failed.get(token)
@@ -211,6 +218,7 @@ export class Handed {
         this.#extended.add(token)
       } else if (isReceipt) {
         this.#owed.delete(token)
+        if (child.name === 'ack') this.#ridden.set(token, ++this.#riddenCount)
         this.#note('sdk settled with the receipt')
       }
     }
@@ -220,6 +228,7 @@ export class Handed {
       for (const token of tokens) if (earlier.tokens.has(token)) earlier.saidAgain.add(token)
     }
     this.#asked.set(stanza.attrs.get('id') ?? '', {
+      ridden: this.#riddenCount,
       tokens: new Set(tokens),
       extends: extended,
       saidAgain: new Set(),
@@ -257,8 +266,10 @@ export class Handed {
     }
   }
 
-  /** The connection is over. */
-  disconnected(): void {
+  /** The connection is over. @param goesOn another one may follow */
+  disconnected(goesOn: boolean): void {
+    if (goesOn) for (const token of this.#ridden.keys()) this.#owed.add(token)
+    this.#ridden.clear()
     this.#asked.clear()
     this.#unreceived.clear()
   }

@@ -72,7 +72,7 @@ export class Promises implements SdkWatch {
       else if (effect.type === 'lease-lost') handed.lost(effect.key)
       else if (effect.type === 'drop' || effect.type === 'close') {
         published.disconnected()
-        handed.disconnected()
+        handed.disconnected(effect.type === 'drop')
       } else if (effect.type === 'event') handed.told(effect.event)
     }
     handed.after(process.unsettled, now)

@@ -132,6 +132,12 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     replace: '    }\n    this.#batches.clear()',
   },
   {
+    breaks: 'acks that went with a receipt are forgotten when the connection ends',
+    file: 'session/settlements.ts',
+    find: '    this.#giveBack(unsure.map(({ settled }) => settled))\n',
+    replace: '',
+  },
+  {
     breaks: 'settlements that were refused are forgotten',
     file: 'session/settlements.ts',
     find: '    this.#giveBack(batch)\n    this.#timers.set(SETTLE_PAUSE_TIMER',

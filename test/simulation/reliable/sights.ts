@@ -46,6 +46,7 @@ export const RELIABLE_SIGHTS: readonly string[] = [
   'released as not held',
   'session end, failed',
   'session end, released',
+  'absence over',
   'dead max-attempts',
   'dead rejected',
   'dead invalid',

@@ -40,6 +40,12 @@ export interface ConsumingOptions {
   readonly reconnecting: Reconnecting
 }
 
+/** Of one `sub`. */
+interface Terms extends SubscriptionTerms {
+  /** Over which stream it came. */
+  readonly epoch: string | undefined
+}
+
 /** See the top of this file. */
 export class Consuming {
   readonly #options: ConsumingOptions
@@ -122,7 +128,9 @@ export class Consuming {
       return
     }
     this.#assertRoom(queue, sender, topic)
-    const terms = { topic, ttlSeconds, load, credit: consume?.credit, encoding: consume?.encoding, line: undefined }
+    const { epoch } = queue.domain
+    const { credit, encoding } = consume ?? {}
+    const terms: Terms = { topic, ttlSeconds, load, credit, encoding, line: undefined, epoch }
     if (consume?.name === undefined) {
       this.#accept(step, queue, iq, terms)
       return
@@ -159,7 +167,7 @@ export class Consuming {
     return subscriptions.refusal(queue, bareOf(sender), topic)
   }
 
-  #accept(step: Step, queue: Queue, iq: XmlElement, terms: SubscriptionTerms): void {
+  #accept(step: Step, queue: Queue, iq: XmlElement, terms: Terms): void {
     const { reconnecting } = this.#options
     const sender = iq.attrs.get('from') ?? ''
     const answer = (at: Step): void => at.send(queue.domain, resultTo(iq))
@@ -174,7 +182,7 @@ export class Consuming {
     else reconnecting.whenRemembered(consumer, answer)
   }
 
-  #subscribe(step: Step, queue: Queue, sender: string, terms: SubscriptionTerms): void {
+  #subscribe(step: Step, queue: Queue, sender: string, terms: Terms): void {
     const { subscriptions, sessions, deliveries } = this.#options
     const session = sessions.open(sender)
     let subscription = subscriptions.find(queue, sender, terms.topic)
@@ -184,7 +192,9 @@ export class Consuming {
     }
     if (subscription === undefined) subscriptions.add(step, queue, session, terms)
     else subscriptions.renew(step, subscription, terms)
-    sessions.subscribed(step, session, queue, terms.ttlSeconds)
+    const isLate = queue.domain.isDown || queue.domain.epoch !== terms.epoch
+    if (isLate) sessions.subscribedLate(step, session, queue, terms.ttlSeconds)
+    else sessions.subscribed(step, session, queue, terms.ttlSeconds)
     const consumer = queue.consumers.get(sender)
     if (consumer === undefined) return
     deliveries.pump(step, consumer)

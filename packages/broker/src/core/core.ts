@@ -47,6 +47,7 @@ import {
   type XmlElement,
   XmqError,
 } from '@xmq/protocol'
+import { Absences } from './absences.ts'
 import { isAllowed } from './access.ts'
 import { Admin } from './admin.ts'
 import { Consuming } from './consuming.ts'
@@ -116,6 +117,7 @@ class QueueCore implements Core {
   readonly #named: Named
   readonly #leases: Leases
   readonly #unheard: Unheard
+  readonly #absences: Absences
   readonly #deliveries: Deliveries
   readonly #dispatch: Dispatch
   readonly #reconnecting: Reconnecting
@@ -181,6 +183,7 @@ class QueueCore implements Core {
       deliveries: () => deliveries,
       onWaiting: (consumer) => dispatch.drain(consumer),
     })
+    const absences = new Absences({ deadlines, leases })
     const found = new Found({ deadlines, calls, leases, durability })
     const settling = new Settling({ calls, leases, ephemeral, found, unheard })
     const deliveries: Deliveries = new Deliveries({
@@ -188,6 +191,7 @@ class QueueCore implements Core {
       deadlines,
       calls,
       leases,
+      absences,
       subscriptions,
       sessions,
       onRoom,
@@ -224,6 +228,7 @@ class QueueCore implements Core {
     this.#sessions = sessions
     this.#leases = leases
     this.#unheard = unheard
+    this.#absences = absences
     this.#deliveries = deliveries
     this.#reconnecting = reconnecting
     this.#found = found
@@ -389,6 +394,9 @@ class QueueCore implements Core {
         case 'found-over':
           this.#found.over(subject.queue)
           break
+        case 'absence-over':
+          this.#absences.over(step, subject.absence)
+          break
       }
     }
   }
@@ -403,6 +411,7 @@ class QueueCore implements Core {
     domain.held = []
     for (const stanza of held) step.send(domain, stanza)
     this.#sessions.linkUp(step, domain)
+    this.#absences.linkUp(step, domain)
     this.#handleDue(step)
     this.#reconnecting.linkUp(step, domain)
     this.#deliveries.linkUp(step, domain)
@@ -413,6 +422,7 @@ class QueueCore implements Core {
     const domain = this.#queues.domains.get(name)
     if (domain === undefined) return
     domain.isDown = true
+    this.#absences.linkDown(step, domain)
     this.#deliveries.linkDown(step, domain)
     this.#sessions.linkDown(step, domain)
     this.#handleDue(step)

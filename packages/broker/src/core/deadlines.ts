@@ -6,7 +6,7 @@
  */
 import { Heap, type HeapMember } from './heap.ts'
 import type { Line } from './lines.ts'
-import type { Consumer, OpenRequest, Queue, Session, Subscription } from './records.ts'
+import type { Absence, Consumer, OpenRequest, Queue, Session, Subscription } from './records.ts'
 
 /** What is to be done when a deadline has come. */
 export type DeadlineSubject =
@@ -30,6 +30,8 @@ export type DeadlineSubject =
   | { readonly kind: 'unanswered'; readonly consumer: Consumer; readonly id: string }
   /** What an earlier life has leased is over. */
   | { readonly kind: 'found-over'; readonly queue: Queue }
+  /** A worker that was found gone after its stream broke had its time to come back. */
+  | { readonly kind: 'absence-over'; readonly absence: Absence }
 
 /** One thing that waits. Only {@link Deadlines} writes it. */
 export interface Deadline extends HeapMember {

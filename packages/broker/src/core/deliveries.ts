@@ -32,6 +32,7 @@ import {
   type XmlElement,
 } from '@xmq/protocol'
 import type { ClaimedMessage, Durability, StoreOp } from '../store/port.ts'
+import type { Absences } from './absences.ts'
 import { afterRelease } from './backoff.ts'
 import { formatLease, parseLease } from './lease-token.ts'
 import { type Leases, refOf } from './leases.ts'
@@ -63,6 +64,7 @@ export interface DeliveriesOptions {
   readonly deadlines: Deadlines
   readonly calls: StoreCalls
   readonly leases: Leases
+  readonly absences: Absences
   readonly subscriptions: Subscriptions
   readonly sessions: Sessions
   /** Told when a consumer gets messages again, or none. */
@@ -218,11 +220,12 @@ export class Deliveries {
     this.#options.onRoom(consumer)
   }
 
-  /** A session has ended: what it had received has failed, the rest goes to others. */
+  /** A session has ended: unless its worker is awaited, what it had received has failed and the rest goes to others. */
   sessionEnded(step: Step, session: Session): void {
     for (const consumer of session.consumers.values()) {
+      const left = this.#options.absences.begin(step, consumer)
       this.#closeAll(consumer)
-      this.#options.leases.giveBack(step, [...consumer.leases], 'session-ended')
+      this.#options.leases.giveBack(step, left, 'session-ended')
       consumer.waiting = []
       this.#options.subscriptions.forgetIdle(consumer)
     }
@@ -417,6 +420,7 @@ export function createLease(
     standing: undefined,
     consumer: undefined,
     isReceived: false,
+    isAwaited: false,
     unheard: undefined,
     touchedAt: -1,
     item: undefined,

@@ -10,7 +10,8 @@
  * | Domain, Queue | queues.ts; `isDown`, `held` and `epoch` core.ts | as long as the core |
  * | Topic, Subscription | subscriptions.ts | while it has a subscription |
  * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription, a lease or an open request |
- * | Lease | leases.ts | until an operation that ends it was sent |
+ * | Lease | leases.ts; `isAwaited` absences.ts | until an operation that ends it was sent |
+ * | Absence | absences.ts | while a worker is awaited |
  * | Session | sessions.ts | while it has a consumer, an open request or an announced presence |
  * | OpenRequest | requests.ts | until it is answered |
  */
@@ -187,12 +188,26 @@ export interface Lease {
   /** Who has it; undefined when its consumer is gone. */
   consumer: Consumer | undefined
   isReceived: boolean
+  /** Its session was found gone after a stream broke: its holder may come back and name it. */
+  isAwaited: boolean
   /** The worker's last sign of life, if the store did not answer to it: it takes the lease to end earlier than it does. */
   unheard: 'received' | 'extend' | undefined
   /** When it was received or extended last: a lease that the store listed as over before that is not. */
   touchedAt: number
   /** What to send; dropped when it was sent. */
   item: WrittenItem | undefined
+}
+
+/** What was sent to a session that was found gone after the stream of its queue broke. */
+export class Absence {
+  readonly queue: Queue
+  readonly leases: readonly Lease[]
+  readonly over: Deadline = createDeadline({ kind: 'absence-over', absence: this })
+
+  constructor(queue: Queue, leases: readonly Lease[]) {
+    this.queue = queue
+    this.leases = leases
+  }
 }
 
 /** A deliver stanza that was sent, or messages and a ping after them. */
@@ -262,6 +277,8 @@ export class Session {
   answersPings: boolean | undefined
   /** Something says that it may have ended. */
   isDoubted = false
+  /** A stream that it depends on broke, and it gave no sign of life since. */
+  isUnseen = false
   /** The ttl of its last `sub`. */
   ttlSeconds = 0
 

@@ -124,6 +124,16 @@ export class Sessions {
     if (session.answersPings === undefined && session.ping === undefined) this.#ping(step, session, 'subscribed', queue)
   }
 
+  /** A `sub` that had waited for the store counts, and the stream that it came over has ended: whether it lives is another question. */
+  subscribedLate(step: Step, session: Session, queue: Queue, ttlSeconds: number): void {
+    session.ttlSeconds = ttlSeconds
+    session.isUnseen = true
+    // Where the stream is down it is pinged when that is up.
+    if (queue.domain.isDown || session.ping !== undefined) return
+    this.#setDoubt(session, true)
+    this.#ping(step, session, 'link-up', queue)
+  }
+
   /** Directed presence arrived: the sender's server will tell the queue's domain when the session ends. */
   announced(step: Step, jid: string, queue: Queue): void {
     const known = this.#byJid.get(jid)
@@ -159,7 +169,8 @@ export class Sessions {
         session.dueReason = ping.reason
         if (queueToPingFrom(session) !== undefined) this.#deadlines.set(session.pingDue, step.now)
       }
-      if (!dependsOn(session, domain)) session.announced.delete(domain)
+      if (dependsOn(session, domain)) session.isUnseen = true
+      else session.announced.delete(domain)
       this.release(session)
     }
   }
@@ -257,6 +268,7 @@ export class Sessions {
     // An answer to a ping from before might be about the session's predecessor. The first one only learns.
     if (session.ping !== undefined && session.ping.reason !== 'subscribed') this.#closePing(session)
     this.#setDoubt(session, false)
+    session.isUnseen = false
     if (session.answersPings === false || session.announced.size > 0 || isIdle(session)) {
       this.#deadlines.clear(session.pingDue)
       return

@@ -192,6 +192,7 @@ export class Settling {
     if (known === undefined) takenOver.add(wire.token)
     lease.touchedAt = step.now
     lease.isReceived = true
+    lease.isAwaited = false
     leases.add(lease, queue.consumers.get(sender) ?? lease.consumer)
     return lease
   }

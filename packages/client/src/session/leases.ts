@@ -132,6 +132,7 @@ export class Leases {
     this.#timers.delete(EXTEND_TIMER)
     this.#extendAt = Number.POSITIVE_INFINITY
     this.#settlements.down()
+    if (this.#settlements.size > 0) this.#isQuiet = false
   }
 
   /**

@@ -4,7 +4,7 @@
  *     unsent --turn: in a <settle/>--> sent --<settled/>--> over | failed
  *       |                               | no answer, refused `wait`, connection or broker lost --> unsent
  *       +--with a received--> over          (nobody answers that: what got lost comes again, and is known by its seq;
- *                                            when the broker was lost, the last acks are said again)
+ *                                            when broker or connection was lost, the last acks are said again)
  *
  * Invariants:
  * 1. Of one lease the last word counts: an `extend` that is unsent gives way to anything else.
@@ -65,7 +65,10 @@ const BATCHES_MAX = 4
 /** How many have to wait for a batch beside so many unanswered ones. */
 const LEAST_WAITING = [1, 4, 16, 64] as const
 const UNSETTLED_MAX = 20_000
-/** So many acks that went with a received are said again when the broker was lost: the keys of their messages are blocked else. */
+/**
+ * So many acks that went with a received are said again when broker or connection was lost: the keys of their messages are blocked
+ * else, and another worker handles them again.
+ */
 const RIDDEN_MAX = 1000
 
 /** The timer of a batch whose answer is overdue. */
@@ -87,6 +90,8 @@ export class Settlements {
   #isDeclaring = false
   /** Acks that went with a received, the latest last, each with the number of what was asked before it. */
   #ridden: { readonly settled: Settled; readonly after: number }[] = []
+  /** The number of the last batch that was answered: what left before it was heard, since streams are ordered. */
+  #heard = 0
 
   constructor(rules: SessionRules, timers: Timers<string | number>, pulse: Pulse) {
     this.#rules = rules
@@ -186,6 +191,7 @@ export class Settlements {
 
   /** The queue's answer to a batch. @returns those that it will never take */
   answered(id: string, iq: XmlElement, now: number, entropy: Entropy): Failed[] {
+    const number = this.numberOf(id) ?? 0
     const { settled: batch, isComplete } = this.#take(id)
     if (iq.attrs.get('type') === 'error') {
       const error = decodeError(iq)
@@ -200,6 +206,7 @@ export class Settlements {
       this.#retry(batch, failures, now, entropy)
       return []
     }
+    this.#heard = Math.max(this.#heard, number)
     const byLease = new Map(failures.map(({ lease, error }) => [lease, error]))
     const failed: Failed[] = []
     const again: Settled[] = []
@@ -290,6 +297,8 @@ export class Settlements {
     }
     this.#batches.clear()
     this.#isDeclaring = false
+    const unsure = this.#ridden.slice(-RIDDEN_MAX).filter(({ after }) => after >= this.#heard)
+    this.#giveBack(unsure.map(({ settled }) => settled))
     this.#ridden = []
     this.#forgetExtends()
     this.#pauses.over()

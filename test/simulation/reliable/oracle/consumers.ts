@@ -105,6 +105,11 @@ export class Consumers {
     this.#grants.set(token, now)
   }
 
+  /** What a JID was given and has not let go. */
+  given(jid: string): readonly string[] {
+    return [...(this.#byJid.get(jid)?.out ?? [])]
+  }
+
   /** When the core asked for a lease. */
   grantedAt(token: string): number {
     return this.#grants.get(token) ?? 0

@@ -8,7 +8,8 @@
  * 1. What is delivered was leased, by the store's word, for whom it goes to; and it goes out once.
  * 2. A lease that the core ends or extends has a cause: its holder's word, its time, the end of its session, a refusal.
  * 3. No lease lasts longer than it may.
- * 4. What its holder acked last the core gives to nobody else while it lives, however long the store does not answer.
+ * 4. What a session had received before the stream broke is not given away for its end before its worker could come back, nor after it has.
+ * 5. What its holder acked last the core gives to nobody else while it lives, however long the store does not answer.
  */
 import { bareOf, type XmlElement, writeElement } from '@xmq/protocol'
 import type { DueAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
@@ -38,8 +39,9 @@ export interface Lease {
   readonly isCalm: boolean
   /** The core has the store's answer. */
   isAnswered: boolean
-  /** Full JID that it went to. */
+  /** Full JID that it went to, and when a deliver stanza with it left. */
   jid: string | undefined
+  sentAt: number
   receivedAt: number | undefined
   extendedAt: number | undefined
   /** Since when the core may take it for over: when it asked for what is due, and heard that this one is. */
@@ -121,6 +123,7 @@ export class Leases {
       isCalm,
       isAnswered: false,
       jid: undefined,
+      sentAt: Number.POSITIVE_INFINITY,
       receivedAt: undefined,
       extendedAt: undefined,
       overAskedAt: undefined,
@@ -224,6 +227,14 @@ export class Leases {
     return true
   }
 
+  /** Of some that a JID was given: those that an earlier session of it had, which ended with the stream. */
+  *absent(tokens: Iterable<string>, jid: string, signs: Signs, now: number): Iterable<string> {
+    for (const token of tokens) {
+      const lease = this.#byToken.get(token)
+      if (lease !== undefined && signs.wasAbsent(jid, lease.sentAt, now)) yield token
+    }
+  }
+
   // ---- what leaves the core ----
 
   /** A message is on its way to a consumer. */
@@ -247,7 +258,8 @@ export class Leases {
   }
 
   /** A stanza with deliveries has left. */
-  handedOver(id: string, jid: string, tokens: readonly string[]): void {
+  handedOver(id: string, jid: string, tokens: readonly string[], now: number): void {
+    for (const token of tokens) (this.#byToken.get(token) as Lease).sentAt = now
     this.#delivers.set(id, { jid, tokens })
   }
 
@@ -304,11 +316,27 @@ export class Leases {
     if (isOld && !isFailure && !settlings.isNamed(token) && settlings.hasNamedAll(jid, holder))
       return 'released as not held'
     if (lease.wasRefused && !isFailure) return 'released as refused'
-    if (!hasEnded(lease, life.signs, now)) throw new Violation(`${op.type} of ${token} has no cause`)
+    if (!hasEnded(lease, life.signs, now) && !wasAbsent(lease, life.signs, now))
+      throw new Violation(`${op.type} of ${token} has no cause`)
+    this.#checkAbsence(lease, life, now)
     if (isFailure && touchedAt === 0) throw neverReceived()
     if (!isFailure && touchedAt > 0 && op.type === 'release')
       throw new Violation(`${token} was received, and counts as no failure`)
     return isFailure ? 'session end, failed' : 'session end, released'
+  }
+
+  #checkAbsence(lease: Lease, { number, signs }: LifeView, now: number): void {
+    const { token, jid, life: made, takers, sentAt, receivedAt, extendedAt } = lease
+    if (made !== number || jid === undefined || receivedAt === undefined) return
+    if (takers.size > 0) {
+      const hasComeBack = signs.isUnseen(jid) && signs.isSinceBreak(extendedAt ?? 0)
+      if (hasComeBack && ![...takers].some((one) => signs.hasEnded(one, now) || signs.wasAbsent(one, sentAt, now)))
+        throw new Violation(`${token} of ${jid} is given away though its worker came back`)
+      return
+    }
+    if (signs.isAwaited(jid, sentAt, now))
+      throw new Violation(`${token} of ${jid} is given away before its worker could come back`)
+    if (signs.wasAbsent(jid, sentAt, now)) this.#knowledge.note('absence over')
   }
 
   #checkOver(lease: Lease, overAskedAt: number, touchedAt: number, life: LifeView, now: number): void {
@@ -326,5 +354,12 @@ export class Leases {
 function hasEnded({ jid, takers }: Lease, signs: Signs, now: number): boolean {
   if (jid !== undefined && signs.hasEnded(jid, now)) return true
   for (const one of takers) if (signs.hasEnded(one, now)) return true
+  return false
+}
+
+/** Whether such a sign came after the stream broke: who had it then is awaited for a while, and its JID may be in use again. */
+function wasAbsent({ jid, takers, sentAt }: Lease, signs: Signs, now: number): boolean {
+  if (jid !== undefined && signs.wasAbsent(jid, sentAt, now)) return true
+  for (const one of takers) if (signs.wasAbsent(one, sentAt, now)) return true
   return false
 }

@@ -219,10 +219,14 @@ export class ReliableOracle {
   }
 
   #link(isUp: boolean, now: number): void {
-    const { plainly, requests, ephemerals } = this.#life
+    const { plainly, requests, ephemerals, signs } = this.#life
     plainly.link(isUp, now)
     requests.link(isUp)
-    if (isUp) return
+    if (isUp) {
+      signs.linkUp(now)
+      return
+    }
+    signs.linkDown(now)
     this.#leases.linkDown()
     ephemerals.linkDown()
   }
@@ -389,13 +393,14 @@ export class ReliableOracle {
       if (isEphemeral) timeless.push(token)
       else tokens.push(token)
     }
-    this.#leases.handedOver(id, to, tokens)
+    this.#leases.handedOver(id, to, tokens, now)
     ephemerals.handedOver(id, to, timeless)
   }
 
   /** Nobody says when the ephemeral ones of a session that ended are over. */
   #letGoOfGone(jid: string, now: number): void {
     const { ephemerals, consumers, signs } = this.#life
+    for (const old of this.#leases.absent(consumers.given(jid), jid, signs, now)) consumers.letGo(old)
     if (ephemerals.open === 0) return
     for (const old of ephemerals.gone(jid, signs.lastDoubt(jid, now), now)) consumers.letGo(old)
   }

@@ -3,8 +3,15 @@
  *
  *     unavailable, an error --> doubted --the answer to a ping--> alive
  *     a ping without an answer for too long --> silent
+ *     the stream broke --> unseen --anything that it says--> seen
+ *
+ * 1. What a session was given before the stream broke, and that has not been seen since, is its worker's for a while after the stream is
+ *    up: it may have come back under another resource. So for that while its end is no cause.
  */
 import { isPing, type XmlElement } from '@xmq/protocol'
+
+/** How long a worker is awaited at least (docs/protocol-reliable.md "When the stream breaks"). */
+const ABSENCE_MS_MIN = 2000
 
 /** See the top of this file. */
 export class Signs {
@@ -15,6 +22,11 @@ export class Signs {
   readonly #doubtedAt = new Map<string, number>()
   /** Calls of the core for what is known of a lease. */
   readonly #lookups = new Set<number>()
+  /** When each was heard last. */
+  readonly #seenAt = new Map<string, number>()
+  /** When the stream broke last, and when it was up again: of this life, the first time it came up aside. */
+  #brokeAt: number | undefined
+  #upAt: number | undefined
 
   constructor(pingTimeoutMs: number) {
     this.#pingTimeoutMs = pingTimeoutMs
@@ -25,6 +37,8 @@ export class Signs {
     const from = stanza.attrs.get('from') ?? ''
     const id = stanza.attrs.get('id') ?? ''
     const type = stanza.attrs.get('type')
+    // Who writes `error` or `unavailable` is its server as well.
+    if (type !== 'error' && type !== 'unavailable') this.#seenAt.set(from, now)
     if (stanza.name === 'presence') {
       if (type === 'unavailable') this.#doubt(from, now)
       return
@@ -50,6 +64,39 @@ export class Signs {
   left(stanza: XmlElement, now: number): void {
     if (stanza.name !== 'iq' || !isPing(stanza)) return
     this.#pings.set(stanza.attrs.get('id') ?? '', { jid: stanza.attrs.get('to') ?? '', at: now })
+  }
+
+  /** The stream of the queue ended. */
+  linkDown(now: number): void {
+    if (this.#brokeAt === undefined || this.#upAt !== undefined) this.#brokeAt = now
+    this.#upAt = undefined
+  }
+
+  /** It is up. */
+  linkUp(now: number): void {
+    if (this.#brokeAt !== undefined) this.#upAt = now
+  }
+
+  /** Whether nothing was heard of a session since the stream broke. */
+  isUnseen(jid: string): boolean {
+    return this.#brokeAt !== undefined && (this.#seenAt.get(jid) ?? 0) < this.#brokeAt
+  }
+
+  /** Whether that was after the stream broke last. */
+  isSinceBreak(at: number): boolean {
+    return this.#brokeAt !== undefined && at > this.#brokeAt
+  }
+
+  /** Whether the worker of a session may still come back for what that had. @param heldSince when it had it */
+  isAwaited(jid: string, heldSince: number, now: number): boolean {
+    if (this.#brokeAt === undefined || heldSince >= this.#brokeAt || !this.isUnseen(jid)) return false
+    return this.#upAt === undefined || now < this.#upAt + Math.max(ABSENCE_MS_MIN, this.#upAt - this.#brokeAt)
+  }
+
+  /** Whether a session may have ended after the stream broke, be it that its JID is in use again. @param heldSince when it had what it had */
+  wasAbsent(jid: string, heldSince: number, now: number): boolean {
+    if (this.#brokeAt === undefined || heldSince >= this.#brokeAt) return false
+    return this.lastDoubt(jid, now) > heldSince
   }
 
   /** The core asks the store what is known of a lease. */

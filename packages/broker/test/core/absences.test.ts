@@ -1,0 +1,186 @@
+/** Workers whose sessions were found gone after a stream broke. docs/protocol-reliable.md "When the stream breaks". */
+import { describe, expect, it } from 'vitest'
+import { ABSENCE_MS_MAX, ABSENCE_MS_MIN } from '../../src/core/absences.ts'
+import { ack, StoreWorld } from './store-world.ts'
+
+const Q = 'any.localhost'
+const A = 'a@localhost/1'
+const A2 = 'a@localhost/2'
+const B = 'b@localhost/1'
+
+/** A and another worker are subscribed; A has received a message. @returns its lease too */
+async function holding(options: { readonly name?: string; readonly queue?: string } = {}): Promise<{
+  w: StoreWorld
+  lease: string
+}> {
+  const w = await StoreWorld.start()
+  await w.sub(A, 't', { credit: 1, ...options })
+  await w.publish('t', options)
+  const [item] = await w.work(A)
+  return { w, lease: item?.lease ?? '' }
+}
+
+/** The server is killed and started again: all sessions are gone. @param awayMs how long the stream is away */
+async function restartServer(w: StoreWorld, gone: readonly string[], awayMs = 100, domain = Q): Promise<void> {
+  await w.input({ type: 'link-down', domain })
+  await w.wait(awayMs)
+  await w.input({ type: 'link-up', domain })
+  await w.wait(0)
+  for (const jid of gone) await w.pong(jid, false)
+}
+
+describe('a message that a session had when the stream broke, and that is found gone', () => {
+  it('waits for its worker, who comes back under another resource and goes on', async () => {
+    const { w, lease } = await holding()
+    await restartServer(w, [A])
+    expect(w.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'session-ended' }])
+    await w.sub(B, 't', { credit: 10 })
+    await w.wait(ABSENCE_MS_MIN - 1)
+    await w.settleWith(A2, `<extend lease='${lease}'/>`)
+    await w.sub(A2, 't', { credit: 10 })
+    await w.wait(ABSENCE_MS_MAX)
+    expect(await w.work(B)).toEqual([])
+    expect(await w.settleWith(A2, ack({ lease }))).not.toContain('error')
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('may be settled by another session of its holder', async () => {
+    const { w, lease } = await holding()
+    await restartServer(w, [A])
+    await w.sub(B, 't', { credit: 10 })
+    expect(await w.settleWith(A2, ack({ lease }))).not.toContain('error')
+    await w.wait(ABSENCE_MS_MAX)
+    expect(await w.work(B)).toEqual([])
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('goes to somebody else, with a failure, when its worker does not come', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [A])
+    await w.pong(B)
+    await w.wait(ABSENCE_MS_MIN - 1)
+    expect(await w.work(B)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+    expect(await w.failures()).toEqual([1])
+  })
+
+  it('waits also where the word that it was received did not come, and counts no failure then', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    await w.publish('t')
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [A])
+    await w.pong(B)
+    await w.wait(ABSENCE_MS_MIN - 1)
+    expect(await w.work(B)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(B)).toMatchObject([{ seq: 1 }])
+    expect(await w.failures()).toEqual([0])
+  })
+
+  it('goes to others at once where it was sent over the new stream only', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.input({ type: 'link-down', domain: Q })
+    await w.catchUp()
+    await w.input({ type: 'link-up', domain: Q })
+    await w.pong(A, false)
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.sub(B, 't', { credit: 10 })
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+  })
+
+  it('waits for as long as the stream was away', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    const awayMs = 2 * ABSENCE_MS_MIN
+    await restartServer(w, [A], awayMs)
+    await w.pong(B)
+    await w.wait(awayMs - 1)
+    expect(await w.work(B)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(B)).toHaveLength(1)
+  })
+
+  it('waits no longer than its lease', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await w.wait((w.rules.queues[0]?.reliable.leaseMs as number) - 500)
+    await restartServer(w, [A])
+    await w.pong(B)
+    await w.wait(500)
+    expect(w.named('settled').at(-1)).toMatchObject({ outcome: 'lease-over' })
+  })
+
+  it('waits from the next stream on where that broke too', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [A])
+    await w.pong(B)
+    await w.wait(ABSENCE_MS_MIN - 1)
+    await restartServer(w, [], 500)
+    await w.pong(B)
+    await w.wait(ABSENCE_MS_MIN - 1)
+    expect(await w.work(B)).toEqual([])
+    await w.wait(1)
+    expect(await w.work(B)).toHaveLength(1)
+  })
+
+  it('is nobody else’s to extend', async () => {
+    const { w, lease } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [A])
+    await w.pong(B)
+    expect(await w.settleWith('b@localhost/2', `<extend lease='${lease}'/>`)).toContain('not-found')
+    await w.wait(ABSENCE_MS_MIN)
+    expect(await w.work(B)).toHaveLength(1)
+  })
+
+  it('waits in a durable subscription as well', async () => {
+    const queue = 'all.localhost'
+    const { w, lease } = await holding({ queue, name: 'n' })
+    await restartServer(w, [A], 100, queue)
+    await w.sub(A2, 't', { queue, name: 'n', credit: 10 })
+    expect(await w.work(A2)).toEqual([])
+    await w.settleWith(A2, `<extend lease='${lease}'/>`, queue)
+    await w.wait(ABSENCE_MS_MAX)
+    expect(await w.work(A2)).toEqual([])
+    expect(await w.settleWith(A2, ack({ lease }), queue)).not.toContain('error')
+  })
+})
+
+describe('a session that ends', () => {
+  it('has what it received given to others at once while the stream holds', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await w.end(A)
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+  })
+
+  it('has it given to others at once when it was seen after the stream broke', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [])
+    await w.pong(A)
+    await w.pong(B)
+    await w.end(A)
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+  })
+})
+
+describe('a plain consumer that is found gone after its stream broke', () => {
+  it('has what it did not confirm given to others at once', async () => {
+    const w = await StoreWorld.start({ durability: 'disk' })
+    await w.sub(A, 't')
+    await w.publish('t')
+    w.take(A)
+    await restartServer(w, [A])
+    await w.sub(B, 't', { credit: 10 })
+    expect(await w.work(B)).toMatchObject([{ seq: 1 }])
+  })
+})
