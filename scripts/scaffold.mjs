@@ -15,6 +15,8 @@ const { connect } = await import('../packages/client/dist/index.js')
 // People's folders have spaces.
 const folder = mkdtempSync(join(tmpdir(), 'xmq scaffold-'))
 const project = join(folder, 'my-worker')
+// Those above a project may belong to something else.
+writeFileSync(join(folder, 'vitest.config.mjs'), "export default { test: { include: ['none'] } }\n")
 const isReady = (line) => line.startsWith('{"event":"ready"')
 
 async function step(name, run) {

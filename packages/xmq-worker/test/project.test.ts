@@ -45,6 +45,7 @@ describe('a new project', () => {
         'test/worker.test.ts',
         'tsconfig.build.json',
         'tsconfig.json',
+        'vitest.config.ts',
       ],
     })
     for (const file of created.files) expect(existsSync(join(directory, file))).toBe(true)
