@@ -34,6 +34,7 @@ const NO_BOUND: Readonly<Record<string, string>> = {
   'config-values.ts PROBLEMS_MAX': OWN,
   'core/admin.ts CONSUMERS_MAX': ANSWER,
   'core/admin.ts LINES_MAX': ANSWER,
+  'core/admin.ts NAMES_TOLD_MAX': ANSWER,
   'core/admin.ts PAGE_BYTES_MAX': ANSWER,
   'core/backoff.ts DELIVERIES_MAX': 'a rule of when a message is given up: dead letters have their own bound',
   'core/core.ts ID_ECHO_BYTES_MAX': CUT,
