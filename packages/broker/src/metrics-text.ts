@@ -1,5 +1,5 @@
 /** The Prometheus text of what metrics.ts counts, and of what is read at the moment of a scrape. */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, type CounterConfiguration, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import {
   type Counts,
   DURATION_BUCKETS_SECONDS,
@@ -22,6 +22,9 @@ function processMetrics(): Registry {
   }
   return processRegistry
 }
+
+/** Tells what there is by its labels; what has the same labels adds up. */
+type Fill<Label extends string> = (inc: (labels: Record<Label, string>, by: number) => void) => void
 
 /** Puts names and labels to numbers. Its only owner is `Metrics`. */
 export class MetricsText {
@@ -142,32 +145,20 @@ export class MetricsText {
 
   /** What the store holds, by queue: its lines together. */
   #registerStore(sources: MetricSources): void {
-    const gauge = (name: string, help: string, labelNames: readonly string[], fill: (gauge: Gauge) => void) => {
-      const made: Gauge = new Gauge({
-        name,
-        help,
-        labelNames,
-        registers: [this.#registry],
-        collect: () => {
-          made.reset()
-          fill(made)
-        },
-      })
-    }
     const states = ['ready', 'delayed', 'leased', 'dead'] as const
-    gauge('xmq_queue_messages', 'Messages of a queue in the store', ['queue', 'state'], (made) => {
+    this.#gauge('xmq_queue_messages', 'Messages of a queue in the store', ['queue', 'state'], (inc) => {
       for (const line of sources.store().lines) {
-        for (const state of states) made.inc({ queue: this.#labelOf(line.queue), state }, line[state])
+        for (const state of states) inc({ queue: this.#labelOf(line.queue), state }, line[state])
       }
     })
-    gauge('xmq_queue_bytes', 'Bytes of them; live is all but dead', ['queue', 'state'], (made) => {
+    this.#gauge('xmq_queue_bytes', 'Bytes of them; live is all but dead', ['queue', 'state'], (inc) => {
       for (const { queue, bytes, deadBytes } of sources.store().lines) {
-        made.inc({ queue: this.#labelOf(queue), state: 'live' }, bytes)
-        made.inc({ queue: this.#labelOf(queue), state: 'dead' }, deadBytes)
+        inc({ queue: this.#labelOf(queue), state: 'live' }, bytes)
+        inc({ queue: this.#labelOf(queue), state: 'dead' }, deadBytes)
       }
     })
-    gauge('xmq_remembered_ids', 'Ids of publishes that are remembered', ['queue'], (made) => {
-      for (const [queue, ids] of sources.store().remembered) made.inc({ queue: this.#labelOf(queue) }, ids)
+    this.#gauge('xmq_remembered_ids', 'Ids of publishes that are remembered', ['queue'], (inc) => {
+      for (const [queue, ids] of sources.store().remembered) inc({ queue: this.#labelOf(queue) }, ids)
     })
   }
 
@@ -208,20 +199,26 @@ export class MetricsText {
     counter('xmq_link_skipped_total', 'Stanzas over a limit, read to their end and dropped', (link) => link.skipped)
   }
 
-  #counter<Label extends string>(
-    name: string,
-    help: string,
-    labelNames: readonly Label[],
-    collect: (inc: (labels: Record<Label, string>, by: number) => void) => void,
+  #counter<Label extends string>(name: string, help: string, labelNames: readonly Label[], fill: Fill<Label>): void {
+    this.#filled((config) => new Counter<Label>(config), { name, help, labelNames }, fill)
+  }
+
+  #gauge<Label extends string>(name: string, help: string, labelNames: readonly Label[], fill: Fill<Label>): void {
+    this.#filled((config) => new Gauge<Label>(config), { name, help, labelNames }, fill)
+  }
+
+  /** A metric that is counted anew for each scrape. */
+  #filled<Label extends string>(
+    make: (config: CounterConfiguration<Label>) => Counter<Label> | Gauge<Label>,
+    config: { readonly name: string; readonly help: string; readonly labelNames: readonly Label[] },
+    fill: Fill<Label>,
   ): void {
-    const made: Counter<Label> = new Counter({
-      name,
-      help,
-      labelNames,
+    const made = make({
+      ...config,
       registers: [this.#registry],
       collect: () => {
         made.reset()
-        collect((labels, by) => made.inc(labels, by))
+        fill((labels, by) => made.inc(labels, by))
       },
     })
   }
