@@ -254,6 +254,42 @@ describe('settling', () => {
     expect(settles(bench.again())).toEqual([])
   })
 
+  it.each([
+    ['that asks for more', 'wait', 60, 3000, 1000],
+    ['that asks for more than a longer lease has', 'wait', 60, 30_000, 10_000],
+    ['again and again', 'again', undefined, 3000, 500],
+  ] as const)(
+    'is repeated in time for its lease after a refusal %s',
+    (_, how, retryAfterSeconds, leaseMs, withinMs) => {
+      const bench = new LeaseBench()
+      bench.unit = 1
+      bench.deliver([{ seq: 1 }], leaseMs)
+      bench.pass(3)
+      bench.settle(1)
+      let [settle] = settles(bench.turn())
+      const busy = new XmqError('overloaded', 'busy', retryAfterSeconds === undefined ? {} : { retryAfterSeconds })
+      if (how === 'again') {
+        for (let time = 0; time < 8; time++) {
+          bench.settled(settle!, ['1.a'], busy)
+          ;[settle] = settles(bench.pass(withinMs))
+        }
+      }
+      bench.settled(settle!, ['1.a'], busy)
+      expect(settles(bench.pass(withinMs)).map(words)).toEqual([['ack 1.a']])
+    },
+  )
+
+  it('is repeated no sooner than the queue asks for where the lease has time', () => {
+    const bench = new LeaseBench()
+    bench.deliver([{ seq: 1 }])
+    bench.pass(3)
+    bench.settle(1)
+    const [settle] = settles(bench.turn())
+    bench.settled(settle!, ['1.a'], new XmqError('overloaded', 'busy', { retryAfterSeconds: 8 }))
+    expect(settles(bench.pass(7999))).toEqual([])
+    expect(settles(bench.pass(2001)).map(words)).toEqual([['ack 1.a']])
+  })
+
   it('tells when the queue does not take it, and when all is settled', () => {
     const bench = new LeaseBench()
     bench.deliver([{ seq: 1 }])

@@ -47,9 +47,9 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a publish counts as confirmed when it was sent',
     file: 'session/outbox.ts',
-    find: '      entry.wasSent = true\n',
+    find: '      if (!entry.wasSent) this.#sentFirst(entry, now)\n',
     replace:
-      "      entry.wasSent = true\n      out.push({ type: 'settled', ref: entry.ref, answer: undefined, confirm: { seq: 1, durability: 'disk', duplicate: false, subscriptions: undefined } })\n",
+      "      if (!entry.wasSent) this.#sentFirst(entry, now)\n      out.push({ type: 'settled', ref: entry.ref, answer: undefined, confirm: { seq: 1, durability: 'disk', duplicate: false, subscriptions: undefined } })\n",
   },
   {
     breaks: 'a message that was refused counts as confirmed',

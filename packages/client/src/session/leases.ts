@@ -158,6 +158,7 @@ export class Leases {
     const unreceived: Unreceived = { iq: head, open: 0, answerAt: now + RECEIVE_MS, isPacked: deliver.isPacked }
     this.#unreceived.add(unreceived)
     const { leaseMs } = deliver
+    this.#settlements.leaseMs = leaseMs
     for (const result of deliver.items) {
       if (!result.ok) {
         if (result.lease !== undefined) this.#rejectBroken(result.lease, result.error)

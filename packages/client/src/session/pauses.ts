@@ -5,8 +5,10 @@
  *                                             doubtful --failed--> paused, for longer
  *
  * Invariants:
- * 1. A pause is never shorter than what the queue asked for (`retry-after`), up to RETRY_AFTER_MAX_MS.
+ * 1. A pause is never shorter than what the queue asked for (`retry-after`), up to RETRY_AFTER_MAX_MS and what 3 says.
  * 2. Half of it is fixed, half at random: nobody asks in a tight loop, and not all at once.
+ * 3. Where leases end meanwhile, a pause is a sixth of one at most, or a third where the queue asked for it: the last third of a lease,
+ *    in which it is extended, has room for two tries.
  */
 import type { XmqError } from '@xmq/protocol'
 import type { Entropy } from './port.ts'
@@ -33,18 +35,19 @@ export class Pauses {
     return this.#failures > 0
   }
 
-  /** @returns when to try again */
-  failed(error: XmqError, now: number, entropy: Entropy): number {
+  /** @param leaseMs how long the leases are that end meanwhile @returns when to try again */
+  failed(error: XmqError, now: number, entropy: Entropy, leaseMs: number = Number.POSITIVE_INFINITY): number {
     const { baseMs } = this.#limits
     // A broker that is away serves at once when it is back; one that sheds load does not.
     const isAway = !error.fromBroker && NOBODY_THERE.has(error.condition)
     const maxMs = isAway ? Math.min(AWAY_MAX_MS, this.#limits.maxMs) : this.#limits.maxMs
-    const ceiling = Math.min(maxMs, baseMs * 2 ** Math.min(this.#failures, 20))
+    const ceiling = Math.min(maxMs, leaseMs / 6, baseMs * 2 ** Math.min(this.#failures, 20))
     this.#failures++
     const drawn = (ceiling / 2) * (1 + entropy.unit())
     const asked = Math.min((error.retryAfterSeconds ?? 0) * 1000, RETRY_AFTER_MAX_MS)
     // What was asked for is spread, too: everybody was told the same.
-    this.#until = Math.max(this.#until, now + Math.max(drawn, asked * (1 + entropy.unit() / 4)))
+    const spread = Math.min(asked * (1 + entropy.unit() / 4), leaseMs / 3)
+    this.#until = Math.max(this.#until, now + Math.max(drawn, spread))
     return this.#until
   }
 

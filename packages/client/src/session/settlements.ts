@@ -84,6 +84,8 @@ export class Settlements {
   readonly #timers: Timers<string | number>
   readonly #pulse: Pulse
   readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
+  /** Of the leases that were delivered last: a queue gives all for as long. */
+  #leaseMs = Number.POSITIVE_INFINITY
   #unsent = new Map<string, Settled>()
   readonly #batches = new Map<string, Batch>()
   /** The queue is to be told when all that is held has been named. */
@@ -108,6 +110,11 @@ export class Settlements {
 
   get unsent(): number {
     return this.#unsent.size
+  }
+
+  /** How long the leases are that are held now. */
+  set leaseMs(leaseMs: number) {
+    this.#leaseMs = leaseMs
   }
 
   /** Takes one on; the turn sends it. @throws XmqError `bad-request` on what cannot be sent */
@@ -272,7 +279,7 @@ export class Settlements {
 
   #retry(batch: readonly Settled[], reason: XmqError, now: number, entropy: Entropy): void {
     this.#giveBack(batch)
-    this.#timers.set(SETTLE_PAUSE_TIMER, this.#pauses.failed(reason, now, entropy))
+    this.#timers.set(SETTLE_PAUSE_TIMER, this.#pauses.failed(reason, now, entropy, this.#leaseMs))
   }
 
   #giveBack(batch: readonly Settled[]): void {
