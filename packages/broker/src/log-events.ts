@@ -13,9 +13,11 @@
  *    its numbers and quoted parts.
  * 3. At most `KINDS_MAX` kinds are counted; what is beyond them is counted together, by level.
  * 4. The timers hold no process alive, and run only while something is counted.
+ * 5. The store's trouble is told by trouble-log.ts.
  */
 import type { CoreEvent } from './core/port.ts'
 import type { LogFields, Logger, LogLevel } from './log.ts'
+import { createTroubleLog } from './trouble-log.ts'
 
 const WINDOW_MS = 10_000
 const KINDS_MAX = 256
@@ -57,6 +59,7 @@ export interface EventLog {
 export function createEventLog(log: Logger, { queues = [], windowMs = WINDOW_MS }: EventLogOptions = {}): EventLog {
   const known: ReadonlySet<string> = new Set(queues)
   const tallies = new Map<string, Tally>()
+  const trouble = createTroubleLog(log)
 
   const sumUp = ({ level, message, fields, more }: Tally) => {
     log[level](`${message} (and ${more} more)`, { ...fields, more })
@@ -89,12 +92,17 @@ export function createEventLog(log: Logger, { queues = [], windowMs = WINDOW_MS 
   }
 
   return {
-    write: (event) => writeEvent(event, log, count, (queue) => (known.has(queue) ? queue : OTHER)),
+    write: (event) => {
+      if (event.name !== 'store') writeEvent(event, log, count, (queue) => (known.has(queue) ? queue : OTHER))
+      else if (event.isAvailable) trouble.end()
+      else trouble.begin(event.text)
+    },
     tally: (kind, ...rest) => count(withoutChosen(kind), ...rest),
     get kinds() {
       return tallies.size
     },
     close: () => {
+      trouble.close()
       for (const tally of tallies.values()) {
         clearTimeout(tally.timer)
         if (tally.more > 0) sumUp(tally)
@@ -109,7 +117,12 @@ function withoutChosen(text: string): string {
   return text.replace(/'[^']*'|"[^"]*"/g, '…').replace(/\d+/g, '#')
 }
 
-function writeEvent(event: CoreEvent, log: Logger, count: Count, labelOf: (queue: string) => string): void {
+function writeEvent(
+  event: Exclude<CoreEvent, { name: 'store' }>,
+  log: Logger,
+  count: Count,
+  labelOf: (queue: string) => string,
+): void {
   switch (event.name) {
     case 'refused': {
       const { queue, sender, code, text } = event
@@ -143,10 +156,6 @@ function writeEvent(event: CoreEvent, log: Logger, count: Count, labelOf: (queue
       count(`dropped ${queue} ${what}`, 'warn', 'dropped', { queue, what, count: event.count }, { queue, what })
       return
     }
-    case 'store':
-      if (event.isAvailable) log.info('the store answers again', {})
-      else log.error('the store does not answer: publishes are refused', { text: event.text })
-      return
     case 'overload':
       if (event.isShedding) count('overload', 'warn', 'overloaded: new work is refused', { text: event.text })
       else log.info('new work is taken again', {})

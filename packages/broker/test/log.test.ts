@@ -149,6 +149,72 @@ describe('core events', () => {
     ])
   })
 
+  describe('of the store', () => {
+    const trouble = (text: string) => ({ name: 'store', queue: '', isAvailable: false, text }) as const
+    const over = { name: 'store', queue: '', isAvailable: true, text: 'The store answers again.' } as const
+    const said = (written: readonly string[]) =>
+      written.map((line) => {
+        const { message, text, more } = JSON.parse(line) as Record<string, unknown>
+        return [message, text ?? more]
+      })
+    const FAILS = 'the store does not answer: publishes are refused'
+    const ANSWERS = 'the store answers again'
+
+    it('tell of trouble at once, and of its end when it has held', () => {
+      const { log, written } = lines()
+      const events = createEventLog(log)
+      events.write(trouble('The disk is full.'))
+      expect(said(written)).toEqual([[FAILS, 'The disk is full.']])
+      events.write(over)
+      vi.advanceTimersByTime(1999)
+      expect(written).toHaveLength(1)
+      vi.advanceTimersByTime(1)
+      expect(said(written).slice(1)).toEqual([[ANSWERS, undefined]])
+      events.write(trouble('The disk is full.'))
+      expect(written).toHaveLength(3)
+    })
+
+    it('tell once of a disk that is nearly full, however often it takes something and then nothing', () => {
+      const { log, written } = lines()
+      const events = createEventLog(log)
+      for (let time = 0; time < 1000; time++) {
+        events.write(trouble(`The disk is full: ${time} bytes are left.`))
+        vi.advanceTimersByTime(50)
+        events.write(over)
+        vi.advanceTimersByTime(50)
+      }
+      expect(written).toHaveLength(1)
+      vi.advanceTimersByTime(2000)
+      expect(said(written).slice(1)).toEqual([[ANSWERS, 999]])
+      expect(vi.getTimerCount()).toBe(0)
+    })
+
+    it('tell of another reason at once', () => {
+      const { log, written } = lines()
+      const events = createEventLog(log)
+      for (const text of ['The disk is full.', 'It is read-only.', 'The disk is full.']) {
+        events.write(trouble(text))
+        events.write(over)
+      }
+      expect(said(written)).toEqual([
+        [FAILS, 'The disk is full.'],
+        [FAILS, 'It is read-only.'],
+      ])
+      for (const letter of 'abcdefghijklmnopqrstuvwxyz') events.write(trouble(`Something else: ${letter}`))
+      expect(written).toHaveLength(8)
+    })
+
+    it('tell of what is over also when the broker ends', () => {
+      const { log, written } = lines()
+      const events = createEventLog(log)
+      events.write(trouble('The disk is full.'))
+      events.write(over)
+      events.close()
+      expect(said(written).at(-1)).toEqual([ANSWERS, undefined])
+      expect(vi.getTimerCount()).toBe(0)
+    })
+  })
+
   it('that concern a single message are written at debug only', () => {
     const published = { name: 'published', queue: 'q.localhost', topic: 't', recipients: 1 } as const
     const info = lines()
