@@ -13,6 +13,9 @@
  * comes very late without much CPU used since the last one is a pause, and is not measured. Two in a row are not: a machine that
  * has no CPU for this process is a load.
  *
+ * An operator is told of a long delay all the same: a server that passes on a flood more slowly than it comes keeps it, and what workers
+ * send waits behind it, while this process has little to do.
+ *
  * Invariants:
  * 1. While nothing is near its bound, nothing is told, and nothing is pinged while the process is mostly idle.
  * 2. What was told last and was not zero is followed by what comes after it, until it is zero.
@@ -31,6 +34,9 @@ const TOLD_SHARE = 0.25
 
 /** A look so late may be one after a pause. */
 const PAUSE_MS_MIN = 500
+/** Pauses between two words about a server that is behind. */
+const BEHIND_PAUSE_MS = 60_000
+
 /** It is, when the process used less than this share of that time: what came before the pause may have cost some of it. */
 const PAUSE_CPU_SHARE = 0.1
 
@@ -53,6 +59,8 @@ export interface LoadPort {
   onLoad(load: Load): void
   /** Nothing ran for so long: what has waited meanwhile has not waited for us. */
   onPause(ms: number): void
+  /** A ping takes longer than `max.inputDelayMs`, whoever is to blame: told once a minute while it is so. */
+  onBehind(ms: number): void
 }
 
 /** See the top of this file. */
@@ -65,6 +73,7 @@ export class LoadMeter {
   #busy = 0
   #load: Load = { loopDelayMs: 0, inputDelayMs: 0, commitMs: 0 }
   #isTold = false
+  #behindToldAt = Number.NEGATIVE_INFINITY
 
   constructor(port: LoadPort) {
     this.#port = port
@@ -96,10 +105,18 @@ export class LoadMeter {
     }
     this.#busy += (this.#port.busyShare() - this.#busy) * WEIGHT
     const loopDelayMs = this.#load.loopDelayMs + (late - this.#load.loopDelayMs) * WEIGHT
-    const inputDelayMs = this.#busy >= BUSY_SHARE ? this.#port.inputDelayMs() : 0
+    const delayMs = this.#port.inputDelayMs()
+    this.#tellBehind(now, delayMs)
+    const inputDelayMs = this.#busy >= BUSY_SHARE ? delayMs : 0
     this.#load = { loopDelayMs: loopDelayMs < 1 ? 0 : loopDelayMs, inputDelayMs, commitMs: this.#port.commitMs() }
     if (this.#busy >= PROBING_SHARE) this.#port.probe()
     this.#tell()
+  }
+
+  #tellBehind(now: number, delayMs: number): void {
+    if (delayMs <= this.#port.max.inputDelayMs || now - this.#behindToldAt < BEHIND_PAUSE_MS) return
+    this.#behindToldAt = now
+    this.#port.onBehind(delayMs)
   }
 
   #isPause(late: number): boolean {

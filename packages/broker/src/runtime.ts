@@ -42,6 +42,10 @@ const DRAIN_MS = 2000
 const CONGESTED = new XmqError('overloaded', 'The server is behind. Try again later.', {
   retryAfterSeconds: 1,
 })
+/** What an operator can do about a server that is behind. */
+const BEHIND_HINT =
+  'A ping of the broker to itself takes so long through the server: what clients send waits there, and what workers send waits behind it. ' +
+  "If some send on although they are told to wait, give their accounts a shaper: docs/operating.md, 'Overload'."
 /** Ceiling of the first pause between two tries to connect. */
 const RECONNECT_MS_MIN = 250
 /** So long the first look into the store may take before the links are started: what comes earlier is refused. */
@@ -133,6 +137,7 @@ class RunningBroker implements Broker {
         this.#storeLoop.paused(ms)
         for (const link of this.#links.values()) link.paused()
       },
+      onBehind: (ms) => this.#log.warn('the server is behind', { ms: Math.round(ms), hint: BEHIND_HINT }),
     })
     const instance = { id: randomUUID(), startedAt: Date.now() }
     for (const domain of domains) {

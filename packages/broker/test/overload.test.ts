@@ -369,6 +369,7 @@ describe('the load meter', () => {
       probe: () => {},
       onLoad: (load) => told.push(load),
       onPause: () => {},
+      onBehind: () => {},
       ...changes,
     })
     meter.start()
@@ -403,6 +404,21 @@ describe('the load meter', () => {
     share = 1
     vi.advanceTimersByTime(1000)
     expect(meter.load.inputDelayMs).toBe(80)
+  })
+
+  it('tells once a minute of pings that take longer than they may, also while the process has little to do', () => {
+    let delayMs = 100
+    const behind: number[] = []
+    const { told } = setUp({ inputDelayMs: () => delayMs, onBehind: (ms) => behind.push(ms) })
+    vi.advanceTimersByTime(1000)
+    expect(behind).toEqual([])
+    delayMs = 101
+    vi.advanceTimersByTime(60_000)
+    expect(behind).toEqual([101])
+    delayMs = 200
+    vi.advanceTimersByTime(60_000)
+    expect(behind).toEqual([101, 200])
+    expect(told).toEqual([])
   })
 
   it('takes a pause of the whole process for no load, but a machine that gives it no CPU', () => {
