@@ -84,6 +84,17 @@ describe('messages of mixed priorities', () => {
     expect(await pagesOf(store, 40)).toEqual(seqs)
   })
 
+  it('are found where nothing was when it was looked', async () => {
+    const store = await openSqlite(freshPath())
+    const first = await publish(store)
+    expect(await seqsOf(store)).toEqual([first])
+    const seqs = await publishMixed(store, 22)
+    expect(await seqsOf(store)).toEqual([first, ...seqs])
+    const discard = { type: 'discard' as const, ...LINE, state: 'ready' as const }
+    for (const seq of seqs) expect(await one(store, { ...discard, seq })).toMatchObject({ status: 'ok' })
+    expect(await seqsOf(store)).toEqual([first])
+  })
+
   it('are found by their seq alone, with what they were before a restart', async () => {
     const path = freshPath()
     const store = await openSqlite(path)

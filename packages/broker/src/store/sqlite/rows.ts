@@ -14,6 +14,7 @@
  * 2. No list statement runs while there are changes; those that look at one chain may, while nothing in that chain changed. An offer
  *    changes no chain.
  * 3. Between transactions there are no changes. Maps are made anew rather than cleared: see places.ts.
+ * 4. `#shelves` may name a shelf on which nothing lies (any more), but lacks none on which something does.
  */
 import type { LanePlace } from './lane-merge.ts'
 import type { Leases } from './leases.ts'
@@ -64,6 +65,8 @@ export class Rows {
   readonly #changes = new Places<Change>()
   /** BLOCKED entries that became claimable, by shelf: the file alone has the rest of them. */
   readonly #offered = new Places<true>()
+  /** Shelves beside the first that something may lie on, of lines where that was asked: seen in the file, or used since. */
+  readonly #shelves = new Map<number, number[]>()
   /** Chains in which something changed. True: an entry was added to it, and none left it, so it has a first. */
   #chains = new Map<string, boolean>()
 
@@ -85,7 +88,7 @@ export class Rows {
   read(line: number, seq: number): Row | undefined {
     const usual = this.#statements.readEntry.get([line, seq])
     if (usual !== undefined) return this.#readOffered(usual)
-    const shelves = otherShelves(line)
+    const shelves = this.#shelvesOf(line)
     const other = shelves.length > 0 ? this.#statements.findEntry.get([seq, JSON.stringify(shelves)]) : undefined
     return other === undefined ? undefined : this.#readOffered(other)
   }
@@ -113,7 +116,20 @@ export class Rows {
     return row.data ?? this.#changes.get(row.line, row.seq)?.row.data ?? this.#readAt(row)?.data ?? Buffer.alloc(0)
   }
 
+  #shelvesOf(line: number): number[] {
+    let shelves = this.#shelves.get(line)
+    if (shelves === undefined) {
+      shelves = otherShelves(line).filter((shelf) => this.#statements.hasShelf.get([shelf]) !== undefined)
+      this.#shelves.set(line, shelves)
+    }
+    return shelves
+  }
+
   add(row: Row): void {
+    if (row.shelf !== row.line) {
+      const shelves = this.#shelvesOf(row.line)
+      if (!shelves.includes(row.shelf)) shelves.push(row.shelf)
+    }
     this.#changes.set(row.line, row.seq, { kind: 'add', row })
   }
 
@@ -180,7 +196,7 @@ export class Rows {
     const list = (shelf: number, behind: number, count: number) =>
       this.#listNow(name, [shelf, behind, count, line, ...more])
     const found = list(line, after, max)
-    for (const shelf of otherShelves(line)) {
+    for (const shelf of this.#shelvesOf(line)) {
       // Few at first, since what is not among the first of all shelves is read in vain.
       let count = Math.max(SHELF_READ_MIN, max >> 3)
       for (let behind: number | undefined = after; behind !== undefined; count *= 2) {

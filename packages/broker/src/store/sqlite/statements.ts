@@ -99,6 +99,7 @@ export type StatementName =
   | 'addPlain8'
   | 'addPlain1'
   | 'hasEntry'
+  | 'hasShelf'
   | 'readEntry'
   | 'findEntry'
   | 'saveEntry'
@@ -180,6 +181,7 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   addPlain8: addPlain(8),
   addPlain1: addPlain(1),
   hasEntry: `SELECT 1 FROM entries WHERE id = ${ID}`,
+  hasShelf: 'SELECT 1 FROM entries WHERE id > (?1 << 44) AND id < ((?1 + 1) << 44) LIMIT 1',
   readEntry: `SELECT ${ENTRY} FROM entries WHERE id = ${ID}`,
   findEntry: `SELECT ${ENTRY} FROM entries WHERE id IN (SELECT (value << 44) | ?1 FROM json_each(?2))`,
   saveEntry: `UPDATE entries SET state = ?, rank = ?, at = ?, expires_at = ?, ord = ?, rest = ? WHERE id = ${ID}`,
