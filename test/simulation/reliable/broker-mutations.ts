@@ -143,6 +143,18 @@ export const BROKER_MUTATIONS: readonly Mutation[] = [
     replace: 'if (session.jid !== undefined) return [...leases]',
   },
   {
+    breaks: 'a lease ends while its worker cannot be heard',
+    file: 'core/absences.ts',
+    find: 'return isDeaf && (isReceived || ',
+    replace: 'return isDeaf && !isDeaf && (isReceived || ',
+  },
+  {
+    breaks: 'a lease whose worker does not say anything never ends',
+    file: 'core/absences.ts',
+    find: '    const isDeaf = domain.isDown || ',
+    replace: '    const isDeaf = isReceived || domain.isDown || ',
+  },
+  {
     breaks: 'an absence begins before the stream is up',
     file: 'core/absences.ts',
     find: '    if (queue.domain.isDown) return\n',

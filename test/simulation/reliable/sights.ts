@@ -47,6 +47,7 @@ export const RELIABLE_SIGHTS: readonly string[] = [
   'session end, failed',
   'session end, released',
   'absence over',
+  'lease over unheard',
   'dead max-attempts',
   'dead rejected',
   'dead invalid',

@@ -4,16 +4,16 @@
  * could is done twice.
  *
  *     sent to a session that is found gone --> awaited --named by its holder---------------> its worker's again, or settled
- *                                                ^ |----its own time is over--------------> over (store-time.ts)
- *                                                | '----the absence is over--------------> as at any other end of a session
+ *                                                ^ '----the absence is over--------------> as at any other end of a session
  *                                                '------the stream broke again: from its next beginning on
  *
  * An absence lasts as long as the stream was away: clients that cannot connect try at pauses which grow with the time that they have
- * tried. It has bounds both ways, {@link ABSENCE_MS_MIN} and {@link ABSENCE_MS_MAX}.
+ * tried. It has bounds both ways, {@link ABSENCE_MS_MIN} and {@link ABSENCE_MS_MAX}. While nobody can be heard, and for so long after it,
+ * no lease of what was sent ends by its time either.
  *
  * Invariants:
  * 1. What is awaited was sent to a reliable consumer before the stream broke, is leased in the store, and has no consumer.
- * 2. It ends by its lease's time at the latest, however often the stream breaks.
+ * 2. It ends when it has been leased for `maxLease` at the latest, however often the stream breaks.
  * 3. An absence is forgotten when it is over.
  */
 import type { Deadlines } from './deadlines.ts'
@@ -38,8 +38,8 @@ export class Absences {
   readonly #absences: Set<Absence> = new Set()
   /** Since when the streams are down that are. */
   readonly #downAt: Map<Domain, number> = new Map()
-  /** How long the streams were away that are up again. */
-  readonly #awayMs: Map<Domain, number> = new Map()
+  /** Of the streams that are up again: how long an absence lasts, and until when it lasts for all. */
+  readonly #returns: Map<Domain, { readonly absenceMs: number; readonly until: number }> = new Map()
 
   constructor(options: AbsencesOptions) {
     this.#options = options
@@ -75,9 +75,20 @@ export class Absences {
 
   /** The stream of a domain is up: only now can anybody come back. */
   linkUp(step: Step, domain: Domain): void {
-    this.#awayMs.set(domain, step.now - (this.#downAt.get(domain) ?? step.now))
+    const downAt = this.#downAt.get(domain)
+    if (downAt === undefined) return
     this.#downAt.delete(domain)
+    const absenceMs = Math.min(Math.max(step.now - downAt, ABSENCE_MS_MIN), ABSENCE_MS_MAX)
+    this.#returns.set(domain, { absenceMs, until: step.now + absenceMs })
     for (const absence of this.#absences) if (absence.queue.domain === domain) this.#await(step, absence)
+  }
+
+  /** Whether a lease whose time is over may have a worker that cannot be heard, or could not be until now. */
+  mayBeHeld(step: Step, { queue, consumer, item, isReceived, isAwaited }: Lease): boolean {
+    if (isAwaited) return true
+    const { domain } = queue
+    const isDeaf = domain.isDown || step.now < (this.#returns.get(domain)?.until ?? Number.NEGATIVE_INFINITY)
+    return isDeaf && (isReceived || (consumer?.kind === 'reliable' && item === undefined))
   }
 
   /** Its worker had its time. */
@@ -91,8 +102,7 @@ export class Absences {
   }
 
   #await(step: Step, { queue, over }: Absence): void {
-    const awayMs = this.#awayMs.get(queue.domain) ?? 0
-    const absenceMs = Math.min(Math.max(awayMs, ABSENCE_MS_MIN), ABSENCE_MS_MAX)
+    const { absenceMs } = this.#returns.get(queue.domain) ?? { absenceMs: ABSENCE_MS_MIN }
     this.#options.deadlines.set(over, step.now + absenceMs)
   }
 }

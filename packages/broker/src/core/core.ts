@@ -176,6 +176,7 @@ class QueueCore implements Core {
         sessions.release(consumer.session)
       },
       onUnreceived: (lease) => deliveries.stall(lease),
+      mayBeHeld: (step, lease) => absences.mayBeHeld(step, lease),
       onEphemeralEnd: (step, lease) => ephemeral.ended(step, lease),
     })
     const ephemeral: Ephemeral = new Ephemeral({
@@ -183,7 +184,7 @@ class QueueCore implements Core {
       deliveries: () => deliveries,
       onWaiting: (consumer) => dispatch.drain(consumer),
     })
-    const absences = new Absences({ deadlines, leases })
+    const absences: Absences = new Absences({ deadlines, leases })
     const found = new Found({ deadlines, calls, leases, durability })
     const settling = new Settling({ calls, leases, ephemeral, found, unheard })
     const deliveries: Deliveries = new Deliveries({

@@ -5,7 +5,7 @@
  *                    +-- session ended, received ----> a failure: nack, or dead
  *                    +-- session ended, not received, bounced --> release
  *                    +-- over (store-time.ts) -------> a failure, or release when it was not received
- *                                                   | extended, when the store did not hear of its worker
+ *                                                   | extended, when store or stream did not let its worker be heard
  *
  * Invariants:
  * 1. `leases` has each lease that was made or taken over in this life of the broker and that no operation was sent to end.
@@ -37,6 +37,8 @@ export interface LeasesOptions {
   readonly onIdle: (consumer: Consumer) => void
   /** Told when a lease ran out before its worker had received it. */
   readonly onUnreceived: (lease: Lease) => void
+  /** Whether somebody may have a lease who cannot be heard: it goes on. */
+  readonly mayBeHeld: (step: Step, lease: Lease) => boolean
   /** An ephemeral lease ended without being acked. */
   readonly onEphemeralEnd: (step: Step, lease: Lease) => void
 }
@@ -121,7 +123,8 @@ export class Leases {
 
   /**
    * The operation on a lease that is over, or `undefined` when it was touched since the store was asked. What was
-   * said while the store did not answer counts: who was there then has one full lease more to say that it still is.
+   * said while the store did not answer counts: who was there then has one full lease more to say that it still is. So has
+   * whoever cannot be heard.
    */
   over(step: Step, entry: EntryHead, askedAt: number): StoreOp | undefined {
     const queue = this.#options.queues.find(entry.queue)
@@ -140,6 +143,12 @@ export class Leases {
       const leaseMs = Math.max(queue.rules.reliable.leaseMs, UNHEARD_MS)
       this.#options.time.soon(step.now + leaseMs)
       return sayAgain(lease, lease.unheard, leaseMs)
+    }
+    const { leaseMs, maxLeaseMs } = queue.rules.reliable
+    const isOldest = step.now >= (entry.claimedAt ?? 0) + maxLeaseMs
+    if (!isOldest && this.#options.mayBeHeld(step, lease)) {
+      this.#options.time.soon(step.now + leaseMs)
+      return { ...ref, type: 'extend', holder: lease.holder, leaseMs, maxLeaseMs }
     }
     if (!lease.isReceived) this.#options.onUnreceived(lease)
     this.remove(lease)

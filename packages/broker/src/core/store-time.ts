@@ -7,6 +7,7 @@
  * |---|---|
  * | a lease that was received | a failure: again later, or dead |
  * | a lease that was not received, or is of an earlier life | READY, no failure counted |
+ * | one whose worker cannot be heard (absences.ts) | LEASED: it goes on |
  * | a delay | READY |
  * | a ttl | DEAD(`expired`) |
  *

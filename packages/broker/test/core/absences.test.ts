@@ -20,6 +20,10 @@ async function holding(options: { readonly name?: string; readonly queue?: strin
   return { w, lease: item?.lease ?? '' }
 }
 
+function leaseMsOf(w: StoreWorld): number {
+  return w.rules.queues[0]?.reliable.leaseMs as number
+}
+
 /** The server is killed and started again: all sessions are gone. @param awayMs how long the stream is away */
 async function restartServer(w: StoreWorld, gone: readonly string[], awayMs = 100, domain = Q): Promise<void> {
   await w.input({ type: 'link-down', domain })
@@ -107,14 +111,28 @@ describe('a message that a session had when the stream broke, and that is found 
     expect(await w.work(B)).toHaveLength(1)
   })
 
-  it('waits no longer than its lease', async () => {
-    const { w } = await holding()
+  it('waits also where its lease ends meanwhile', async () => {
+    const { w, lease } = await holding()
     await w.sub(B, 't', { credit: 10 })
-    await w.wait((w.rules.queues[0]?.reliable.leaseMs as number) - 500)
+    await w.wait(leaseMsOf(w) - 500)
     await restartServer(w, [A])
     await w.pong(B)
-    await w.wait(500)
-    expect(w.named('settled').at(-1)).toMatchObject({ outcome: 'lease-over' })
+    await w.wait(1000)
+    expect(await w.work(B)).toEqual([])
+    await w.settleWith(A2, `<extend lease='${lease}'/>`)
+    await w.wait(leaseMsOf(w) - 1)
+    expect(await w.work(B)).toEqual([])
+    expect(w.counts()).toMatchObject({ leased: 1 })
+  })
+
+  it('goes to somebody else when the absence is over, whatever its lease', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await w.wait(leaseMsOf(w) - 500)
+    await restartServer(w, [A])
+    await w.pong(B)
+    await w.wait(ABSENCE_MS_MIN)
+    expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
   })
 
   it('waits from the next stream on where that broke too', async () => {
@@ -151,6 +169,51 @@ describe('a message that a session had when the stream broke, and that is found 
     await w.wait(ABSENCE_MS_MAX)
     expect(await w.work(A2)).toEqual([])
     expect(await w.settleWith(A2, ack({ lease }), queue)).not.toContain('error')
+  })
+})
+
+describe('a lease that ends while the stream is down', () => {
+  it('goes on, for whoever comes back', async () => {
+    const { w, lease } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    const awayMs = 3 * leaseMsOf(w)
+    await restartServer(w, [A], awayMs)
+    await w.pong(B)
+    expect(await w.settleWith(A2, ack({ lease }))).not.toContain('error')
+    await w.wait(awayMs)
+    expect(await w.work(B)).toEqual([])
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
+  it('goes on for a session that is there still, and ends when that says nothing', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await restartServer(w, [], 3 * leaseMsOf(w))
+    await w.pong(A)
+    await w.pong(B)
+    await w.wait(1)
+    expect(w.counts()).toMatchObject({ leased: 1 })
+    await w.wait(ABSENCE_MS_MAX + 2 * leaseMsOf(w))
+    expect(w.named('settled')[0]).toMatchObject({ outcome: 'lease-over', count: 1 })
+  })
+
+  it('ends where it is as long as a lease may be', async () => {
+    const { w } = await holding()
+    await w.sub(B, 't', { credit: 10 })
+    await w.input({ type: 'link-down', domain: Q })
+    await w.wait((w.rules.queues[0]?.reliable.maxLeaseMs as number) + leaseMsOf(w))
+    expect(w.named('settled')).toMatchObject([{ outcome: 'lease-over', count: 1 }])
+  })
+
+  it('is none of what was never sent', async () => {
+    const w = await StoreWorld.start()
+    await w.sub(A, 't', { credit: 1 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.input({ type: 'link-down', domain: Q })
+    await w.catchUp()
+    await w.wait(leaseMsOf(w) + 1)
+    expect(w.named('settled')).toMatchObject([{ outcome: 'lease-over' }])
   })
 })
 

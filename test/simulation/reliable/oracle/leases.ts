@@ -9,6 +9,7 @@
  * 2. A lease that the core ends or extends has a cause: its holder's word, its time, the end of its session, a refusal.
  * 3. No lease lasts longer than it may.
  * 4. What a session had received before the stream broke is not given away for its end before its worker could come back, nor after it has.
+ *    While nobody can be heard it does not end by its time either.
  * 5. What its holder acked last the core gives to nobody else while it lives, however long the store does not answer.
  */
 import { bareOf, type XmlElement, writeElement } from '@xmq/protocol'
@@ -269,7 +270,12 @@ export class Leases {
     if (type === 'received') return false
     const { settlings } = life
     if (type === 'extend') {
-      if (!settlings.hasSaid(holder ?? '', 'extend', token)) throw new Violation(`nobody extended ${token}`)
+      if (settlings.hasSaid(holder ?? '', 'extend', token)) return false
+      const over = this.#byToken.get(token)
+      if (over?.overAskedAt === undefined || !mayBeAbsent(over, life.signs, now))
+        throw new Violation(`nobody extended ${token}`)
+      over.overAskedAt = undefined
+      this.#knowledge.note('lease over unheard')
       return false
     }
     const lease = this.#byToken.get(token)
@@ -345,6 +351,8 @@ export class Leases {
     if (life.isCalm && lease.isCalm && mayExtend && jid?.includes('/xmq-') === true && touchedAt > 0)
       throw new Violation(`${token} of ${jid} ended as over, though nothing is in the way of extending it`)
     const isHeld = lease.life === life.number && !lease.wasSettled && !hasEnded(lease, life.signs, now)
+    if (isHeld && mayExtend && touchedAt > 0 && life.signs.isDeaf(now) && !wasAbsent(lease, life.signs, now))
+      throw new Violation(`${token} ended as over while its worker could not be heard`)
     if (touchedAt > overAskedAt && isHeld)
       throw new Violation(`${token} ended as over, but it was touched after that was asked`)
   }
@@ -362,4 +370,9 @@ function wasAbsent({ jid, takers, sentAt }: Lease, signs: Signs, now: number): b
   if (jid !== undefined && signs.wasAbsent(jid, sentAt, now)) return true
   for (const one of takers) if (signs.wasAbsent(one, sentAt, now)) return true
   return false
+}
+
+/** Whether its worker may be there unheard. */
+function mayBeAbsent(lease: Lease, signs: Signs, now: number): boolean {
+  return signs.isDeaf(now) || wasAbsent(lease, signs, now)
 }

@@ -90,6 +90,12 @@ export class Signs {
   /** Whether the worker of a session may still come back for what that had. @param heldSince when it had it */
   isAwaited(jid: string, heldSince: number, now: number): boolean {
     if (this.#brokeAt === undefined || heldSince >= this.#brokeAt || !this.isUnseen(jid)) return false
+    return this.isDeaf(now)
+  }
+
+  /** Whether workers cannot be heard, or may not have come back since they could not. */
+  isDeaf(now: number): boolean {
+    if (this.#brokeAt === undefined) return false
     return this.#upAt === undefined || now < this.#upAt + Math.max(ABSENCE_MS_MIN, this.#upAt - this.#brokeAt)
   }
 
