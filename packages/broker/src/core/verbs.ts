@@ -50,7 +50,11 @@ export interface VerbsOptions {
 
 /** The verb in an IQ, or `undefined` when it has none. */
 export function findVerb(iq: XmlElement): XmlElement | undefined {
-  return childElements(iq).find((child) => child.ns === NS_QUEUE && VERBS.has(child.name))
+  return childElements(iq).find(isVerb)
+}
+
+function isVerb({ ns, name }: XmlElement): boolean {
+  return ns === NS_QUEUE && VERBS.has(name)
 }
 
 /** See the top of this file. */
@@ -69,6 +73,11 @@ export class Verbs {
     const { publishing, consuming, admin } = this.#options
     const sender = iq.attrs.get('from') ?? ''
     const isSet = iq.attrs.get('type') === 'set'
+    const second = childElements(iq).find((child) => child !== verb && isVerb(child))
+    if (second !== undefined) {
+      const text = `An iq has one child (RFC 6120, 8.2.3); this one has <${verb.name}> and <${second.name}>: send two.`
+      throw new XmqError('bad-request', text)
+    }
     if (verb.name !== 'dead-letters' && isSet === QUESTIONS.has(verb.name)) {
       const right = isSet ? 'get' : 'set'
       throw new XmqError('bad-request', `Attribute 'type' of the iq is wrong: <${verb.name}> is sent with '${right}'.`)

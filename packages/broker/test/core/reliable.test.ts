@@ -78,6 +78,14 @@ describe('a publish', () => {
     expect(w.delivered(A)).toHaveLength(1)
   })
 
+  it('beside another one in the same iq is refused, and neither is stored', async () => {
+    const w = await start()
+    const publish = `<publish xmlns='xmq:queue:1'>${ITEM}</publish>`
+    await w.receive(`<iq type='set' id='o' from='shop@localhost/1' to='any.localhost'>${publish}${publish}</iq>`)
+    expect(errorText(w.take('shop@localhost/1'))).toContain('this one has <publish> and <publish>: send two.')
+    expect(w.counts()).toMatchObject({ ready: 0 })
+  })
+
   it('with the same id is a duplicate, with another payload a conflict', async () => {
     const w = await start()
     const twice = await w.publish([ITEM, ITEM, "<item id='1' topic='t'><other xmlns='urn:x'/></item>"])
