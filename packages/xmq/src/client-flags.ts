@@ -42,6 +42,11 @@ export interface Connection {
 /** @throws XmqError `invalid-config` naming what is missing and how to give it */
 export function connectionOf(io: Io, flags: ClientFlags): Connection {
   const service = flags.service ?? present(io.env['XMQ_SERVICE']) ?? DEFAULT_SERVICE
+  if (!URL.canParse(service)) {
+    throw mistake(
+      `--service: '${service}' is no address of a server. Write xmpp://HOST:PORT, xmpps://, ws:// or wss://.`,
+    )
+  }
   const jid = flags.jid ?? present(io.env['XMQ_JID']) ?? DEFAULT_JID
   const { local } = parseJid(jid)
   if (local === '') throw mistake(`--jid: '${jid}' names no account. Write user@domain.`)

@@ -204,6 +204,12 @@ describe('pub', () => {
       {},
       "--jid: 'localhost' names no account.",
     ],
+    [
+      'a service that is no address',
+      ['pub', QUEUE, 't', 'x', '--service', 'example.org'],
+      {},
+      'Write xmpp://HOST:PORT',
+    ],
     ['no password elsewhere', ['pub', QUEUE, 't', 'x', '--service', 'xmpp://example.org'], {}, 'Give XMQ_PASSWORD'],
     [
       'a password file that is not there',
