@@ -32,6 +32,7 @@ const NO_BOUND: Readonly<Record<string, string>> = {
   'config-reliable.ts COUNT_MAX': OWN,
   'config-values.ts DEPTH_MAX': OWN,
   'config-values.ts PROBLEMS_MAX': OWN,
+  'core/absences.ts ABSENCE_MS_MAX': TIME,
   'core/admin.ts CONSUMERS_MAX': ANSWER,
   'core/admin.ts LINES_MAX': ANSWER,
   'core/admin.ts NAMES_TOLD_MAX': ANSWER,
@@ -81,6 +82,7 @@ const NO_BOUND: Readonly<Record<string, string>> = {
   'store/sqlite/tallies.ts IDLE_TOPICS_MAX': CACHE,
   'store/sqlite/tallies.ts LINES_MAX': 'numbers of lines, which go round: maxNamed bounds the lines',
   'store/sqlite/tallies.ts TOPICS_CACHED_MAX': CACHE,
+  'trouble-log.ts REASONS_MAX': 'lines of the log about one trouble: further ones are not told',
 }
 
 interface CodeBound {
