@@ -236,7 +236,10 @@ export class C2sSession implements ConnectionHandlers {
     if (root.name === 'presence') return this.#ports.presence.handle(session, stamped)
     const problem = root.name === 'iq' ? iqProblem(root, this.#ports.rules.strictIq) : undefined
     const addressed = root.attrs.has('to') ? stamped : withAttrs(stamped, { to: formatBareJid(session.jid) })
-    if (problem === undefined) return this.#ports.router.route(addressed)
+    if (problem === undefined) {
+      if (this.#out.isWatched && this.#ports.router.asksComponent(addressed)) this.#out.asked()
+      return this.#ports.router.route(addressed)
+    }
     this.#ports.router.bounce(addressed, { type: 'modify', condition: 'bad-request', text: problem })
   }
 

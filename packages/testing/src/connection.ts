@@ -9,10 +9,11 @@
  * 2. `onGone` comes exactly once, in the call that ends `open`: nobody routes to a connection that cannot take it.
  * 3. All that one turn of the loop sends leaves in one write.
  * 4. At most `outboundBytesMax` wait; one byte more ends the connection.
- * 5. It is read while neither a stall nor a rest holds it up. A rest ends by itself.
+ * 5. It is read while no stall, no rest and no full window holds it up. The latter two end by themselves.
  * 6. Rests do not add up: the one that lasts longest holds.
  */
 import { NS_STREAM_ERROR, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
+import { AnswerWindow } from './answer-window.ts'
 import { Tarpit } from './tarpit.ts'
 
 /** RFC 6120 4.9.3, those that the embedded server says. */
@@ -75,6 +76,7 @@ export abstract class Connection {
   /** By when what was read would have come at `bytesPerSecond`. */
   #paidUntil = 0
   readonly #tarpit: Tarpit
+  readonly #window: AnswerWindow = new AnswerWindow(() => this.#resume())
   readonly #log: (line: string) => void
   #phase: Phase = 'open'
   #pending: string[] = []
@@ -82,7 +84,8 @@ export abstract class Connection {
   #flushScheduled = false
   #outputStalled = false
   #inputStalled = false
-  #resting: NodeJS.Timeout | NodeJS.Immediate | undefined
+  /** Ends the rest. */
+  #resting: (() => void) | undefined
   /** When the rest is over. */
   #restUntil = 0
   #cutAt: number | 'middle' | undefined
@@ -191,10 +194,27 @@ export abstract class Connection {
 
   /** The peer is told to wait: if it is told so too often, it is not read for a while. @returns whether it is not */
   toldToWait(): boolean {
-    const ms = this.#tarpit.refused(performance.now())
+    const now = performance.now()
+    const ms = this.#tarpit.refused(now)
     if (ms < 1 || !this.isOpen) return false
+    this.#window.watch(now)
     this.#restFor(ms)
     return true
+  }
+
+  /** Whether it was told to wait too often a while ago, so that what it asks is counted. */
+  get isWatched(): boolean {
+    return this.#window.isWatching(performance.now())
+  }
+
+  /** The peer asked a component something, and {@link isWatched}. */
+  asked(): void {
+    if (this.isOpen && this.#window.asked()) this.pauseInput()
+  }
+
+  /** A component answered. */
+  answered(): void {
+    this.#window.answered()
   }
 
   /** Whether it is not read since it is told to wait too often. */
@@ -273,7 +293,13 @@ export abstract class Connection {
       if (left >= 1) this.#rest(left)
       else this.#resume()
     }
-    this.#resting = ms < 1 ? setImmediate(go) : setTimeout(go, ms)
+    if (ms < 1) {
+      const immediate = setImmediate(go)
+      this.#resting = () => clearImmediate(immediate)
+    } else {
+      const timer = setTimeout(go, ms)
+      this.#resting = () => clearTimeout(timer)
+    }
   }
 
   /** Milliseconds that the shaper makes a client wait after a chunk. */
@@ -285,14 +311,14 @@ export abstract class Connection {
   }
 
   #resume(): void {
-    if (!this.#inputStalled && this.#resting === undefined) this.resumeInput()
+    if (!this.#inputStalled && this.#resting === undefined && !this.#window.isFull) this.resumeInput()
   }
 
   #endRest(): void {
-    clearTimeout(this.#resting as NodeJS.Timeout | undefined)
-    clearImmediate(this.#resting as NodeJS.Immediate | undefined)
+    this.#resting?.()
     this.#resting = undefined
     this.#restUntil = 0
+    this.#window.end()
   }
 
   protected transportGone(): void {

@@ -59,7 +59,8 @@ export interface EmbeddedServerOptions {
   readonly clientBytesPerSecond?: number
   /**
    * How often in a second a component may tell a client to wait (errors of type `wait`) before the client is read slower: one
-   * that is told so more often goes on writing. It is not read for a second at most after each of them; false reads it on.
+   * that is told so more often goes on writing. It is not read for a second at most after each of them, and may have 500
+   * requests unanswered for half a minute; false reads on whatever comes.
    * @default 100
    */
   readonly clientRefusalsPerSecond?: number | false

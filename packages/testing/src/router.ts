@@ -15,6 +15,7 @@ import {
   findChild,
   formatBareJid,
   formatJid,
+  iqType,
   NS_CLIENT,
   tryParseJid,
   withAttrs,
@@ -109,19 +110,28 @@ export class Router {
   stats(): ServerStats {
     let sessions = 0
     let heldSessions = 0
+    let watchedSessions = 0
     for (const byResource of this.#sessions.values()) {
       for (const { connection } of byResource.values()) {
         sessions++
         if (connection.isHeld) heldSessions++
+        if (connection.isWatched) watchedSessions++
       }
     }
     return {
       sessions,
       heldSessions,
+      watchedSessions,
       toldToWait: this.#waits,
       heedless: this.#heedless,
       componentBytes: this.behindBytes(),
     }
+  }
+
+  /** Whether a stanza asks a component for an answer. */
+  asksComponent(stanza: XmlElement): boolean {
+    const type = stanza.name === 'iq' ? iqType(stanza) : undefined
+    return (type === 'get' || type === 'set') && !this.isLocal(domainOf(stanza, 'to'))
   }
 
   isLocal(domain: string): boolean {
@@ -222,8 +232,10 @@ export class Router {
 
   #deliver(stanza: XmlElement, session: BoundSession): void {
     session.connection.send(stanza)
-    // Of a component only: any client could send such an error to another one.
-    if (!isWait(stanza) || this.isLocal(domainOf(stanza))) return
+    // Of a component only: any client could send such a thing to another one.
+    if (!isAnswer(stanza) || this.isLocal(domainOf(stanza, 'from'))) return
+    session.connection.answered()
+    if (!isWait(stanza)) return
     this.#waits++
     if (!session.connection.toldToWait()) return
     this.#heedless++
@@ -254,11 +266,17 @@ export class Router {
   }
 }
 
-/** Whether a stanza tells its receiver to wait (RFC 6120 8.3.2). */
-function isWait(stanza: XmlElement): boolean {
-  return stanza.attrs.get('type') === 'error' && findChild(stanza, 'error', NS_CLIENT)?.attrs.get('type') === 'wait'
+/** Whether a stanza answers an IQ, or refuses any stanza. */
+function isAnswer(stanza: XmlElement): boolean {
+  const type = stanza.attrs.get('type')
+  return type === 'error' || (type === 'result' && stanza.name === 'iq')
 }
 
-function domainOf(stanza: XmlElement): string {
-  return tryParseJid(stanza.attrs.get('from') ?? '')?.domain ?? ''
+/** Whether an answer tells its receiver to wait (RFC 6120 8.3.2). */
+function isWait(answer: XmlElement): boolean {
+  return answer.attrs.get('type') === 'error' && findChild(answer, 'error', NS_CLIENT)?.attrs.get('type') === 'wait'
+}
+
+function domainOf(stanza: XmlElement, end: 'from' | 'to'): string {
+  return tryParseJid(stanza.attrs.get(end) ?? '')?.domain ?? ''
 }

@@ -5,6 +5,8 @@ export interface ServerStats {
   readonly sessions: number
   /** Sessions that are not read now, because they are told to wait too often. */
   readonly heldSessions: number
+  /** Sessions that were not read for that in the last half minute: their unanswered requests are bounded. */
+  readonly watchedSessions: number
   /** Errors of type `wait` that components sent to sessions. */
   readonly toldToWait: number
   /** Those of them after which a session was not read for a while. */
@@ -21,6 +23,7 @@ export function metricsText(stats: ServerStats): string {
   }
   add('gauge', 'xmq_server_sessions', 'Clients that are logged in', stats.sessions)
   add('gauge', 'xmq_server_held_sessions', 'Of them, not read for a while: they do not heed', stats.heldSessions)
+  add('gauge', 'xmq_server_watched_sessions', 'Of them, with a bound on what they ask', stats.watchedSessions)
   add('counter', 'xmq_server_told_to_wait_total', 'Refusals of type wait passed on', stats.toldToWait)
   add('counter', 'xmq_server_heedless_total', 'Refusals of type wait that held a client', stats.heedless)
   add('gauge', 'xmq_server_component_bytes', 'What waits for the component with most of it', stats.componentBytes)

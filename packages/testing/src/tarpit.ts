@@ -5,6 +5,8 @@
  *     refusal with `wait` --> 1000 / perSecond ms owed --as time goes by--> nothing owed
  *                             beyond BURST_MS: not read until no more than that is owed
  *
+ * What it may ask from then on is counted by the answer window.
+ *
  * So a client of which each stanza is taken is never held, however fast it writes; one that stops when it is told to is not held when it
  * writes again; one that does not is read as far as `perSecond` of its stanzas are refused in a second.
  *

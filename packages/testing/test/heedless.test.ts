@@ -9,6 +9,7 @@ import {
   type RawPeer,
 } from '@xmq/testing'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { UNANSWERED_MAX, WATCH_MS } from '../src/answer-window.ts'
 import { HOLD_MS_MAX, Tarpit } from '../src/tarpit.ts'
 
 const QUEUE = 'queue1.localhost'
@@ -95,6 +96,58 @@ describe('a client that is told to wait', () => {
     vi.advanceTimersByTime(2 * HOLD_MS_MAX)
     await written(shop, PER_SECOND, WAIT)
     expect(server.stats()).toMatchObject({ heedless: PER_SECOND, heldSessions: 0 })
+  })
+})
+
+describe('a client that did not heed', () => {
+  async function watched(): Promise<readonly [RawPeer, RawPeer]> {
+    await start()
+    const [shop, other] = await Promise.all([login('shop'), login('other')])
+    stopClock()
+    await written(shop, UNTIL_HELD_LONGEST, WAIT)
+    vi.advanceTimersByTime(2 * HOLD_MS_MAX)
+    expect(server.stats()).toMatchObject({ heldSessions: 0, watchedSessions: 1 })
+    return [shop, other]
+  }
+  const asked = async (client: RawPeer, count: number): Promise<readonly string[]> => {
+    client.send(Array.from({ length: count }, (_, id) => publish(id)).join(''))
+    const ids: string[] = []
+    while (ids.length < count) ids.push((await queue.next((root) => root.name === 'iq')).attrs.get('id') ?? '')
+    return ids
+  }
+  const answer = (client: RawPeer, ids: readonly string[]) => {
+    for (const id of ids) queue.send(`<iq type='result' id='${id}' to='${client.jid}' from='${QUEUE}'/>`)
+  }
+
+  test('is read on only when half of its requests are answered, once so many are not', async () => {
+    const [shop, other] = await watched()
+    const ids = await asked(shop, UNANSWERED_MAX)
+    shop.send(publish('more'))
+    answer(shop, ids.slice(0, UNANSWERED_MAX / 2 - 1))
+    for (let turn = 0; turn < 3; turn++) await written(other, 1, '', 'result')
+    expect(queue.stream.inbox).toEqual([])
+    answer(shop, ids.slice(-1))
+    expect((await queue.next((root) => root.name === 'iq')).attrs.get('id')).toBe('more')
+  })
+
+  test('is read on after a second when no answer comes', async () => {
+    const [shop, other] = await watched()
+    await asked(shop, UNANSWERED_MAX)
+    shop.send(publish('more'))
+    vi.advanceTimersByTime(HOLD_MS_MAX - 1)
+    await written(other, 1, '', 'result')
+    expect(queue.stream.inbox).toEqual([])
+    vi.advanceTimersByTime(1)
+    expect((await queue.next((root) => root.name === 'iq')).attrs.get('id')).toBe('more')
+  })
+
+  test('is trusted again after half a minute', async () => {
+    const [shop] = await watched()
+    vi.advanceTimersByTime(WATCH_MS)
+    expect(server.stats().watchedSessions).toBe(0)
+    expect(await asked(shop, 2 * UNANSWERED_MAX)).toHaveLength(2 * UNANSWERED_MAX)
+    shop.send(publish('more'))
+    expect((await queue.next((root) => root.name === 'iq')).attrs.get('id')).toBe('more')
   })
 })
 
