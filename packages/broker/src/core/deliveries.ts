@@ -141,7 +141,9 @@ export class Deliveries {
     if (consumer.kind === 'plain' && waiting[0]?.item === undefined) {
       if (consumer.handovers.size > 0) return
       consumer.waiting = []
-      const id = this.#open(step, consumer, true, waiting)
+      const sent = waiting.filter((lease) => this.#options.leases.has(lease))
+      if (sent.length === 0) return
+      const id = this.#open(step, consumer, true, sent)
       step.send(queue.domain, ping(queue.address, consumer.session.jid, id))
       return
     }
@@ -254,10 +256,12 @@ export class Deliveries {
       if (consumer.queue.domain !== domain) continue
       const lost = [...consumer.handovers.values()].flatMap(({ leases }) => leases)
       this.#closeAll(consumer)
-      // What a plain consumer was sent over this stream no ping over another one can prove.
-      consumer.waiting = consumer.waiting.filter(({ item }) => item !== undefined)
       this.#options.onLost(step, lost)
     }
+    // What plain consumers were sent over this stream no ping over another one can prove.
+    for (const { consumers } of domain.queues)
+      for (const consumer of consumers.values())
+        if (consumer.kind === 'plain') consumer.waiting = consumer.waiting.filter(({ item }) => item !== undefined)
   }
 
   /** The stream of a domain is up again: what waited is sent. */

@@ -44,6 +44,24 @@ describe('a message that went out while a ping was under way', () => {
     expect(w.take(A).filter(({ name }) => name === 'message')).toHaveLength(2)
   })
 
+  it('is not proved so either when that ping is not waited for any more', async () => {
+    const w = await worldWithPlain()
+    await w.say('t')
+    expect(pings(w)).toHaveLength(1)
+    await w.wait(LEASE_MS - 1)
+    await w.say('t')
+    // The first one is over and waits for others.
+    await w.wait(1)
+    expect(w.counts()).toEqual({ ready: 1, delayed: 0, leased: 1, dead: 0 })
+    await w.input({ type: 'link-down', domain: 'any.localhost' })
+    await w.input({ type: 'link-up', domain: 'any.localhost' })
+    const asked = pings(w)
+    expect(asked).toHaveLength(1)
+    for (const ping of asked) await w.receive(answer(ping))
+    // It gets the first one again, and still has the second.
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 2, dead: 0 })
+  })
+
   it('is given to others when that ping finds nobody, whoever has the full JID by then', async () => {
     const w = await worldWithPlain()
     await w.sub(B, 't', { load: 91 })
