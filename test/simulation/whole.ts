@@ -28,6 +28,21 @@ export function checkWhole(original: XmlElement, delivery: XmlElement, sender: s
     throw new Violation('a forged stanza-id was passed on')
 }
 
+/** Compares a plain message with the item that a reliable consumer gets of it: docs/protocol-reliable.md section 9. */
+export function checkEnvelope(original: XmlElement, item: XmlElement): void {
+  const envelope = childElements(item).find((child) => child.name === 'envelope')
+  if (envelope === undefined) throw new Violation('a plain message is delivered without its envelope')
+  for (const name of ['id', 'xml:lang']) {
+    if (original.attrs.get(name) !== envelope.attrs.get(name)) throw new Violation(`an envelope has another '${name}'`)
+  }
+  const names = childElements(original)
+    .filter(({ name }) => !OWN.has(name))
+    .map(({ name }) => (name === 'xmq' ? 'topic' : name === 'body' ? 'payload' : name))
+  if (names.at(-1) === 'topic') names.pop()
+  const has = childElements(envelope).map(({ name }) => name)
+  if (names.join(' ') !== has.join(' ')) throw new Violation(`an envelope has ${has.join(' ')}, not ${names.join(' ')}`)
+}
+
 /** Whom a delivery names as its producer. */
 export function producersIn(delivery: XmlElement): readonly (string | undefined)[] {
   return childElements(delivery)

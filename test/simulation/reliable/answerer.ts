@@ -28,8 +28,10 @@ export class Answerer {
   }
 
   take(iq: XmlElement): void {
-    const { random, isCalm, at } = this.#host
-    this.#habit ??= random.pick(['result', 'result', 'result', 'error', 'failure', 'refuses', 'silent'])
+    const { random, isCalm, at, refuses } = this.#host
+    this.#habit ??= refuses
+      ? 'refuses'
+      : random.pick(['result', 'result', 'result', 'error', 'failure', 'refuses', 'silent'])
     const xmq = findChild(iq, 'xmq', 'xmq:topic')
     const call = xmq === undefined ? undefined : findChild(xmq, 'call', 'xmq:queue:1')
     const isWanted = call?.attrs.get('progress') === 'true'

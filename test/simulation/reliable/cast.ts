@@ -65,12 +65,15 @@ export class Cast {
   readonly #plainProducers: PlainProducer[] = []
   readonly #plainSessions = new Map<string, PlainSession>()
   readonly #askers: Askers
+  /** Every scripted worker refuses what it is asked. */
+  readonly #refuses: boolean
 
   constructor(host: CastHost) {
     this.#host = host
     this.promises = new Promises(host.truth)
     const { random } = host
     this.#wishes = new Wishes(random)
+    this.#refuses = host.kind.hasRequests && random.chance(0.2)
     // In some runs everybody is on the SDK, so that nobody makes up for what it does not do.
     const share = random.pick([0.4, 0.6, 1])
     for (const account of PRODUCERS) {
@@ -236,6 +239,7 @@ export class Cast {
       queue: JOBS,
       random,
       isCalm,
+      refuses: this.#refuses,
       now,
       at: (delayMs, act) => at(now() + delayMs, act),
       send: (from, outgoing) => network.sendAs(from, outgoing),
@@ -275,9 +279,15 @@ export class Cast {
   }
 
   #actPlainly(): void {
-    const { random, network } = this.#host
+    const { random, network, at, now, isCalm } = this.#host
     const dice = random.int(100)
-    if (dice < 55) return random.pick(this.#plainProducers).publish()
+    if (dice < 55) {
+      random.pick(this.#plainProducers).publish()
+      const trouble = random.int(100)
+      if (trouble < 5) this.#breakLinkBehindPing()
+      else if (trouble < 9) at(now() + random.gap(60), () => (isCalm() ? undefined : this.#host.failStore()))
+      return
+    }
     if (dice < 75) return this.#bindPlain(random.pick(PLAIN_WORKERS))
     const alive = [...this.#plainSessions.values()].filter(({ isAlive }) => isAlive)
     if (alive.length === 0) return
@@ -290,6 +300,15 @@ export class Cast {
     if (random.chance(0.5)) network.close(stream)
     else network.cut(stream, random.pick<Break>(['reset', 'half-open client', 'half-open server']))
     if (random.chance(0.5)) this.#bindPlain(bareOf(session.jid))
+  }
+
+  /** A client does not answer what it is asked, more goes out to it meanwhile, and the stream of the queue ends. */
+  #breakLinkBehindPing(): void {
+    const { random, network, at, now, isCalm } = this.#host
+    for (const { jid, isAlive } of this.#plainSessions.values()) if (isAlive) network.stall(jid, 1_000)
+    const later = (delayMs: number, act: () => void): void => at(now() + delayMs, () => (isCalm() ? undefined : act()))
+    for (const delayMs of [100, 200]) later(delayMs, () => random.pick(this.#plainProducers).publish())
+    later(300 + random.gap(200), () => (network.isLinkUp ? this.#breakLink() : undefined))
   }
 
   #request(): void {

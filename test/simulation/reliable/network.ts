@@ -66,7 +66,7 @@ export class Network {
   duplicates = 0
   /** Chance of an answer by somebody who was not asked, under an id that nobody could know. */
   forgeries = 0
-  /** Chance of an answer to what the core asks somebody, by somebody else. */
+  /** Chance of an answer to what the core asks somebody, or of news of it, by somebody else. */
   strangers = 0
   /** Chance of a message to nobody to be dropped, not returned. */
   vanishes = 0
@@ -238,8 +238,13 @@ export class Network {
     if ((type !== 'get' && type !== 'set') || !this.#host.random.chance(this.strangers)) return
     this.#host.note('stranger answered')
     const head = { id: asked.attrs.get('id'), from: 'mallory@localhost/x', to: asked.attrs.get('from') }
-    const answer = stanza('iq', { type: this.#host.random.pick(['result', 'error']), ...head })
-    this.#inOrder('in mallory@localhost/x', () => this.#toCore(answer))
+    const news = element('progress', NS_QUEUE, { call: head.id, n: '1' }, [element('at', 'urn:x')])
+    const said = this.#host.random.pick([
+      stanza('iq', { type: 'result', ...head }),
+      stanza('iq', { type: 'error', ...head }),
+      stanza('message', { type: 'headline', from: head.from, to: head.to }, [news]),
+    ])
+    this.#inOrder('in mallory@localhost/x', () => this.#toCore(said))
   }
 
   #write(stream: Stream, incoming: XmlElement): void {

@@ -20,6 +20,8 @@ export interface ClientHost {
   readonly queue: string
   readonly random: Random
   readonly isCalm: () => boolean
+  /** Every scripted worker refuses what it is asked, as if it did not know it. */
+  readonly refuses: boolean
   readonly now: () => number
   readonly at: (delayMs: number, act: () => void) => void
   readonly send: (from: string, stanza: XmlElement) => void

@@ -133,7 +133,7 @@ class ReliableWorld {
     if (hasPlain || hasRequests) {
       this.#network.linkLosses = this.#random.pick([0, 0.5])
       this.#network.vanishes = this.#random.pick([0, 0.6])
-      this.#network.strangers = this.#random.pick([0, 0.05])
+      this.#network.strangers = this.#random.pick([0, 0.1])
     }
     this.#cast = this.#createCast()
   }

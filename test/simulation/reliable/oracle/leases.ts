@@ -15,6 +15,7 @@
 import { bareOf, type XmlElement, writeElement } from '@xmq/protocol'
 import type { DueAnswer, StoreOp, StoreResult } from '../../../../packages/broker/src/store/port.ts'
 import { Violation } from '../../violation.ts'
+import { checkEnvelope } from '../../whole.ts'
 import { itemIdOf } from '../items.ts'
 import type { Entry, Knowledge, Made } from './entry.ts'
 import type { PlainConsumers } from './plain-consumers.ts'
@@ -254,6 +255,7 @@ export class Leases {
     if (item.attrs.get('attempt') !== String(attempt)) throw new Violation(`${seq} has a wrong attempt`)
     if (!writeElement(item).includes(`>${sent.payload}<`))
       throw new Violation(`${seq} is delivered with another payload`)
+    if (sent.original !== undefined) checkEnvelope(sent.original, item)
     this.#knowledge.note('delivered')
     return lease
   }

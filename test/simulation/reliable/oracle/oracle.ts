@@ -326,6 +326,7 @@ export class ReliableOracle {
   #checkEvent(event: CoreEvent, now: number): void {
     const { consumers, ephemerals, settlings } = this.#life
     this.#callbacks.event(event)
+    this.#life.requests.event(event)
     if (event.name === 'subscribed') consumers.subscribed(event, now)
     if (event.name === 'unsubscribed') consumers.unsubscribed(event.consumer, event.topic)
     ephemerals.told(event, (jid, topic) => consumers.isEphemeral(jid, topic))

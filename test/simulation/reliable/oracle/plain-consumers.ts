@@ -98,12 +98,16 @@ export class PlainConsumers {
   /** Tokens of what each full JID holds. */
   readonly #held = new Map<string, Set<string>>()
   readonly #pings = new Map<string, Ping>()
-  /** Who may pass for one that cannot answer pings. */
+  /** Who may pass for one that cannot answer pings, */
   readonly #mute = new Set<string>()
+  /** and who has answered one that was about nothing but its session, as long as it is subscribed. */
+  readonly #answering = new Set<string>()
   #stream = 0
   /** Who was given something in this step, and who has to have nothing left after it. */
   readonly #given = new Set<string>()
   readonly #emptied = new Set<string>()
+  /** Who has answered such a ping in this step, if the core minds it. */
+  #answers: string | undefined
 
   constructor(
     knowledge: Knowledge,
@@ -159,6 +163,7 @@ export class PlainConsumers {
   begin(): void {
     this.#given.clear()
     this.#emptied.clear()
+    this.#answers = undefined
   }
 
   /** A stanza arrives. */
@@ -178,7 +183,8 @@ export class PlainConsumers {
     this.#pings.delete(id)
     const condition = type === 'error' ? decodeError(stanza).condition : ''
     if (now - ping.at >= this.#pingTimeoutMs) this.#mute.add(from)
-    const wasMute = this.#mute.has(from)
+    if (condition === '' && ping.tokens.length === 0) this.#answers = from
+    const wasMute = this.#isMute(from, now)
     if (condition === 'service-unavailable') this.#mute.add(from)
     if (ABSENT.has(condition) && !(wasMute && condition === 'service-unavailable')) return
     for (const token of ping.tokens) {
@@ -248,6 +254,7 @@ export class PlainConsumers {
   }
 
   #isMute(jid: string, now: number): boolean {
+    if (this.#answering.has(jid)) return false
     if (this.#mute.has(jid)) return true
     for (const ping of this.#pings.values()) if (ping.jid === jid && now - ping.at >= this.#pingTimeoutMs) return true
     return false
@@ -255,6 +262,7 @@ export class PlainConsumers {
 
   /** The core tells that a subscription has ended. @param mayHaveEnded whether the session may have */
   event(event: CoreEvent, mayHaveEnded: (jid: string) => boolean, now: number): void {
+    if (event.name === 'ignored') this.#answers = undefined
     if (event.name !== 'unsubscribed') return
     const { consumer, topic, reason } = event
     const place = this.#places.get(consumer)?.get(topic)
@@ -266,10 +274,15 @@ export class PlainConsumers {
     if (reason === 'session-ended') this.#emptied.add(consumer)
     this.#knowledge.note(`plain ended ${reason}`)
     end(place, now)
+    if (![...(this.#places.get(consumer)?.values() ?? [])].some(({ isOn }) => isOn)) this.#answering.delete(consumer)
   }
 
   /** The core has handled what arrived. */
   check(): void {
+    if (this.#answers !== undefined) {
+      this.#answering.add(this.#answers)
+      this.#mute.delete(this.#answers)
+    }
     const { plainWindow } = this.#knowledge.reliable
     for (const jid of this.#given) {
       const size = this.#held.get(jid)?.size ?? 0

@@ -13,8 +13,8 @@
  * 4. Only whoever asked can cancel. A reliable worker is told when nobody waits any more, and only then.
  * 5. News go to whoever asked for them, from the worker that has the request, in their order.
  */
-import { childElements, decodeError, findChild, type XmlElement, writeElement } from '@xmq/protocol'
-import type { CoreRules } from '../../../../packages/broker/src/core/port.ts'
+import { bareOf, childElements, decodeError, findChild, type XmlElement, writeElement } from '@xmq/protocol'
+import type { CoreEvent, CoreRules } from '../../../../packages/broker/src/core/port.ts'
 import { Violation } from '../../violation.ts'
 import type { Consumers } from './consumers.ts'
 import type { Knowledge } from './entry.ts'
@@ -56,6 +56,8 @@ export interface RequestsHost {
 export class Requests {
   readonly #host: RequestsHost
   readonly #open = new Set<Request>()
+  /** Whose requests were answered, with the ids that they gave them. */
+  readonly #closed = new Set<string>()
   #isUp = false
   // Of one step:
   #arrived: Request | undefined
@@ -64,6 +66,8 @@ export class Requests {
   #cancel: { readonly iq: XmlElement; readonly meant: readonly Request[] } | undefined
   #news: XmlElement | undefined
   #hasComeUp = false
+  /** Sessions that the core takes to have ended. */
+  readonly #gone = new Set<string>()
   /** Reliable workers that have to be told, by the request's hop. */
   readonly #toTell = new Map<string, string>()
   /** Those that were told first: the end of the request has to follow. */
@@ -80,6 +84,7 @@ export class Requests {
     this.#cancel = undefined
     this.#news = undefined
     this.#hasComeUp = false
+    this.#gone.clear()
     this.#toTell.clear()
   }
 
@@ -158,12 +163,18 @@ export class Requests {
     else if (findChild(stanza, 'cancel', 'xmq:queue:1') !== undefined) this.#told(stanza)
   }
 
+  /** The core tells something. */
+  event(event: CoreEvent): void {
+    if (event.name === 'unsubscribed' && event.reason === 'session-ended') this.#gone.add(event.consumer)
+  }
+
   /** A worker is asked. */
   #asked(hop: XmlElement, now: number): void {
     const { knowledge, plain, consumers } = this.#host
     const worker = hop.attrs.get('to') ?? ''
     const request = this.#arrived ?? (this.#answered?.isUnseen === true ? this.#answered.request : undefined)
     if (request === undefined) throw new Violation(`${worker} is asked, and nobody did`)
+    if (request.tried.size === 0) this.#checkRoom(request)
     this.#freeWorker(request)
     const id = hop.attrs.get('id') ?? ''
     if (request.hop === id || request.id === id) throw new Violation(`${worker} is asked under an id that is known`)
@@ -181,6 +192,21 @@ export class Requests {
     this.#open.add(request)
     this.#arrived = undefined
     this.#answered = undefined
+  }
+
+  /** Whoever asks has less than it may have, and so has the broker. */
+  #checkRoom({ from }: Request): void {
+    const { openRequestsMax, openRequestsPerJidMax } = this.#host.rules
+    const own = this.#countOf(from)
+    if (own >= openRequestsPerJidMax || this.#open.size >= openRequestsMax)
+      throw new Violation(`a request was taken beside ${own} of ${this.#open.size}`)
+  }
+
+  /** How many requests an account has open. */
+  #countOf(from: string): number {
+    let count = 0
+    for (const request of this.#open) if (bareOf(request.from) === bareOf(from)) count++
+    return count
   }
 
   /** What the worker gets is what was asked. */
@@ -221,6 +247,7 @@ export class Requests {
     const mine = [...this.#open].filter((request) => request.from === to && request.id === id)
     const request = mine.find((one) => this.#mayEnd(one, answer, now)) ?? mine[0]
     if (request !== undefined) this.#ended(request, answer, now)
+    else if (this.#closed.has(`${to} ${id}`)) throw new Violation(`${id} of ${to} is answered again`)
   }
 
   #answeredCancel(answer: XmlElement): void {
@@ -240,8 +267,7 @@ export class Requests {
     const { code } = decodeError(answer)
     knowledge.note(`request refused ${code}`)
     if (code === 'limit-reached') {
-      const bare = from.slice(0, from.indexOf('/'))
-      const own = [...this.#open].filter((one) => one.from.startsWith(`${bare}/`)).length
+      const own = this.#countOf(from)
       if (own < rules.openRequestsPerJidMax && this.#open.size < rules.openRequestsMax)
         throw new Violation(`a request was refused, with ${own} of ${this.#open.size} open`)
       return
@@ -255,6 +281,7 @@ export class Requests {
 
   /** A worker's answer goes to whoever asked. */
   #passedBack(request: Request, given: XmlElement, answer: XmlElement): void {
+    if (this.#toldOf.has(request.hop)) throw new Violation(`${request.worker} is told that nobody waits for its answer`)
     const content = (iq: XmlElement): string =>
       childElements(iq)
         .map((child) => writeElement(child))
@@ -291,6 +318,7 @@ export class Requests {
   #close(request: Request): void {
     this.#freeWorker(request)
     this.#open.delete(request)
+    this.#closed.add(`${request.from} ${request.id}`)
   }
 
   #freeWorker({ hop }: Request): void {
@@ -339,6 +367,7 @@ export class Requests {
     this.#toldOf.clear()
     if (!this.#isUp) return
     for (const request of this.#open) {
+      if (this.#gone.has(request.worker)) throw new Violation(`${request.worker} is gone, and has a request`)
       if (request.isCancelled) throw new Violation('a request that was cancelled is open')
       if (now > request.at + this.#host.timeoutMs + SLACK_MS)
         throw new Violation(`a request to ${request.worker} is open after its time`)
