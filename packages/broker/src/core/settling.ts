@@ -193,7 +193,10 @@ export class Settling {
     lease.touchedAt = step.now
     lease.isReceived = true
     lease.isAwaited = false
-    leases.add(lease, queue.consumers.get(sender) ?? lease.consumer)
+    // Named from elsewhere since the stream broke, by a worker that has not subscribed yet: no end of its old session is about it.
+    const before = lease.consumer?.session
+    const isBack = before !== undefined && before.isUnseen && before.jid !== sender
+    leases.add(lease, queue.consumers.get(sender) ?? (isBack ? undefined : lease.consumer))
     return lease
   }
 

@@ -48,6 +48,22 @@ describe('a message that a session had when the stream broke, and that is found 
     expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
   })
 
+  it('stays with a worker that is back before its old session is found gone, and has not subscribed yet', async () => {
+    const { w, lease } = await holding()
+    await w.input({ type: 'link-down', domain: Q })
+    await w.wait(100)
+    await w.input({ type: 'link-up', domain: Q })
+    await w.wait(0)
+    await w.settleWith(A2, `<extend lease='${lease}'/>`)
+    await w.pong(A, false)
+    expect(w.named('unsubscribed')).toMatchObject([{ consumer: A, reason: 'session-ended' }])
+    await w.sub(B, 't', { credit: 10 })
+    await w.wait(ABSENCE_MS_MIN)
+    expect(await w.work(B)).toEqual([])
+    expect(await w.settleWith(A2, ack({ lease }))).not.toContain('error')
+    expect(w.counts()).toEqual({ ready: 0, delayed: 0, leased: 0, dead: 0 })
+  })
+
   it('may be settled by another session of its holder', async () => {
     const { w, lease } = await holding()
     await restartServer(w, [A])
