@@ -25,4 +25,6 @@ export const RELIABLE_KEPT_SEEDS: readonly number[] = [
   859,
   // A worker that subscribed again was asked as if it had no request from before.
   631,
+  // A worker that was back, and had named what it holds before it subscribed, lost it with its old session.
+  1146,
 ]

@@ -48,9 +48,8 @@ export const PLAIN_SIDE_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'what a plain consumer had stays with it when its session has ended',
     file: 'core/deliveries.ts',
-    find: "      this.#options.leases.giveBack(step, [...consumer.leases], 'session-ended')\n",
-    replace:
-      "      if (consumer.kind === 'reliable') this.#options.leases.giveBack(step, [...consumer.leases], 'session-ended')\n",
+    find: "      this.#options.leases.giveBack(step, left, 'session-ended')\n",
+    replace: "      if (consumer.kind === 'reliable') this.#options.leases.giveBack(step, left, 'session-ended')\n",
   },
   {
     breaks: 'a plain consumer gets more than its window',
