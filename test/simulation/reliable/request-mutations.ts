@@ -75,12 +75,6 @@ export const REQUEST_MUTATIONS: readonly Mutation[] = [
     replace: '',
   },
   {
-    breaks: 'nobody who is subscribed to patterns is asked',
-    file: 'core/subscriptions.ts',
-    find: '    if (exact !== undefined || queue.patterns.size === 0) return exact\n',
-    replace: '    if (exact !== undefined || queue.patterns.size < 1_000_000) return exact\n',
-  },
-  {
     breaks: 'a request is refused for those that are answered',
     file: 'core/requests.ts',
     find: 'if (others > 0) this.#openByBare.set(requester, others)',

@@ -159,3 +159,14 @@ describe('the credit of a reliable worker', () => {
     expect(c.core.stats()).toMatchObject({ consumers: 0, sessions: 0, openRequests: 0 })
   })
 })
+
+test('a worker that is subscribed to a pattern is asked of the topics that it means, and of no others', () => {
+  const c = new Conversation().receive(
+    `<iq type='set' id='s' from='${W}' to='${Q}'><xmq xmlns='xmq:command' command='sub' topic='t.*' ttl='60' load='0'><consume xmlns='xmq:queue:1' credit='1'/></xmq></iq>`,
+  )
+  const ask = (topic: string): string =>
+    `<iq type='get' id='q' from='shop@localhost/1' to='${Q}'><xmq xmlns='xmq:topic' topic='${topic}'><ask xmlns='urn:x'/></xmq></iq>`
+  expect(c.receive(ask('u.x')).sent.join('')).toContain("code='no-recipients'")
+  c.receive(ask('t.x'))
+  expect(c.stanzas.filter(({ attrs }) => attrs.get('to') === W && attrs.get('type') === 'get')).toHaveLength(1)
+})
