@@ -319,6 +319,23 @@ describe('bounds', () => {
     )
   })
 
+  it.each([
+    ['limit-reached', 'each time', 3],
+    ['unconfirmed', 'but once, and that answer lacks', 2],
+  ])('fails as %s where the queue was full %s', (code, _, answered) => {
+    const bench = new OutboxBench({ answerTimeoutMs: 60_000 })
+    bench.reliable()
+    bench.put('a', {}, 8000)
+    const full = new XmqError('limit-reached', 'jobs is full', { retryAfterSeconds: 3 })
+    let batch = batches(bench.turn())[0]!
+    for (let time = 1; time <= answered; time++) {
+      bench.confirm(batch, { a: full })
+      if (time < 3) batch = bench.nextBatch()
+    }
+    const failed = bench.pass(8000).flatMap((effect) => (effect.type === 'failed' ? [effect.error] : []))
+    expect(failed).toMatchObject([{ code, message: expect.stringContaining('jobs is full') }])
+  })
+
   it('fails as unconfirmed before the queue forgets the id, where it says that it does so earlier than expected', () => {
     const bench = new OutboxBench({ dedupeWindowMs: 60_000, answerTimeoutMs: 1000 })
     bench.input({ type: 'start' })

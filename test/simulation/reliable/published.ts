@@ -34,6 +34,9 @@ export class Published {
   readonly #calls = new Map<number, Call>()
   /** All of one key, in order. */
   readonly #chains = new Map<string, Call[]>()
+  /** Ids of what the store has, and of what failed as refused: never both. */
+  readonly #stored = new Set<string>()
+  readonly #refused = new Set<string>()
   readonly #batches = new Map<string, { readonly calls: readonly Call[]; readonly overdueAt: number }>()
 
   constructor(process: string, rules: SessionRules, truth: StoreTruth) {
@@ -55,6 +58,8 @@ export class Published {
 
   /** The store has an item for the first time. */
   stored(item: SentItem): void {
+    this.#stored.add(item.id)
+    if (this.#refused.has(item.id)) this.#broken(`${item.id} is stored, and failed as refused`)
     if (item.key === undefined) return
     const chain = this.#chains.get(`${item.topic}\n${item.key}`) ?? []
     const at = chain.findIndex((call) => call.item.id === item.id)
@@ -147,7 +152,11 @@ export class Published {
     const { code, fromBroker } = effect.error
     this.#truth.note(`sdk failed ${code}`)
     if (code === 'aborted' || fromBroker) return
-    if ((code === 'unconfirmed') !== wasSent) this.#broken(`${item.id} failed as ${code}, sent: ${wasSent}`)
+    if (wasSent && code === 'limit-reached') {
+      this.#refused.add(item.id)
+      this.#truth.note('sdk refused')
+      if (this.#stored.has(item.id)) this.#broken(`${item.id} failed as refused, and is stored`)
+    } else if ((code === 'unconfirmed') !== wasSent) this.#broken(`${item.id} failed as ${code}, sent: ${wasSent}`)
   }
 
   #broken(what: string): void {

@@ -49,6 +49,10 @@ interface Publish {
   /** When it fails. */
   endsAt: number
   wasSent: boolean
+  /** How often it was sent and nothing said that it was not stored. */
+  doubts: number
+  /** Why it was not stored, as the queue said last: it was full. */
+  refusal: XmqError | undefined
 }
 
 type Entry = Lined<Publish>
@@ -159,6 +163,8 @@ export class Outbox {
       calledAt,
       endsAt,
       wasSent: false,
+      doubts: 0,
+      refusal: undefined,
       ordinal: 0,
       chain,
       next: undefined,
@@ -220,6 +226,7 @@ export class Outbox {
       if (entries.length > 0 && bytes + item.bytes > ITEMS_BYTES_MAX) break
       this.#lineup.take(entry)
       if (!entry.wasSent) this.#sentFirst(entry, now)
+      entry.doubts++
       entries.push(entry)
       bytes += item.bytes
     }
@@ -308,6 +315,7 @@ export class Outbox {
       if (answer?.status === 'stored') this.#stored(entry, answer, published.durability, out)
       else if (answer !== undefined && answer.error.type !== 'wait') this.#failed(entry, answer.error, out)
       else {
+        if (answer?.error.code === 'limit-reached') noteFull(entry, answer.error)
         again.push(entry)
         reason = longerWait(reason, answer?.error ?? new XmqError('server', 'The confirm does not name every message.'))
       }
@@ -425,20 +433,18 @@ export class Outbox {
     const reason = hindrance ?? this.#lastRefusal
     const cause = reason === undefined ? '' : ` ${reason.message}`
     const { id, topic } = entry.message
-    const error = entry.wasSent
-      ? new XmqError(
-          'unconfirmed',
-          `The message '${id}' to '${topic}' was sent, but not confirmed within ${elapsedMs} ms; whether it is stored is ` +
-            `unknown.${cause}`,
-          { cause: reason },
-        )
-      : new XmqError(
-          reason?.code ?? 'timeout',
-          `The message '${id}' to '${topic}' was not sent within ${elapsedMs} ms.${cause}`,
-          {
-            cause: reason,
-          },
-        )
+    const what = `The message '${id}' to '${topic}'`
+    let error: XmqError
+    if (entry.doubts > 0) {
+      const text = `${what} was sent, but not confirmed within ${elapsedMs} ms; whether it is stored is unknown.${cause}`
+      error = new XmqError('unconfirmed', text, { cause: reason })
+    } else if (entry.refusal !== undefined) {
+      const text = `${what} was refused for ${elapsedMs} ms. ${entry.refusal.message}`
+      error = new XmqError(entry.refusal.code, text, { cause: entry.refusal })
+    } else {
+      const text = `${what} was not sent within ${elapsedMs} ms.${cause}`
+      error = new XmqError(reason?.code ?? 'timeout', text, { cause: reason })
+    }
     this.#failed(entry, error, out)
     if (this.#lineup.readyCount > 0) this.#askTurn(out)
   }
@@ -447,11 +453,12 @@ export class Outbox {
   close(error: XmqError, out: Effect[]): void {
     for (const entry of this.#entries.values()) {
       const { id, topic } = entry.message
-      const reason = entry.wasSent
-        ? new XmqError('unconfirmed', `Closed before the message '${id}' to '${topic}' was confirmed.`, {
-            cause: error,
-          })
-        : error
+      const reason =
+        entry.doubts > 0
+          ? new XmqError('unconfirmed', `Closed before the message '${id}' to '${topic}' was confirmed.`, {
+              cause: error,
+            })
+          : error
       this.#failed(entry, reason, out)
     }
   }
@@ -476,4 +483,10 @@ function readPublished(iq: XmlElement): ReturnType<typeof decodePublished> | Xmq
 
 function longerWait(a: XmqError | undefined, b: XmqError): XmqError {
   return a !== undefined && (a.retryAfterSeconds ?? 0) >= (b.retryAfterSeconds ?? 0) ? a : b
+}
+
+/** The queue had no room for a message: one of its sends is known to have stored nothing. Other refusals may come from a store in trouble. */
+function noteFull(entry: Publish, error: XmqError): void {
+  entry.doubts--
+  entry.refusal = error
 }
