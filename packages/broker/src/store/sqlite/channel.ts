@@ -109,6 +109,8 @@ class Channel implements EngineChannel {
   #now = 0
   #triedAt = Number.NEGATIVE_INFINITY
   #failure: EngineFailure | undefined
+  /** Until the last host is no more, and the lock of the file with it. */
+  #ended: Promise<void> = Promise.resolve()
 
   constructor(options: ChannelOptions, makeHost: MakeHost, onDeath: (failure: EngineFailure) => void) {
     const { reopenPauseMs = REOPEN_PAUSE_MS, ...file } = options
@@ -158,6 +160,7 @@ class Channel implements EngineChannel {
 
   async #open(): Promise<BatchAnswer> {
     this.#triedAt = performance.now()
+    await this.#ended
     this.#host ??= this.#makeHost((why) => this.#died(why))
     const message = { type: 'open', options: this.#options, now: this.#now, isAgain: this.#wasOpened } as const
     return await this.#ask(message)
@@ -185,7 +188,8 @@ class Channel implements EngineChannel {
     this.#host = undefined
     this.#isOpen = false
     this.#failure = failure
-    await host?.end(failure)
+    this.#ended = host?.end(failure) ?? this.#ended
+    await this.#ended
   }
 
   #died(why: string): void {

@@ -1,6 +1,6 @@
 /**
  * Every statement of the sqlite store, prepared once for a connection. None of those that a publish, a claim or a settle
- * runs scans a table: test/store-plans.test.ts asks SQLite for the plan of each.
+ * runs scans a table: test/store-sqlite-file.test.ts asks SQLite for the plan of each.
  */
 import type { Connection } from './database.ts'
 
