@@ -61,8 +61,14 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'a publish that may be stored fails as if it were not',
     file: 'session/outbox.ts',
-    find: "          'unconfirmed',\n          `The message '${id}' to '${topic}' was sent, but",
-    replace: "          'timeout',\n          `The message '${id}' to '${topic}' was sent, but",
+    find: "      error = new XmqError('unconfirmed', text, { cause: reason })",
+    replace: "      error = new XmqError('timeout', text, { cause: reason })",
+  },
+  {
+    breaks: 'a publish that may be stored fails as refused',
+    file: 'session/outbox.ts',
+    find: '    if (entry.doubts > 0) {',
+    replace: '    if (entry.doubts > 0 && entry.refusal === undefined) {',
   },
   {
     breaks: 'what one waits for of its key is never let go',

@@ -45,15 +45,15 @@ export class Absences {
     this.#options = options
   }
 
-  /** A consumer's session has ended; its handovers are open still. @returns those of its leases for which nobody is awaited */
-  begin(step: Step, { queue, session, kind, leases, handovers }: Consumer): readonly Lease[] {
+  /** A consumer's session has ended. @returns those of its leases for which nobody is awaited */
+  begin(step: Step, { queue, session, kind, leases }: Consumer): readonly Lease[] {
     if (!session.isUnseen) return [...leases]
-    // Of what went out before the stream broke no answer is waited for; what went out since came too late.
-    const late = new Set([...handovers.values()].flatMap((handover) => handover.leases))
+    const { epoch, isDown } = queue.domain
     const awaited: Lease[] = []
     const others: Lease[] = []
     for (const lease of leases) {
-      const isSent = kind === 'reliable' && lease.item === undefined && !late.has(lease)
+      // What went out over the stream that holds came too late.
+      const isSent = kind === 'reliable' && lease.sentOver !== undefined && (isDown || lease.sentOver !== epoch)
       const isAwaited = lease.ephemeral === undefined && (lease.isReceived || isSent)
       ;(isAwaited ? awaited : others).push(lease)
     }

@@ -164,6 +164,7 @@ export class Deliveries {
         leases.push(lease)
         items.push(item)
         lease.item = undefined
+        lease.sentOver = queue.domain.epoch
       }
       if (items.length === 0) continue
       const id = this.#open(step, consumer, false, leases)
@@ -425,6 +426,7 @@ export function createLease(
     consumer: undefined,
     isReceived: false,
     isAwaited: false,
+    sentOver: undefined,
     unheard: undefined,
     touchedAt: -1,
     item: undefined,

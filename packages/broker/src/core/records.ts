@@ -196,6 +196,8 @@ export interface Lease {
   touchedAt: number
   /** What to send; dropped when it was sent. */
   item: WrittenItem | undefined
+  /** The epoch of the stream over which it was sent. */
+  sentOver: string | undefined
 }
 
 /** What was sent to a session that was found gone after the stream of its queue broke. */

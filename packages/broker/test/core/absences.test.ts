@@ -1,6 +1,8 @@
 /** Workers whose sessions were found gone after a stream broke. docs/protocol-reliable.md "When the stream breaks". */
 import { describe, expect, it } from 'vitest'
 import { ABSENCE_MS_MAX, ABSENCE_MS_MIN } from '../../src/core/absences.ts'
+import { RELIABLE_DEFAULTS } from '../../src/core/index.ts'
+import { queueRules } from './conversation.ts'
 import { ack, StoreWorld } from './store-world.ts'
 
 const Q = 'any.localhost'
@@ -113,6 +115,26 @@ describe('a message that a session had when the stream broke, and that is found 
     expect(w.delivered(A)).toHaveLength(1)
     await w.sub(B, 't', { credit: 10 })
     expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
+  })
+
+  it('goes to others at once where it was sent over the new stream, though its answer is not waited for any more', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, leaseMs: 4000 }
+    const w = await StoreWorld.start({ queues: [queueRules(Q, { reliable })] })
+    await w.sub(A, 't', { credit: 2 })
+    w.isLagging = true
+    await w.publish('t')
+    await w.wait(2000)
+    await w.publish('t')
+    await w.input({ type: 'link-down', domain: Q })
+    await w.catchUp()
+    await w.input({ type: 'link-up', domain: Q })
+    expect(w.counts()).toMatchObject({ leased: 2 })
+    // The first is over: the stanza that both came with is taken for lost.
+    await w.wait(2500)
+    await w.pong(A, false)
+    expect(w.delivered(A)).toHaveLength(1)
+    await w.sub(B, 't', { credit: 10 })
+    expect((await w.work(B)).map(({ seq }) => seq)).toEqual([1, 2])
   })
 
   it('waits for as long as the stream was away', async () => {

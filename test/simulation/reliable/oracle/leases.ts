@@ -51,6 +51,8 @@ export interface Lease {
   wasRefused: boolean
   /** Its holder said what ends it: the core has let go of it, whatever the store answers. */
   wasSettled: boolean
+  /** Once it did: who extends it afterwards, while the store does not answer, says so of a lease that the core knows nothing of. */
+  wasLetGo: boolean
   /** An ack is the last that this life of the broker has heard of it. */
   isAcked: boolean
 }
@@ -131,6 +133,7 @@ export class Leases {
       overAskedAt: undefined,
       wasRefused: false,
       wasSettled: false,
+      wasLetGo: false,
       isAcked: false,
     })
   }
@@ -218,6 +221,7 @@ export class Leases {
     else if (lease.holder !== bareOf(from)) this.#knowledge.note('settled by a stranger')
     if (lease === undefined || lease.holder !== bareOf(from)) return false
     lease.wasSettled = kind !== 'extend'
+    lease.wasLetGo ||= lease.wasSettled
     lease.isAcked = false
     this.#acking = this.#acking.filter((one) => one !== lease)
     if (kind === 'ack' && isAlone) this.#acking.push(lease)
@@ -353,7 +357,8 @@ export class Leases {
     if (life.isCalm && lease.isCalm && mayExtend && jid?.includes('/xmq-') === true && touchedAt > 0)
       throw new Violation(`${token} of ${jid} ended as over, though nothing is in the way of extending it`)
     const isHeld = lease.life === life.number && !lease.wasSettled && !hasEnded(lease, life.signs, now)
-    if (isHeld && mayExtend && touchedAt > 0 && life.signs.isDeaf(now) && !wasAbsent(lease, life.signs, now))
+    const isKnown = isHeld && !lease.wasLetGo
+    if (isKnown && mayExtend && touchedAt > 0 && life.signs.isDeaf(now) && !wasAbsent(lease, life.signs, now))
       throw new Violation(`${token} ended as over while its worker could not be heard`)
     if (touchedAt > overAskedAt && isHeld)
       throw new Violation(`${token} ended as over, but it was touched after that was asked`)
