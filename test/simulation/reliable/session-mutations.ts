@@ -65,12 +65,6 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
     replace: "      error = new XmqError('timeout', text, { cause: reason })",
   },
   {
-    breaks: 'a publish that may be stored fails as refused',
-    file: 'session/outbox.ts',
-    find: '    if (entry.doubts > 0) {',
-    replace: '    if (entry.doubts > 0 && entry.refusal === undefined) {',
-  },
-  {
     breaks: 'what one waits for of its key is never let go',
     file: 'session/lineup.ts',
     find: '    else this.#makeReady(next as Lined<Own>)',

@@ -145,7 +145,10 @@ export class Leases {
     if (lease === undefined) return
     if (result.type === 'received') lease.receivedUntil = result.deadline
     if (result.type !== 'extend') return
-    if (result.relocked) lease.since = now
+    if (result.relocked) {
+      lease.since = now
+      lease.overAskedAt = undefined
+    }
     const { leaseMs, maxLeaseMs } = this.#knowledge.reliable
     if (result.deadline > Math.max(lease.since + maxLeaseMs, lease.receivedUntil))
       throw new Violation(`${lease.entry.seq} is leased for too long`)

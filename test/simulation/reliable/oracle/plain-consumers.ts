@@ -217,8 +217,7 @@ export class PlainConsumers {
     const { token, payload, topic, grantedAt } = given
     if (!this.mayGet(jid, topic, grantedAt))
       throw new Violation(`${jid} is given ${payload} of ${topic}, and may not be`)
-    const places = [...(this.#places.get(jid)?.values() ?? [])]
-    if (!places.some(({ isOn }) => isOn)) throw new Violation(`${jid} is given ${payload} after its last subscription`)
+    if (!this.#isSubscribed(jid)) throw new Violation(`${jid} is given ${payload} after its last subscription`)
     this.#out.set(token, { jid, payload, at: now, stream: this.#stream, isProved: false })
     const held = this.#held.get(jid)
     if (held === undefined) this.#held.set(jid, new Set([token]))
@@ -253,6 +252,10 @@ export class PlainConsumers {
       throw new Violation(`${payload} is taken to have arrived, and ${jid} never got it`)
   }
 
+  #isSubscribed(jid: string): boolean {
+    return [...(this.#places.get(jid)?.values() ?? [])].some(({ isOn }) => isOn)
+  }
+
   #isMute(jid: string, now: number): boolean {
     if (this.#answering.has(jid)) return false
     if (this.#mute.has(jid)) return true
@@ -274,12 +277,12 @@ export class PlainConsumers {
     if (reason === 'session-ended') this.#emptied.add(consumer)
     this.#knowledge.note(`plain ended ${reason}`)
     end(place, now)
-    if (![...(this.#places.get(consumer)?.values() ?? [])].some(({ isOn }) => isOn)) this.#answering.delete(consumer)
+    if (!this.#isSubscribed(consumer)) this.#answering.delete(consumer)
   }
 
   /** The core has handled what arrived. */
   check(): void {
-    if (this.#answers !== undefined) {
+    if (this.#answers !== undefined && this.#isSubscribed(this.#answers)) {
       this.#answering.add(this.#answers)
       this.#mute.delete(this.#answers)
     }
