@@ -35,6 +35,16 @@ async function restartServer(w: StoreWorld, gone: readonly string[], awayMs = 10
   for (const jid of gone) await w.pong(jid, false)
 }
 
+/** As {@link holding}; the server was restarted since, and the other worker waits. @param leftMs of the lease at the restart */
+async function abandoned(leftMs?: number): Promise<{ w: StoreWorld; lease: string }> {
+  const { w, lease } = await holding()
+  await w.sub(B, 't', { credit: 10 })
+  if (leftMs !== undefined) await w.wait(leaseMsOf(w) - leftMs)
+  await restartServer(w, [A])
+  await w.pong(B)
+  return { w, lease }
+}
+
 describe('a message that a session had when the stream broke, and that is found gone', () => {
   it('waits for its worker, who comes back under another resource and goes on', async () => {
     const { w, lease } = await holding()
@@ -77,10 +87,7 @@ describe('a message that a session had when the stream broke, and that is found 
   })
 
   it('goes to somebody else, with a failure, when its worker does not come', async () => {
-    const { w } = await holding()
-    await w.sub(B, 't', { credit: 10 })
-    await restartServer(w, [A])
-    await w.pong(B)
+    const { w } = await abandoned()
     await w.wait(ABSENCE_MS_MIN - 1)
     expect(await w.work(B)).toEqual([])
     await w.wait(1)
@@ -150,11 +157,7 @@ describe('a message that a session had when the stream broke, and that is found 
   })
 
   it('waits also where its lease ends meanwhile', async () => {
-    const { w, lease } = await holding()
-    await w.sub(B, 't', { credit: 10 })
-    await w.wait(leaseMsOf(w) - 500)
-    await restartServer(w, [A])
-    await w.pong(B)
+    const { w, lease } = await abandoned(500)
     await w.wait(1000)
     expect(await w.work(B)).toEqual([])
     await w.settleWith(A2, `<extend lease='${lease}'/>`)
@@ -164,20 +167,13 @@ describe('a message that a session had when the stream broke, and that is found 
   })
 
   it('goes to somebody else when the absence is over, whatever its lease', async () => {
-    const { w } = await holding()
-    await w.sub(B, 't', { credit: 10 })
-    await w.wait(leaseMsOf(w) - 500)
-    await restartServer(w, [A])
-    await w.pong(B)
+    const { w } = await abandoned(500)
     await w.wait(ABSENCE_MS_MIN)
     expect(await w.work(B)).toMatchObject([{ seq: 1, attempt: 2 }])
   })
 
   it('waits from the next stream on where that broke too', async () => {
-    const { w } = await holding()
-    await w.sub(B, 't', { credit: 10 })
-    await restartServer(w, [A])
-    await w.pong(B)
+    const { w } = await abandoned()
     await w.wait(ABSENCE_MS_MIN - 1)
     await restartServer(w, [], 500)
     await w.pong(B)
@@ -188,10 +184,7 @@ describe('a message that a session had when the stream broke, and that is found 
   })
 
   it('is nobody else’s to extend', async () => {
-    const { w, lease } = await holding()
-    await w.sub(B, 't', { credit: 10 })
-    await restartServer(w, [A])
-    await w.pong(B)
+    const { w, lease } = await abandoned()
     expect(await w.settleWith('b@localhost/2', `<extend lease='${lease}'/>`)).toContain('not-found')
     await w.wait(ABSENCE_MS_MIN)
     expect(await w.work(B)).toHaveLength(1)
