@@ -182,7 +182,8 @@ async function main() {
       if (!good) console.log(outcome.output.trimEnd().replace(/^/gm, '    '))
     }
   } finally {
-    rmSync(reports, { recursive: true, force: true })
+    // Of what failed the report is named in its output.
+    if (total.failed === 0) rmSync(reports, { recursive: true, force: true })
   }
   console.log(`\n${chosen.length} suites in ${seconds(startedAt)}`)
   for (const note of notes) console.log(`!! ${note}`)
