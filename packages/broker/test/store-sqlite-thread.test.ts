@@ -96,6 +96,32 @@ describe('a store whose thread dies', () => {
     await store.close()
   })
 
+  it('opens a file that was given up only when the thread that had it is gone', async () => {
+    const { store, thread } = await openThread()
+    const first = await publish(store)
+    const post = thread.postMessage.bind(thread)
+    let end: (() => void) | undefined
+    thread.postMessage = (message: { readonly type: string }) => {
+      if (message.type === 'end') end = () => post(message)
+      else post(message)
+    }
+    // To the engine this is a disk that fails: it gives up after three.
+    const fail = () => store.pragma('(').catch(() => undefined)
+    await fail()
+    await fail()
+    const last = fail()
+    await vi.waitUntil(() => end !== undefined, { interval: 1 })
+    const count = threads.length
+    const asked = one(store, publishOp())
+    for (let turn = 0; turn < 10; turn++) await nextTurn()
+    expect(threads).toHaveLength(count)
+    end?.()
+    expect((await asked).status).toBe('ok')
+    await last
+    expect((await seqsOf(store))[0]).toBe(first)
+    await store.close()
+  })
+
   it('tells anew of all that waits, since the death may have kept it from being told', async () => {
     const { store, thread } = await openThread()
     await publish(store, { topic: 'one' })
