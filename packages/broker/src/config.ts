@@ -13,7 +13,7 @@
  * 3. The secret is in no text that this file makes: not in errors, not in `JSON.stringify`, not in `describeConfig`.
  */
 import { resolve } from 'node:path'
-import { domainOf, TTL_SECONDS_MAX, WRITE_STANZA_BYTES_MAX } from '@xmq/protocol'
+import { domainOf, suggest, TTL_SECONDS_MAX, WRITE_STANZA_BYTES_MAX } from '@xmq/protocol'
 import {
   BROKEN,
   expandVariables,
@@ -34,7 +34,6 @@ import {
   readSection,
   readSize,
   readText,
-  suggest,
   type HostPort,
 } from './config-values.ts'
 import { describeReliable, readReliable, RELIABLE_KEYS } from './config-reliable.ts'
