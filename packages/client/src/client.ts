@@ -19,8 +19,9 @@ import {
 import { DeadLetters } from './dead-letters.ts'
 import { parseDuration, type Duration } from './duration.ts'
 import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
+import { assertOptions, type OptionNames } from './known-options.ts'
 import { endsWithin, firstConnection, whenAborted } from './lifecycle.ts'
-import { configureEndpoint, type ConnectionOptions, type EndpointConfig } from './options.ts'
+import { configureEndpoint, CONNECTION_OPTIONS, type ConnectionOptions, type EndpointConfig } from './options.ts'
 import { answerPayload, decodePayload, decodeProgressValue, encodeRequestStanza, validate } from './payload.ts'
 import {
   headersOf,
@@ -89,6 +90,19 @@ export interface RequestOptions {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+const CONNECT_OPTIONS: OptionNames<ConnectOptions> = {
+  ...CONNECTION_OPTIONS,
+  publishTimeout: true,
+  dedupeWindow: true,
+  requestTimeout: true,
+  pendingMax: true,
+  whenFull: true,
+  closeTimeout: true,
+  on: true,
+}
+
+const REQUEST_OPTIONS: OptionNames<RequestOptions> = { signal: true, timeout: true, onProgress: true, headers: true }
+
 /**
  * Connects to a server, for publishing and requesting. Resolves when logged in; after that the connection is kept, over
  * restarts of server and broker, until `close()`.
@@ -96,6 +110,7 @@ export interface RequestOptions {
  * @throws XmqError `invalid-config`, `not-authorized` (at once), `connection-lost` (after `connectTimeout`), `aborted`
  */
 export async function connect(options: ConnectOptions): Promise<Client> {
+  assertOptions(options, CONNECT_OPTIONS, 'connect()')
   const config = configureEndpoint(options, options.connectTimeout ?? '30s')
   const whenFull: string = options.whenFull ?? 'wait'
   if (whenFull !== 'wait' && whenFull !== 'refuse') {
@@ -131,8 +146,8 @@ export interface Client extends AsyncDisposable {
    *
    * While `pendingMax` are pending it waits for room, or is refused (`whenFull`).
    *
-   * @throws XmqError `invalid-payload`, `too-large`, `illegal-character`, `bad-request`, `unsupported` (at once); `conflict`,
-   *   `forbidden` and other refusals of the queue; `unconfirmed`: sent, but whether it is stored is unknown;
+   * @throws XmqError `invalid-config`, `invalid-payload`, `too-large`, `illegal-character`, `bad-request`, `unsupported` (at
+   *   once); `conflict`, `forbidden` and other refusals of the queue; `unconfirmed`: sent, but whether it is stored is unknown;
    *   `limit-reached`; `connection-lost`, `timeout` or what the queue's server said (not sent in time); `aborted`; `closed`
    */
   publish<Sent>(topic: Topic<Sent> | string, payload: NoInfer<Sent>, options?: PublishOptions): Promise<Published>
@@ -266,6 +281,7 @@ class ConnectedClient implements Client {
     payload: NoInfer<Sent>,
     options: RequestOptions = {},
   ): Promise<Returned> {
+    assertOptions(options, REQUEST_OPTIONS, 'request()')
     const defined = topicOf(topic)
     const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
     if (checked instanceof Promise) await checked
@@ -286,6 +302,7 @@ class ConnectedClient implements Client {
   }
 
   async ping(options: RequestOptions = {}): Promise<void> {
+    assertOptions(options, REQUEST_OPTIONS, 'ping()')
     try {
       await this.#ask('get', element('ping', NS_PING), options)
     } catch (error) {
@@ -295,6 +312,7 @@ class ConnectedClient implements Client {
   }
 
   async forget(name: string, options: RequestOptions = {}): Promise<void> {
+    assertOptions(options, REQUEST_OPTIONS, 'forget()')
     await this.#ask('set', encodeForget(name), options)
   }
 

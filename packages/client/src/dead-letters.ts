@@ -19,6 +19,7 @@ import {
   XmqError,
 } from '@xmq/protocol'
 import type { Duration } from './duration.ts'
+import { assertOptions, type OptionNames } from './known-options.ts'
 import { positiveInteger } from './options.ts'
 
 /** Asks the queue; resolves with the IQ result. */
@@ -92,6 +93,30 @@ export interface DeadLetterResult {
   readonly failed: readonly { readonly seq: number; readonly error: XmqError }[]
 }
 
+const ORDER_OPTIONS: OptionNames<DeadLetterLine & AskOptions> = {
+  subscription: true,
+  owner: true,
+  signal: true,
+  timeout: true,
+}
+
+const QUERY_OPTIONS: OptionNames<DeadLetterQuery> = {
+  ...ORDER_OPTIONS,
+  topic: true,
+  after: true,
+  content: true,
+  pageSize: true,
+}
+
+/** What a {@link DeadLetterSelection} may look like where types are not checked. */
+interface AnySelection {
+  readonly seqs?: unknown
+  readonly all?: unknown
+  readonly topic?: unknown
+}
+
+const SELECTION_OPTIONS: OptionNames<AnySelection> = { seqs: true, all: true, topic: true }
+
 const NO_HEADERS: ReadonlyMap<string, string> = new Map()
 
 /** Dead letters of one queue. The methods throw `forbidden` for all but the queue's admins. */
@@ -104,6 +129,7 @@ export class DeadLetters {
 
   /** All dead letters, by seq, read page by page as they are consumed. @throws XmqError `forbidden`, `bad-request`, … */
   async *list(query: DeadLetterQuery = {}): AsyncGenerator<DeadLetter, void, undefined> {
+    assertOptions(query, QUERY_OPTIONS, 'deadLetters.list()')
     const pageSize = positiveInteger(query.pageSize ?? 100, 'pageSize')
     let after: number | undefined = query.after ?? 0
     while (after !== undefined) {
@@ -116,6 +142,7 @@ export class DeadLetters {
   /** One dead letter with its content; `undefined` when it is none, or no more. */
   async show(seq: number, options: DeadLetterLine & AskOptions = {}): Promise<DeadLetter | undefined> {
     positiveInteger(seq, 'seq')
+    assertOptions(options, ORDER_OPTIONS, 'deadLetters.show()')
     const { items } = await this.#page({ ...options, after: seq - 1, content: true }, 1)
     const [item] = items
     return item?.seq === seq ? deadLetterOf(item) : undefined
@@ -143,6 +170,7 @@ export class DeadLetters {
     options: DeadLetterLine & AskOptions,
   ): Promise<DeadLetterResult> {
     assertSelection(action, selection)
+    assertOptions(options, ORDER_OPTIONS, `deadLetters.${action}()`)
     return 'seqs' in selection
       ? await this.#orderSome(action, selection.seqs, options)
       : await this.#orderAll(action, selection.topic, options)
@@ -187,13 +215,13 @@ export class DeadLetters {
   }
 }
 
-/** All of a queue's dead letters are never meant by a slip: where types are not checked, a misspelt `seqs` would purge them. */
-function assertSelection(
-  action: DeadLetterAction,
-  selection: { readonly seqs?: unknown; readonly all?: unknown },
-): void {
+/** All of a queue's dead letters are never meant by a slip: where types are not checked, a misspelt name would purge them. */
+function assertSelection(action: DeadLetterAction, selection: AnySelection): void {
   const { seqs, all } = selection ?? {}
-  if (all === undefined ? Array.isArray(seqs) : all === true && seqs === undefined) return
+  if (all === undefined ? Array.isArray(seqs) : all === true && seqs === undefined) {
+    assertOptions(selection, SELECTION_OPTIONS, `the selection of deadLetters.${action}()`)
+    return
+  }
   throw new XmqError(
     'bad-request',
     `Say what to ${action}: either { seqs: [...] }, or { all: true }, also with a topic.`,

@@ -1,6 +1,6 @@
 /** A typed emitter: small, the same in Node and browsers, without a fatal `error` event. */
 
-import { XmqError } from '@xmq/protocol'
+import { suggest, XmqError } from '@xmq/protocol'
 
 /** Takes a listener off again. Idempotent. */
 export type Unsubscribe = () => void
@@ -33,8 +33,7 @@ export class Emitter<Events extends object> {
       const listener: unknown = listeners?.[name]
       if (listener === undefined) continue
       if (!Object.hasOwn(names, name)) {
-        const known = Object.keys(names).join(', ')
-        throw new XmqError('invalid-config', `on.${name} is no event; expected one of ${known}.`)
+        throw new XmqError('invalid-config', `on.${name} is no event${suggest(name, Object.keys(names))}`)
       }
       if (typeof listener !== 'function') throw new XmqError('invalid-config', `on.${name} is no function.`)
       this.on(name, listener as (event: Events[typeof name]) => void)

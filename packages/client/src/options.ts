@@ -2,6 +2,7 @@
 import { CREDIT_MAX, formatBareJid, formatJid, parseJid, saslPrep, TTL_SECONDS_MAX, XmqError } from '@xmq/protocol'
 import { platform } from '#platform'
 import { type Duration, parseDuration } from './duration.ts'
+import { assertOptions, type OptionNames } from './known-options.ts'
 import type { Mode, SessionRules } from './session/index.ts'
 import { isLoopback, type TlsPolicy, type TransportOptions } from './transport.ts'
 
@@ -54,6 +55,25 @@ export interface ConnectionOptions {
   readonly silence?: Duration
 }
 
+/** The names of {@link ConnectionOptions}. */
+export const CONNECTION_OPTIONS: OptionNames<ConnectionOptions> = {
+  service: true,
+  jid: true,
+  password: true,
+  queue: true,
+  mode: true,
+  tls: true,
+  ca: true,
+  debug: true,
+  signal: true,
+  connectTimeout: true,
+  backoff: true,
+  answerTimeout: true,
+  silence: true,
+}
+
+const BACKOFF_OPTIONS: OptionNames<NonNullable<ConnectionOptions['backoff']>> = { base: true, max: true }
+
 /** What the runtime needs, complete. */
 export interface EndpointConfig {
   readonly transport: Omit<TransportOptions, 'resource'>
@@ -98,6 +118,7 @@ export function configureEndpoint(
   if (!isMode(mode)) {
     throw invalid(`mode is '${mode}'; expected 'auto', 'reliable', 'plain' or 'mod_xmq'.`)
   }
+  if (options.backoff !== undefined) assertOptions(options.backoff, BACKOFF_OPTIONS, "'backoff'")
   return Object.freeze({
     transport: Object.freeze({
       service,

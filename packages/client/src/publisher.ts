@@ -8,6 +8,7 @@
  */
 import { type ConfirmDurability, type Headers, ID_BYTES_MAX, type ItemCodec, XmqError } from '@xmq/protocol'
 import { type Duration, parseDuration } from './duration.ts'
+import { assertOptions, type OptionNames } from './known-options.ts'
 import { createMessageId } from './message-id.ts'
 import { encodeMessage, validate } from './payload.ts'
 import type { Room } from './room.ts'
@@ -80,6 +81,19 @@ export interface PublisherOptions {
 
 const NO_OPTIONS: PublishOptions = Object.freeze({})
 
+const PUBLISH_OPTIONS: OptionNames<PublishOptions> = {
+  id: true,
+  delay: true,
+  ttl: true,
+  priority: true,
+  key: true,
+  headers: true,
+  signal: true,
+  timeout: true,
+}
+
+const PUBLISH_MANY_OPTIONS: OptionNames<Pick<PublishOptions, 'signal'>> = { signal: true }
+
 /** Publishes for a client. */
 export class Publisher {
   readonly #options: PublisherOptions
@@ -100,6 +114,7 @@ export class Publisher {
     whenFull: 'wait' | 'refuse',
   ): Promise<Published> {
     try {
+      if (options !== NO_OPTIONS) assertOptions(options, PUBLISH_OPTIONS, 'publish()')
       const defined = topicOf(topic)
       if (defined.input === undefined) return this.#enter(defined, payload, options, whenFull)
       const checked = validate(defined.input, payload, `The payload of '${defined.name}'`)
@@ -142,8 +157,10 @@ export class Publisher {
   async publishMany<Sent>(
     topic: Topic | string,
     items: Iterable<PublishItem<Sent>> | AsyncIterable<PublishItem<Sent>>,
-    { signal }: { readonly signal?: AbortSignal } = {},
+    many: { readonly signal?: AbortSignal } = {},
   ): Promise<PublishOutcome[]> {
+    assertOptions(many, PUBLISH_MANY_OPTIONS, 'publishMany()')
+    const { signal } = many
     const outcomes: Promise<PublishOutcome>[] = []
     const { room } = this.#options
     const add = (item: PublishItem<Sent>): void => {

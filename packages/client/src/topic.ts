@@ -1,6 +1,7 @@
 /** Topics: a name, how payloads travel, and what they look like. */
 import { assertTopic, type XmlElement, XmqError } from '@xmq/protocol'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { assertOptions, type OptionNames } from './known-options.ts'
 
 /**
  * How a payload travels (docs/protocol.md "Payloads").
@@ -66,6 +67,12 @@ export interface TopicOptions<Input, Output, E extends Encoding> {
   readonly encoding?: E
 }
 
+const TOPIC_OPTIONS: OptionNames<TopicOptions<unknown, unknown, Encoding>> = {
+  input: true,
+  output: true,
+  encoding: true,
+}
+
 /**
  * Defines a topic, to be shared by producers and workers.
  *
@@ -81,6 +88,7 @@ export function defineTopic<
   options: TopicOptions<Input, Output, E> = {},
 ): Topic<SentBy<Input, E>, ReceivedBy<Input, E>, AnsweredBy<Output, E>, ReceivedBy<Output, E>> {
   assertTopic(name)
+  assertOptions(options, TOPIC_OPTIONS, 'defineTopic()')
   const encoding: string = options.encoding ?? 'json'
   if (encoding !== 'json' && encoding !== 'text' && encoding !== 'xml') {
     throw new XmqError(

@@ -19,8 +19,15 @@ import type { Handler, Middleware } from './context.ts'
 import { Deliveries } from './deliveries.ts'
 import { type Duration, parseDuration } from './duration.ts'
 import { Emitter, type Listeners, type Unsubscribe } from './events.ts'
+import { assertOptions, type OptionNames } from './known-options.ts'
 import { endsWithin, firstConnection, whenAborted } from './lifecycle.ts'
-import { type ConnectionOptions, configureEndpoint, type EndpointConfig, positiveInteger } from './options.ts'
+import {
+  CONNECTION_OPTIONS,
+  type ConnectionOptions,
+  configureEndpoint,
+  type EndpointConfig,
+  positiveInteger,
+} from './options.ts'
 import { monotonicNow, Runtime } from './runtime.ts'
 import { type ConnectionStatus, loadOf, type SessionEvent } from './session/index.ts'
 import { listenForStop } from './signals.ts'
@@ -64,6 +71,19 @@ export interface HandleOptions {
   readonly name?: string
 }
 
+const WORKER_OPTIONS: OptionNames<WorkerOptions> = {
+  ...CONNECTION_OPTIONS,
+  concurrency: true,
+  prefetch: true,
+  bufferMax: true,
+  name: true,
+  ttl: true,
+  stopTimeout: true,
+  on: true,
+}
+
+const HANDLE_OPTIONS: OptionNames<HandleOptions> = { name: true }
+
 type WorkerState = 'idle' | 'starting' | 'running' | 'stopping' | 'stopped'
 
 const LAG_PERIOD_MS = 500
@@ -91,6 +111,7 @@ export class Worker implements AsyncDisposable {
 
   /** @throws XmqError `invalid-config` */
   constructor(options: WorkerOptions) {
+    assertOptions(options, WORKER_OPTIONS, 'new Worker()')
     const concurrency = positiveInteger(options.concurrency ?? 8, 'concurrency')
     const prefetch = positiveInteger(options.prefetch ?? concurrency, 'prefetch', 0)
     this.#capacity = concurrency + prefetch
@@ -168,6 +189,7 @@ export class Worker implements AsyncDisposable {
     options: HandleOptions = {},
   ): this {
     this.#assertIdle('handle')
+    assertOptions(options, HANDLE_OPTIONS, 'handle()')
     const defined = topicOf(topic)
     assertPattern(defined.name)
     if (typeof handler !== 'function') {

@@ -121,7 +121,7 @@ describe('connect', () => {
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],
-    [{ on: WRONG_EVENT }, /on\.onlime is no event; expected one of connecting, online/],
+    [{ on: WRONG_EVENT }, /on\.onlime is no event; did you mean 'online'\? Known: connecting, online/],
     [{ on: WRONG_LISTENER }, /on\.online is no function/],
   ])('refuses %o', async (options, text) => {
     const good = { service: 'xmpp://127.0.0.1:1', jid: 'shop@localhost', password: 'pw', queue: 'q.localhost' }
