@@ -190,7 +190,7 @@ export const PLAIN_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'anybody may publish',
-    file: 'core/core.ts',
+    file: 'core/arrivals.ts',
     find: "if (!isAllowed(queue.publish, arrival.sender)) throw forbidden(arrival.sender, 'publish to', queue)",
     replace: '',
   },
@@ -239,7 +239,7 @@ export const PLAIN_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'an error message is answered',
-    file: 'core/core.ts',
+    file: 'core/arrivals.ts',
     find: "if (stanza.attrs.get('type') === 'error') {\n      this.#handleMessageBounce(step, arrival)\n      return\n    }",
     replace: "if (stanza.attrs.get('type') === 'error') this.#handleMessageBounce(step, arrival)",
   },

@@ -41,7 +41,7 @@ export const PLAIN_SIDE_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'a message that comes back stays where it was',
-    file: 'core/core.ts',
+    file: 'core/arrivals.ts',
     find: '    this.#deliveries.bounced(step, consumer)\n',
     replace: '',
   },

@@ -124,9 +124,9 @@ export const REQUEST_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'what is answered while the stream is down is lost',
-    file: 'core/requests.ts',
-    find: 'if (queue.domain.isDown) queue.domain.held.push(answered)',
-    replace: 'if (queue.domain.isDown) queue.domain.held.push()',
+    file: 'core/streams.ts',
+    find: 'if (domain.isDown) domain.held.push(stanza)',
+    replace: 'if (domain.isDown) domain.held.push()',
   },
   {
     breaks: 'anybody can cancel',

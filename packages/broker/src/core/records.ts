@@ -7,7 +7,7 @@
  *
  * | record | owner (the only writer) | lives |
  * |---|---|---|
- * | Domain, Queue | queues.ts; `isDown`, `held` and `epoch` core.ts | as long as the core |
+ * | Domain, Queue | queues.ts; `isDown`, `held` and `epoch` streams.ts | as long as the core |
  * | Topic, Subscription | subscriptions.ts | while it has a subscription |
  * | Consumer | subscriptions.ts; `leases` leases.ts; `handovers`, `waiting`, `isStalled` deliveries.ts; `reserved` dispatch.ts; `openRequests` requests.ts | while it has a subscription, a lease or an open request |
  * | Lease | leases.ts; `isAwaited` absences.ts | until an operation that ends it was sent |

@@ -64,6 +64,7 @@ import type { CoreRules } from './port.ts'
 import { type Consumer, OpenRequest, type Queue, type Session } from './records.ts'
 import type { Sessions } from './sessions.ts'
 import type { Step } from './step.ts'
+import type { Streams } from './streams.ts'
 import type { Subscriptions } from './subscriptions.ts'
 
 /** So many workers are asked until one takes a request. */
@@ -84,6 +85,7 @@ export interface RequestsOptions {
   readonly deadlines: Deadlines
   readonly subscriptions: Subscriptions
   readonly sessions: Sessions
+  readonly streams: Streams
   readonly overload: Overload
   /** Told when a consumer has more or fewer requests open. */
   readonly onRoom: (consumer: Consumer) => void
@@ -95,6 +97,7 @@ export class Requests {
   readonly #deadlines: Deadlines
   readonly #subscriptions: Subscriptions
   readonly #sessions: Sessions
+  readonly #streams: Streams
   readonly #overload: Overload
   readonly #onRoom: (consumer: Consumer) => void
   readonly #open: Map<string, OpenRequest> = new Map()
@@ -107,6 +110,7 @@ export class Requests {
     this.#deadlines = options.deadlines
     this.#subscriptions = options.subscriptions
     this.#sessions = options.sessions
+    this.#streams = options.streams
     this.#overload = options.overload
     this.#onRoom = options.onRoom
   }
@@ -326,8 +330,7 @@ export class Requests {
     const own = this.#byRequester.get(from)
     if (own?.delete(request) === true && own.size === 0) this.#byRequester.delete(from)
     if (worker !== undefined) this.#sessions.release(worker)
-    if (queue.domain.isDown) queue.domain.held.push(answered)
-    else step.send(queue.domain, answered)
+    this.#streams.answer(step, queue.domain, answered)
     step.emit({ name: 'answered', queue: queue.address, topic, outcome, elapsedMs: step.now - request.startedAt })
   }
 
