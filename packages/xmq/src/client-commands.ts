@@ -1,6 +1,7 @@
 /** The commands that connect as a client. */
 import { type Command, Option } from 'commander'
 import { DEFAULT_JID, DEFAULT_SERVICE, MODES } from './client-flags.ts'
+import type { AskFlags } from './ask-queue.ts'
 import type { DlqFlags, DlqListFlags, DlqOrderFlags } from './dlq.ts'
 import { EXIT_HELP, type ExitCode } from './exit.ts'
 import type { Io } from './io.ts'
@@ -18,7 +19,7 @@ Where to connect (a flag beats its variable, which beats what fits 'xmq dev'):
 There is no flag for a password: every user of the machine could read it.
 ${EXIT_HELP}`
 
-/** Adds `pub`, `sub`, `request` and `dlq`. */
+/** Adds `pub`, `sub`, `forget`, `request` and `dlq`. */
 export function addClientCommands(program: Command, io: Io, done: (code: ExitCode) => void): void {
   addClientOptions(program.command('pub').description('publish a message'))
     .argument('<queue>', "the queue's address")
@@ -60,23 +61,50 @@ Examples:
     .argument('<queue>', "the queue's address")
     .argument('<topic>', 'the topic')
     .option('-n, --count <number>', 'end after so many messages')
+    .option('--name <name>', "join, or make, this durable subscription of the account in an 'all' queue")
     .option('--reply <body>', 'answer requests with this text; without it they fail')
     .option('--json', 'the reply is JSON')
     .option('--timeout <duration>', 'give up when not subscribed after', '30s')
     .addHelpText(
       'after',
       `
-Text and JSON are printed as they are; --output json adds topic, id and sender, one object a line.
+Text and JSON are printed as they are; --output json adds topic, id and sender, of a reliable queue seq and attempt, one object a
+line. On a reliable queue the topic may be a pattern: 'news.*' (one segment) or 'news.>' (the rest).
+
+With --name an 'all' queue keeps what is published from then on, also while nobody is there. Those of one account who give the same
+name share it; it is to one topic or pattern. It ends with 'xmq forget', or when nobody joins it for long.
 ${CLIENT_HELP}
 
 Examples:
   $ xmq sub queue1.localhost greetings
   $ xmq sub queue2.localhost news --count 10 --output json | jq .payload
+  $ xmq sub queue2.localhost 'news.>' --name reader
   $ xmq sub queue1.localhost add --json --reply '{"sum":3}'`,
     )
     .action(async (queue: string, topic: string, flags: SubFlags) => {
       const { sub } = await import('./sub.ts')
       done(await sub(io, { queue, topic }, flags))
+    })
+  addAskOptions(
+    program
+      .command('forget')
+      .description("end a durable subscription of the account in an 'all' queue, and all that waits in it"),
+  )
+    .argument('<queue>', "the queue's address")
+    .argument('<name>', "its name, as 'xmq sub --name' has it; of the SDK's Worker NAME:TOPIC")
+    .addHelpText(
+      'after',
+      `
+What waits in it is gone. Sessions that are subscribed to it get nothing more, and no word.
+${CLIENT_HELP}
+
+Examples:
+  $ xmq forget queue2.localhost reader
+  $ xmq forget queue2.localhost 'billing:orders.>' --jid billing@localhost`,
+    )
+    .action(async (queue: string, name: string, flags: AskFlags) => {
+      const { forget } = await import('./forget.ts')
+      done(await forget(io, { queue, name }, flags))
     })
   addClientOptions(program.command('request').description('ask one worker and print its answer'))
     .argument('<queue>', "the queue's address")
@@ -165,9 +193,13 @@ Examples:
 }
 
 function addDeadLetterOptions(command: Command): Command {
-  return addClientOptions(command)
+  return addAskOptions(command)
     .option('--subscription <name>', "of a durable subscription of an 'all' queue; with --owner")
     .option('--owner <jid>', 'the account that the durable subscription belongs to')
+}
+
+function addAskOptions(command: Command): Command {
+  return addClientOptions(command)
     .option('--connect-timeout <duration>', 'give up connecting after', '5s')
     .option('--timeout <duration>', 'give up on an answer of the broker after', '10s')
 }

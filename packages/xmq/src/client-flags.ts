@@ -112,3 +112,22 @@ export function durationOf(flag: string, text: string, { min = 1, max, longest }
   if (Number.isFinite(ms) && ms >= min && ms <= max) return ms
   throw mistake(`${flag}: '${text}' is no duration. Write 500ms, 30s or 10m; at most ${longest}.`)
 }
+
+/**
+ * A name that the protocol bounds: of a message, a key, a durable subscription.
+ * @throws XmqError `invalid-config`
+ */
+export function assertName(flag: string, text: string, bytesMax: number): void {
+  const bytes = Buffer.byteLength(text)
+  if (bytes === 0 || bytes > bytesMax) throw mistake(`${flag}: it has ${bytes} bytes. Give 1 to ${bytesMax}.`)
+  if (/\p{Cc}/u.test(text)) throw mistake(`${flag}: it has a control character. Use letters, digits, dots, dashes.`)
+}
+
+/**
+ * Of a flag that a plain queue does not know.
+ * @throws XmqError `invalid-config` beside a mode that is none for it
+ */
+export function assertReliable(flag: string, mode: ClientMode | undefined): void {
+  if (mode !== 'plain' && mode !== 'mod_xmq') return
+  throw mistake(`${flag}: only a reliable queue knows it. Leave it out, or leave out --mode ${mode}.`)
+}

@@ -1,16 +1,13 @@
 /** `xmq dlq`: what was given up in a reliable queue, for its admins. */
-import { type Client, connect, type DeadLetter, type DeadLetterLine, type DeadLetterSelection } from '@xmq/client'
+import type { Client, DeadLetter, DeadLetterLine, DeadLetterSelection } from '@xmq/client'
 import { XmqError } from '@xmq/protocol'
-import { connectionOf, durationOf, type ClientFlags } from './client-flags.ts'
+import { askQueue, type AskFlags, type AskOptions } from './ask-queue.ts'
 import { contentOf } from './content.ts'
 import { EXIT, mistake, type ExitCode } from './exit.ts'
-import { paint, untilStopped, writeLine, type Io } from './io.ts'
-import { tellTrouble } from './trouble.ts'
+import { paint, writeLine, type Io } from './io.ts'
 
 /** Flags of every `xmq dlq` command. */
-export interface DlqFlags extends ClientFlags {
-  readonly timeout: string
-  readonly connectTimeout: string
+export interface DlqFlags extends AskFlags {
   readonly subscription?: string
   readonly owner?: string
 }
@@ -104,48 +101,20 @@ async function withClient(
   io: Io,
   queue: string,
   flags: DlqFlags,
-  act: (
-    client: Client,
-    options: DeadLetterLine & { readonly timeout: number; readonly signal: AbortSignal },
-  ) => Promise<ExitCode>,
+  act: (client: Client, options: DeadLetterLine & AskOptions) => Promise<ExitCode>,
 ): Promise<ExitCode> {
-  const timeout = durationOf('--timeout', flags.timeout)
-  const connectTimeout = durationOf('--connect-timeout', flags.connectTimeout)
   const { subscription, owner } = flags
   if ((subscription === undefined) !== (owner === undefined)) {
     throw mistake('--subscription and --owner go together: a durable subscription is named by both.')
   }
-  const connection = connectionOf(io, flags)
-  const stop = untilStopped(io)
-  // Whoever asks is waiting for it: where nobody serves the queue now, that is the answer.
-  const absence = new AbortController()
-  let reason: XmqError | undefined
-  const waiting = (event: { readonly reason: XmqError }): void => {
-    reason = event.reason
-    absence.abort(reason)
-  }
-  try {
-    const on = { ...tellTrouble(io).listeners, waiting }
-    const client = await connect({ ...connection, queue, connectTimeout, signal: stop.signal, on })
+  const line = subscription === undefined || owner === undefined ? {} : { subscription, owner }
+  return await askQueue(io, queue, flags, async (client, options, jid) => {
     try {
-      const line = subscription === undefined || owner === undefined ? {} : { subscription, owner }
-      return await act(client, { ...line, timeout, signal: AbortSignal.any([stop.signal, absence.signal]) })
+      return await act(client, { ...line, ...options })
     } catch (error) {
-      throw explainDenial(reason ?? explainSilence(XmqError.from(error), queue, flags), queue, connection.jid)
-    } finally {
-      await client.close()
+      throw explainDenial(XmqError.from(error), queue, jid)
     }
-  } finally {
-    stop.release()
-  }
-}
-
-function explainSilence(error: XmqError, queue: string, { timeout }: DlqFlags): XmqError {
-  if (error.code !== 'timeout') return error
-  const text =
-    `${queue} did not answer within ${timeout}. Is its broker well? /readyz and its log tell. ` +
-    'Where it is only slow, wait longer: --timeout 1m'
-  return new XmqError('timeout', text, { cause: error })
+  })
 }
 
 function explainDenial(error: XmqError, queue: string, jid: string): XmqError {

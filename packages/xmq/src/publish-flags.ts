@@ -1,7 +1,7 @@
 /** What `xmq pub` says of its messages beside topic and payload: the SDK's publish options. docs/protocol-reliable.md "Publishing". */
 import type { PublishOptions } from '@xmq/client'
 import { assertHeaders, DELAY_MS_MAX, ID_BYTES_MAX, KEY_BYTES_MAX, PRIORITY_MAX, XmqError } from '@xmq/protocol'
-import { type ClientMode, durationOf } from './client-flags.ts'
+import { assertName, assertReliable, type ClientMode, durationOf } from './client-flags.ts'
 import { mistake } from './exit.ts'
 
 /** Flags that say more of a message. */
@@ -31,11 +31,10 @@ export function publishOptionsOf(flags: PublishFlags): PublishOptions {
     )
   }
   for (const flag of RELIABLE_FLAGS) {
-    if (flags[flag] === undefined || (mode !== 'plain' && mode !== 'mod_xmq')) continue
-    throw mistake(`--${flag}: only a reliable queue knows it. Leave it out, or leave out --mode ${mode}.`)
+    if (flags[flag] !== undefined) assertReliable(`--${flag}`, mode)
   }
-  if (id !== undefined) checkName('--id', id, ID_BYTES_MAX)
-  if (key !== undefined) checkName('--key', key, KEY_BYTES_MAX)
+  if (id !== undefined) assertName('--id', id, ID_BYTES_MAX)
+  if (key !== undefined) assertName('--key', key, KEY_BYTES_MAX)
   const year = { max: DELAY_MS_MAX, longest: '365d' }
   const delay = flags.delay === undefined ? 0 : durationOf('--delay', flags.delay, { ...year, min: 0 })
   const ttl = flags.ttl === undefined ? undefined : durationOf('--ttl', flags.ttl, year)
@@ -50,12 +49,6 @@ export function publishOptionsOf(flags: PublishFlags): PublishOptions {
     ...(flags.priority === undefined ? {} : { priority: priorityOf(flags.priority) }),
     ...(flags.header === undefined ? {} : { headers: headersOf(flags.header) }),
   }
-}
-
-function checkName(flag: string, text: string, bytesMax: number): void {
-  const bytes = Buffer.byteLength(text)
-  if (bytes === 0 || bytes > bytesMax) throw mistake(`${flag}: it has ${bytes} bytes. Give 1 to ${bytesMax}.`)
-  if (/\p{Cc}/u.test(text)) throw mistake(`${flag}: it has a control character. Use letters, digits, dots, dashes.`)
 }
 
 function priorityOf(text: string): number {

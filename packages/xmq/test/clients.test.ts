@@ -284,8 +284,85 @@ describe('sub', () => {
     expect(io.out).toBe('a\ufffd\ufffd2Jb\n')
   })
 
+  it('takes no more from a queue than it prints', async () => {
+    const lines = '1\n2\n3\n4\n5\n'
+    expect((await cli(['pub', QUEUE, 'some', '--lines'], { stdin: lines })).code).toBe(0)
+    expect((await cli(['sub', QUEUE, 'some', '--count', '1'])).out).toBe('1\n')
+    const rest = await cli(['sub', QUEUE, 'some', '--count', '4', '--output', 'json'])
+    const attempts = rest.out
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { attempt: number }).attempt)
+    // The next one may have come along when the first was printed; the others had not left the queue.
+    expect(attempts.slice(1)).toEqual([1, 1, 1])
+  })
+
   it('ends with 2 on a count that is none', async () => {
     expect(await cli(['sub', QUEUE, 't', '--count', '0'])).toMatchObject({ code: 2 })
+  })
+})
+
+describe('a durable subscription', () => {
+  const named = (topic: string, name: string, ...more: string[]) => ['sub', ALL, topic, '--name', name, ...more]
+
+  it('keeps what is published while nobody is there, until it is forgotten', async () => {
+    const { io, ended } = await subscriber([ALL, 'news.>', '--name', 'reader'])
+    await cli(['pub', ALL, 'news.eu', 'first'])
+    await io.until('first')
+    io.stop()
+    expect(await ended).toBe(0)
+    await cli(['pub', ALL, 'news.us', 'second'])
+    await cli(['pub', ALL, 'weather', 'no news'])
+    await cli(['pub', ALL, 'news.eu', 'third'])
+    const { code, out } = await cli([...named('news.>', 'reader', '--count', '2')])
+    expect([code, out]).toEqual([0, 'second\nthird\n'])
+
+    await cli(['pub', ALL, 'news.eu', 'forgotten'])
+    expect(await cli(['forget', ALL, 'reader'])).toEqual({ code: 0, out: '', err: '' })
+    const again = await subscriber([ALL, 'news.>', '--name', 'reader', '--count', '1'])
+    await cli(['pub', ALL, 'news.eu', 'anew'])
+    await again.ended
+    expect(again.io.out).toBe('anew\n')
+  })
+
+  it('is shared by those who give its name', async () => {
+    const one = await subscriber([ALL, 'shared', '--name', 'team'])
+    const two = await subscriber([ALL, 'shared', '--name', 'team'])
+    await cli(['pub', ALL, 'shared', '--lines'], { stdin: '1\n2\n3\n4\n' })
+    await cli(['pub', ALL, 'shared', 'last', '--delay', '10ms'])
+    await Promise.race([one.io.until('last'), two.io.until('last')])
+    const both = `${one.io.out}${two.io.out}`.trim().split('\n').toSorted()
+    expect(both).toEqual(['1', '2', '3', '4', 'last'])
+  })
+
+  it('is refused where its name is to another topic, with 7, and what to do', async () => {
+    const { io, ended } = await subscriber([ALL, 'a', '--name', 'fixed'])
+    io.stop()
+    await ended
+    const { code, err } = await cli(named('b', 'fixed'))
+    expect([code, err]).toEqual([7, expect.stringContaining(`xmq forget ${ALL} 'fixed'`)])
+  })
+
+  it('is refused by a queue that has none, with 2', async () => {
+    expect(await cli(['sub', QUEUE, 't', '--name', 'x'])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("'any'"),
+    })
+    expect(await cli(['sub', ALL, 't', '--name', ''])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('--name'),
+    })
+    const plain = await cli(['sub', ALL, 't', '--name', 'x', '--mode', 'plain'])
+    expect(plain).toMatchObject({ code: 2, err: expect.stringContaining('leave out --mode plain') })
+  })
+
+  it('cannot be forgotten where there is none of that name', async () => {
+    const text = await cli(['forget', ALL, 'nobody'])
+    expect(text).toMatchObject({ code: 1, err: expect.stringContaining("no durable subscription 'nobody'") })
+    const json = await cli(['forget', ALL, 'nobody', '--output', 'json'])
+    expect(JSON.parse(json.err)).toMatchObject({ error: { code: 'not-found' } })
+    const { code } = await cli(['forget', 'nowhere.localhost', 'x'])
+    expect(code).toBe(6)
   })
 })
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { run } from './fake-io.ts'
 
-const COMMANDS = ['serve', 'check-config', 'dev', 'pub', 'sub', 'request']
+const COMMANDS = ['serve', 'check-config', 'dev', 'pub', 'sub', 'forget', 'request']
 
 describe('the command line', () => {
   it.each(COMMANDS)('explains %s with examples and ends with 0', async (command) => {
@@ -13,7 +13,7 @@ describe('the command line', () => {
   })
 
   it('documents the exit codes where they differ', async () => {
-    for (const command of ['pub', 'sub', 'request', 'serve']) {
+    for (const command of ['pub', 'sub', 'forget', 'request', 'serve']) {
       expect((await run([command, '--help'])).out).toContain('Exit codes:')
     }
   })
