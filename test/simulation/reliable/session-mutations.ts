@@ -4,8 +4,8 @@ import type { Mutation } from '../mutants.ts'
 export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'the session draws its own randomness',
-    file: 'session/session.ts',
-    find: '    const pause = this.#random.unit() * ceiling',
+    file: 'session/connection.ts',
+    find: '    const pause = entropy.unit() * ceiling',
     replace: '    const pause = Math.random() * ceiling',
   },
   {
@@ -176,8 +176,8 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'a lost connection is not made again',
-    file: 'session/session.ts',
-    find: '    this.#timers.set(TIMER_RECONNECT, retryAt)\n',
+    file: 'session/connection.ts',
+    find: '    this.#timers.set(RECONNECT_TIMER, retryAt)\n',
     replace: '',
   },
   {
@@ -189,7 +189,7 @@ export const SESSION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: 'answers count whoever they are from',
     file: 'session/session.ts',
-    find: "    if (!fromQueue) {\n      this.#ignored(iq, 'an answer from an address that was not asked')\n      return\n    }\n    if (this.#detection",
+    find: "    if (!fromQueue) {\n      ignore(iq, 'an answer from an address that was not asked', this.#out)\n      return\n    }\n    if (this.#detection",
     replace: '    if (this.#detection',
   },
   {

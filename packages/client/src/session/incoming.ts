@@ -88,11 +88,12 @@ function originalSender(stanza: XmlElement): string | undefined {
 }
 
 /**
- * An answer of the server in place of a queue, explained. Errors of a broker say themselves what to do.
+ * An answer of the server in place of a queue, explained. Errors of a broker say themselves what to do, and a mod_xmq is no
+ * program that could be started.
  * @param address the queue
  */
-export function explainAbsence(error: XmqError, address: string): XmqError {
-  if (error.fromBroker || !NOBODY_THERE.has(error.condition)) return error
+export function explainAbsence(error: XmqError, address: string, mode: Mode | undefined): XmqError {
+  if (mode === 'mod_xmq' || error.fromBroker || !NOBODY_THERE.has(error.condition)) return error
   return new XmqError(
     error.code,
     `No broker serves ${address} on this server yet (the server answered ${error.condition}). ` +

@@ -97,6 +97,11 @@ export class Subscriptions {
     return false
   }
 
+  /** Whether a message of a topic is to be handled: it is ours, and we do not leave. */
+  wants(topic: string): boolean {
+    return !this.#leaving && this.has(topic)
+  }
+
   want(topic: string, name: string | undefined, now: number, entropy: Entropy, out: Effect[]): void {
     if (this.#byTopic.has(topic) || this.#leaving) return
     const subscription: Subscription = {
