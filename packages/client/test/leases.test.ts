@@ -20,7 +20,7 @@ import {
 } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Effect, SessionRules } from '../src/session/index.ts'
-import { events, holding, OWN, QUEUE, sent, SessionBench, stanzas } from './session-bench.ts'
+import { events, holding, isDisco, OWN, QUEUE, sent, SessionBench, stanzas } from './session-bench.ts'
 
 const ACK = { kind: 'ack' } as const
 const gone = new XmqError('not-found', 'leased anew')
@@ -141,10 +141,11 @@ describe('consuming', () => {
     bench.deliver([{ seq: 1 }])
     bench.pass(10)
     const effects = bench.fromQueue('set', 'b1', encodeResubscribe())
-    const kinds = stanzas(effects).map((root) =>
-      root.attrs.get('type') === 'result' ? 'result' : (words(root)[0] ?? (root.name === 'iq' ? 'sub' : root.name)),
-    )
-    expect(kinds).toEqual(['result', 'extend 1.a', 'presence', 'sub', 'sub'])
+    const kinds = stanzas(effects).map((root) => {
+      if (root.attrs.get('type') === 'result') return 'result'
+      return words(root)[0] ?? (isDisco(root) ? 'disco' : root.name === 'iq' ? 'sub' : root.name)
+    })
+    expect(kinds).toEqual(['result', 'extend 1.a', 'presence', 'sub', 'sub', 'disco'])
     const stranger = bench.fromQueue('set', 'b2', encodeResubscribe(), 'mallory@localhost/x')
     expect(subs(stranger)).toEqual([])
     expect(stanzas(stranger)[0]?.attrs.get('type')).toBe('error')

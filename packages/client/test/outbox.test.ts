@@ -15,7 +15,7 @@ import {
 } from '@xmq/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Effect, OutgoingParts, SessionRules } from '../src/session/index.ts'
-import { eventNames, holding, OWN, QUEUE, SessionBench, verdicts } from './session-bench.ts'
+import { disco, eventNames, holding, isDisco, OWN, QUEUE, SessionBench, stanzas, verdicts } from './session-bench.ts'
 
 const ROOMY: Partial<SessionRules> = { pendingMax: 10_000, pendingBytesMax: 64 * 1024 * 1024 }
 
@@ -358,6 +358,84 @@ describe('bounds', () => {
     bench.turn()
     expect(verdicts(bench.pass(56_999))).toEqual([])
     expect(verdicts(bench.pass(1))).toEqual(['failed 1 unconfirmed'])
+  })
+
+  describe('of a restarted broker with another window', () => {
+    /** On a queue that knows ids for so long, with `sent` unconfirmed. */
+    function started(dedupeMs: number): OutboxBench {
+      const bench = new OutboxBench({ dedupeWindowMs: 60_000, answerTimeoutMs: 600_000 })
+      bench.input({ type: 'start' })
+      bench.up({ 'dedupe-ms': String(dedupeMs), epoch: 'x.1' })
+      bench.put('sent')
+      bench.turn()
+      return bench
+    }
+
+    /** Another broker calls. @returns what it is asked about itself */
+    function restart(bench: OutboxBench, epoch = 'y.1'): XmlElement[] {
+      const head = { type: 'set', id: 'b1', from: QUEUE, to: OWN }
+      const effects = bench.input({ type: 'stanza', stanza: stanza('iq', head, [encodeResubscribe(epoch)]) })
+      const asked = stanzas(effects).filter(isDisco)
+      bench.turn()
+      return asked
+    }
+
+    /** As many as leave while a batch is unconfirmed. */
+    function putFour(bench: OutboxBench): void {
+      for (const id of ['a', 'b', 'c', 'd']) bench.put(id)
+      expect(idsOf(bench.turn())).toEqual([['a', 'b', 'c', 'd']])
+    }
+
+    it('are the shorter ones from then on, also for what was sent before', () => {
+      const bench = started(60_000)
+      bench.pass(5000)
+      const [asked] = restart(bench)
+      bench.pass(100)
+      expect(eventNames(bench.answer(asked!, [disco(bench.features, { 'dedupe-ms': '10000' })]))).toEqual([])
+      putFour(bench)
+      // The new broker may have it since it was noticed.
+      expect(verdicts(bench.pass(9399))).toEqual([])
+      expect(verdicts(bench.pass(1))).toEqual(['failed 1 unconfirmed'])
+      expect(verdicts(bench.pass(100)).toSorted()).toEqual([2, 3, 4, 5].map((ref) => `failed ${ref} unconfirmed`))
+    })
+
+    it('are the longer ones for what is sent from then on', () => {
+      const bench = started(10_000)
+      bench.answer(restart(bench)[0]!, [disco(bench.features, { 'dedupe-ms': '40000' })])
+      putFour(bench)
+      expect(verdicts(bench.pass(37_999))).toEqual(['failed 1 unconfirmed'])
+      expect(verdicts(bench.pass(1)).toSorted()).toEqual([2, 3, 4, 5].map((ref) => `failed ${ref} unconfirmed`))
+    })
+
+    it('are asked for again until the broker has told, without a word, and hold up nothing', () => {
+      const bench = started(60_000)
+      bench.put('ready')
+      const [asked] = restart(bench)
+      expect(idsOf(bench.effects)).toEqual([['sent', 'ready']])
+      // The server says that nobody is there; then the connection ends; then it is no queue; then nobody says anything.
+      const refused = [...bench.refuse(asked!, 'service-unavailable'), ...bench.pass(1000)]
+      expect(stanzas(refused).filter(isDisco)).toHaveLength(1)
+      bench.down()
+      const again = [...bench.pass(30_000), ...bench.input({ type: 'up', jid: OWN })]
+      const second = stanzas(again).find(isDisco)
+      const odd = [...bench.answer(second!, [disco(['xmq:topic'])]), ...bench.pass(1000)]
+      const third = stanzas(odd).find(isDisco)
+      expect(third).toBeDefined()
+      const repeated = bench.pass(1000)
+      expect(stanzas(repeated).filter(isDisco)).toHaveLength(1)
+      expect(eventNames([...refused, ...again, ...odd, ...repeated])).not.toContain('waiting')
+      bench.answer(third!, [disco(bench.features, { 'dedupe-ms': '10000' })])
+      const told = bench.pass(8000)
+      expect(stanzas(told).filter(isDisco)).toEqual([])
+      expect(verdicts(told)).toEqual(['failed 1 unconfirmed', 'failed 2 unconfirmed'])
+    })
+
+    it('are not asked for where the same broker has another stream, or the mode was given', () => {
+      expect(restart(started(60_000), 'x.2')).toEqual([])
+      const given = new OutboxBench({ mode: 'reliable' })
+      given.reliable()
+      expect(restart(given)).toEqual([])
+    })
   })
 
   it('ends a publish at its own timeout, never later than the window', () => {

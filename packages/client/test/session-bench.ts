@@ -170,7 +170,8 @@ export class SessionBench {
   }
 }
 
-function isDisco(iq: XmlElement): boolean {
+/** Whether a stanza asks the queue what it is. */
+export function isDisco(iq: XmlElement): boolean {
   return childElements(iq).some((child) => child.ns === NS_DISCO_INFO)
 }
 

@@ -1,7 +1,7 @@
 /**
  * Finding out how a queue wants to be spoken to. Owner: one session. docs/protocol.md "Detection".
  *
- *     unknown --up--> asking --disco#info has xmq:queue:1--> reliable
+ *     unknown --up--> asking --disco#info has xmq:queue:1--> reliable --another broker--> reliable, outdated: asking
  *                            --disco#info has xmq:topic--> plain
  *                            --not-acceptable "XMQ topic not found"--> mod_xmq
  *                            --no answer for a while--> asking once more
@@ -13,6 +13,8 @@
  *    each connection, since brokers replace them; a plain queue that does not say what it is is plain as before.
  * 3. One question at a time, repeated while it has no answer: a broker that dies takes questions with it, and nobody says so.
  *    With a growing pause after each that brought no mode.
+ * 4. What a reliable queue said of itself is asked for anew when another broker serves it, until that one has said it. Meanwhile
+ *    what was said before holds.
  */
 import {
   childElements,
@@ -57,6 +59,8 @@ export class Detection {
   #durability: string | undefined
   #dedupeMs: number | undefined
   #packs = false
+  /** Since when another broker serves the reliable queue than the one that described it. */
+  #outdatedSince: number | undefined
 
   constructor(rules: SessionRules, timers: Timers<string | number>) {
     this.#rules = rules
@@ -73,9 +77,14 @@ export class Detection {
     return this.#epoch
   }
 
-  /** How long the queue knows an id again, as its description told it. */
+  /** How long the queue knows an id again, as its description told it last. */
   get dedupeMs(): number | undefined {
     return this.#dedupeMs
+  }
+
+  /** Since when what the queue told is that of an earlier broker, if it is. */
+  get outdatedSince(): number | undefined {
+    return this.#outdatedSince
   }
 
   /** Whether the queue takes packed items. */
@@ -97,7 +106,10 @@ export class Detection {
   up(now: number, entropy: Entropy, out: Effect[]): boolean {
     if (this.#mode !== undefined) this.#wasPlain = this.#mode === 'plain'
     if (this.#rules.mode === 'auto' && this.#mode !== 'reliable') this.#mode = undefined
-    if (this.#mode !== undefined) return true
+    if (this.#mode !== undefined) {
+      if (this.#outdatedSince !== undefined) this.#ask(now, entropy, out)
+      return true
+    }
     this.#ask(now, entropy, out)
     return false
   }
@@ -117,6 +129,14 @@ export class Detection {
     return true
   }
 
+  /** Another broker serves the reliable queue: its settings may be others. */
+  outdated(now: number, entropy: Entropy, out: Effect[]): void {
+    if (this.#rules.mode !== 'auto') return
+    this.#outdatedSince = now
+    this.#askIds.clear()
+    this.#ask(now, entropy, out)
+  }
+
   /** The answer is overdue, or the pause over. @returns the mode, where it is taken to be that of before */
   timer(now: number, entropy: Entropy, out: Effect[]): Mode | undefined {
     if (this.#askIds.size === 0) {
@@ -125,6 +145,10 @@ export class Detection {
     }
     if (now < this.#askedAt + this.#rules.answerTimeoutMs) {
       this.#send(now, entropy, out)
+      return undefined
+    }
+    if (this.#outdatedSince !== undefined) {
+      this.#pause(undefined, now, entropy, out)
       return undefined
     }
     if (this.#wasPlain) return this.#found('plain')
@@ -137,7 +161,7 @@ export class Detection {
     return this.#askIds.has(id)
   }
 
-  /** The answer of the queue. @returns the mode, when it tells one */
+  /** The answer of the queue. @returns the mode, when it tells one that was not known */
   answered(
     iq: XmlElement,
     explain: (error: XmqError) => XmqError,
@@ -146,6 +170,11 @@ export class Detection {
     out: Effect[],
   ): Mode | undefined {
     const found = this.#modeOf(iq)
+    if (this.#outdatedSince !== undefined) {
+      if (found === 'reliable') this.#found(found)
+      else this.#pause(undefined, now, entropy, out)
+      return undefined
+    }
     if (found instanceof XmqError) {
       if (this.#wasPlain) return this.#found('plain')
       this.#pause(explain(found), now, entropy, out)
@@ -158,6 +187,7 @@ export class Detection {
     this.#mode = mode
     this.#askIds.clear()
     this.#failures = 0
+    this.#outdatedSince = undefined
     this.#hindrance = undefined
     this.#timers.delete(DETECTION_TIMER)
     return mode
@@ -171,12 +201,14 @@ export class Detection {
     const query = findChild(iq, 'query', NS_DISCO_INFO)
     const features = query === undefined ? [] : childElements(query).filter((child) => child.name === 'feature')
     const has = (name: string): boolean => features.some((feature) => feature.attrs.get('var') === name)
-    this.#epoch = query && fieldIn(query, 'epoch')
-    this.#durability = query && fieldIn(query, 'durability')
-    const dedupeMs = Number((query && fieldIn(query, 'dedupe-ms')) ?? 0)
-    this.#dedupeMs = Number.isSafeInteger(dedupeMs) && dedupeMs > 0 ? dedupeMs : undefined
-    this.#packs = has(FEATURE_PACKED)
-    if (has(NS_QUEUE)) return 'reliable'
+    if (query !== undefined && has(NS_QUEUE)) {
+      this.#epoch = fieldIn(query, 'epoch')
+      this.#durability = fieldIn(query, 'durability')
+      const dedupeMs = Number(fieldIn(query, 'dedupe-ms') ?? 0)
+      this.#dedupeMs = Number.isSafeInteger(dedupeMs) && dedupeMs > 0 ? dedupeMs : undefined
+      this.#packs = has(FEATURE_PACKED)
+      return 'reliable'
+    }
     if (has(NS_TOPIC)) return 'plain'
     return new XmqError('unsupported', `${this.#rules.queue} answers, but it is no queue: it lacks '${NS_TOPIC}'.`)
   }
@@ -198,14 +230,15 @@ export class Detection {
     this.#repeatMs *= 2
   }
 
-  #pause(reason: XmqError, now: number, entropy: Entropy, out: Effect[]): void {
+  /** @param reason why no mode is known; `undefined`: one is */
+  #pause(reason: XmqError | undefined, now: number, entropy: Entropy, out: Effect[]): void {
     this.#askIds.clear()
     this.#hindrance = reason
     const ceiling = Math.min(RETRY_MAX_MS, RETRY_BASE_MS * 2 ** Math.min(this.#failures, 10))
     this.#failures++
     const retryAt = now + (ceiling / 2) * (1 + entropy.unit())
     this.#timers.set(DETECTION_TIMER, retryAt)
-    out.push({ type: 'event', event: { name: 'waiting', reason, retryAt } })
+    if (reason !== undefined) out.push({ type: 'event', event: { name: 'waiting', reason, retryAt } })
   }
 }
 

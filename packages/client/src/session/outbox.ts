@@ -127,9 +127,16 @@ export class Outbox {
     return this.#entries.has(ref)
   }
 
-  /** The queue has told how long it knows an id again: nothing is repeated for longer, whatever the rules say. */
-  learnWindow(ms: number | undefined): void {
-    this.#toldWindowMs = ms ?? Number.POSITIVE_INFINITY
+  /**
+   * The queue has told how long it knows an id again: nothing is repeated for longer, whatever the rules say.
+   * @param since when its broker was noticed: what is sent already may have reached that one then, and not only the one before it
+   */
+  learnWindow(ms: number | undefined, since: number): void {
+    const windowMs = ms ?? Number.POSITIVE_INFINITY
+    const isShorter = windowMs < this.#toldWindowMs
+    this.#toldWindowMs = windowMs
+    if (!isShorter) return
+    for (const entry of this.#entries.values()) if (entry.wasSent) this.#bindToWindow(entry, since)
   }
 
   /**
@@ -240,7 +247,11 @@ export class Outbox {
   /** From now on the queue may know the id, and for so long. */
   #sentFirst(entry: Entry, now: number): void {
     entry.wasSent = true
-    const endsAt = now + Math.floor(this.#toldWindowMs * WINDOW_USED)
+    this.#bindToWindow(entry, now)
+  }
+
+  #bindToWindow(entry: Entry, since: number): void {
+    const endsAt = since + Math.floor(this.#toldWindowMs * WINDOW_USED)
     if (endsAt >= entry.endsAt) return
     entry.endsAt = endsAt
     this.#timers.set(entry.ref, endsAt)

@@ -56,9 +56,14 @@ export class Reliable {
   up(now: number, entropy: Entropy, out: Effect[]): void {
     this.#pulse.learn(this.#detection.epoch)
     this.#pulse.up()
-    this.outbox.learnWindow(this.#detection.dedupeMs)
+    this.described(now)
     this.leases.ready(now, entropy, out)
     for (const publish of this.#calls.takePublishes()) this.outbox.add(publish, publish.calledAt, out)
+  }
+
+  /** The queue has said what it is. @param since when the broker that says so was noticed */
+  described(since: number): void {
+    this.outbox.learnWindow(this.#detection.dedupeMs, since)
   }
 
   /** After each input over a connection that is up: whoever owes an answer is watched. */
@@ -112,7 +117,9 @@ export class Reliable {
     this.leases.ready(now, entropy, out, isNewLife)
     this.#subscriptions.again(now, entropy, out, isNewLife)
     this.outbox.ready(out)
-    if (isNewLife) out.push({ type: 'event', event: { name: 'broker-changed', epoch: this.#pulse.epoch ?? '' } })
+    if (!isNewLife) return
+    this.#detection.outdated(now, entropy, out)
+    out.push({ type: 'event', event: { name: 'broker-changed', epoch: this.#pulse.epoch ?? '' } })
   }
 
   /** The connection ended. */

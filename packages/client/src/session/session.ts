@@ -369,8 +369,10 @@ class ClientSession implements Session {
       return
     }
     if (this.#detection.isAsk(id)) {
+      const { outdatedSince } = this.#detection
       const mode = this.#detection.answered(iq, this.#explain, this.#now, this.#random, this.#out)
       if (mode !== undefined) this.#becomeReady(mode)
+      else if (outdatedSince !== undefined) this.#reliable.described(outdatedSince)
       return
     }
     if (this.#subscriptions.isRenewal(id)) {
