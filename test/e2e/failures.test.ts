@@ -75,8 +75,11 @@ onEachServer('a dying worker', (stage) => {
     const producer = await stage.client()
     const message = (body: string): string =>
       `<message type='normal' to='${QUEUES.any}'><body>"${body}"</body><xmq xmlns='xmq:topic' topic='${topic}'/></message>`
+    // Killed before its ack has arrived it would have worked for nothing, and the successor would get this one again.
+    const acked = stage.event('settled', (event) => event.queue === QUEUES.any && event.outcome === 'acked')
     producer.send(message('before'))
     await dying.line(/^handled before$/)
+    await acked
     const successor = await stage.worker(QUEUES.any, topic)
 
     const ended = stage.event('unsubscribed', (event) => event.topic === topic)
