@@ -5,7 +5,7 @@
  *
  * CPU time, not elapsed time: the queue of this benchmark would decide that.
  */
-import { profileOf } from './peers/systems.mjs'
+import { nodeArguments } from './peers/systems.mjs'
 import { startChild } from './through/child.mjs'
 import { startOptions } from './usage.mjs'
 
@@ -25,7 +25,7 @@ const client = new URL('peers/client-xmq.mjs', import.meta.url).href
 const service = `xmpp://127.0.0.1:${queue.ready.port}`
 const options = { client, service, password: 'pw', queue: 'jobs.localhost', connections: 4 }
 const publishing = { ...options, window: 500, bodyBytes: 200 }
-const producers = await startChild('../peers/producers.mjs', publishing, profileOf(values, 'producers'))
+const producers = await startChild('../peers/producers.mjs', publishing, nodeArguments(values, 'producers'))
 const figures = { publish: [], work: [] }
 for (let round = 0; round <= values.rounds; round++) {
   const before = await producers.ask('sample')
@@ -37,9 +37,7 @@ for (let round = 0; round <= values.rounds; round++) {
 }
 await producers.stop()
 
-const workers = await startChild('../peers/workers.mjs', { ...options, unacked: 200 }, [
-  ...profileOf(values, 'workers'),
-])
+const workers = await startChild('../peers/workers.mjs', { ...options, unacked: 200 }, nodeArguments(values, 'workers'))
 for (let round = 0; round <= values.rounds; round++) {
   const before = await workers.ask('sample')
   await pause()

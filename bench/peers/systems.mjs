@@ -130,6 +130,6 @@ export function nodeArguments(plan, name) {
 }
 
 /** Arguments of a Node process that is to be profiled. */
-export function profileOf({ profile }, name) {
+function profileOf({ profile }, name) {
   return profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${join(profile, name)}`]
 }

@@ -10,7 +10,7 @@ const QUEUE = 'jobs.localhost'
 const OPENED = `<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='1' from='localhost' version='1.0'>`
 const MECHANISMS = `<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>`
 const BIND = `<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>`
-const INFO = `<query xmlns='http://jabber.org/protocol/disco#info'><feature var='xmq:topic'/><feature var='xmq:queue:1'/></query>`
+const INFO = `<query xmlns='http://jabber.org/protocol/disco#info'><feature var='xmq:topic'/><feature var='xmq:queue:1'/><feature var='xmq:queue:1#packed'/></query>`
 /** JSON of 200 bytes, with its quotes escaped as ejabberd writes it. */
 const TEXT = JSON.stringify({ serial: '1000000', at: '123456789.123', text: 'x'.repeat(148) }).replaceAll('"', '&quot;')
 const ITEMS_MAX = 100
@@ -31,9 +31,8 @@ serve(async () => {
       for (let left = count; left > 0; left--) {
         seq++
         const lease = `${seq}.5e0d6c1c9a6b4c7e8d0a3b6f2c4e8a10`
-        const head = `lease='${lease}' seq='${seq}' id='9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d' topic='bench'`
-        const tail = `from='producer@localhost/9f1c2d' at='2026-01-02T03:04:05.678Z' attempt='1'`
-        out += `<item ${head} ${tail}><json xmlns='urn:xmpp:json:0'>${TEXT}</json></item>`
+        const id = '9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d'
+        out += `${lease}\t${seq}\t${id}\tbench\tproducer@localhost/9f1c2d\t1767323045678\t1\t\t\tj${TEXT}\n`
       }
       return out
     }
@@ -42,19 +41,17 @@ serve(async () => {
       while (credit - inFlight >= Math.min(credit, ITEMS_MAX)) {
         const count = Math.min(credit - inFlight, ITEMS_MAX)
         inFlight += count
-        const inner = `<deliver xmlns='xmq:queue:1' lease-seconds='30'>${items(count)}</deliver>`
+        const inner = `<deliver xmlns='xmq:queue:1' lease-seconds='30' encoding='packed'>${items(count)}</deliver>`
         out += `<iq type='set' id='d${seq}' from='${QUEUE}' to='me@localhost/1'>${inner}</iq>`
       }
       return out
     }
     const answer = (stanza) => {
       const id = / id='([^']+)'/.exec(stanza)?.[1]
-      inFlight -= countOf(stanza, '<ack ')
+      inFlight -= countOf(stanza, '<ack ') + packedAcks(stanza)
       if (stanza.includes('<publish ')) {
-        const confirmed = stanza.matchAll(/<item id='([^']+)'/g)
-        let inner = ''
-        for (const [, name] of confirmed) inner += `<item id='${name}' seq='${++seq}'/>`
-        return result(id, `<published xmlns='xmq:queue:1' durability='disk'>${inner}</published>`)
+        const seqs = Array.from({ length: countOf(stanza, '\n') }, () => ++seq).join(' ')
+        return result(id, `<published xmlns='xmq:queue:1' durability='disk' encoding='packed'>${seqs}</published>`)
       }
       if (stanza.includes("type='result'")) return deliver()
       if (stanza.includes('<settle ')) return result(id, `<settled xmlns='xmq:queue:1'/>`) + deliver()
@@ -99,4 +96,10 @@ function countOf(text, part) {
   let count = 0
   for (let at = text.indexOf(part); at !== -1; at = text.indexOf(part, at + part.length)) count++
   return count
+}
+
+/** Those that went along with a received: a lease a line. */
+function packedAcks(stanza) {
+  const acks = /<acks>([^<]*)/.exec(stanza)
+  return acks === null ? 0 : countOf(acks[1].trim(), '\n') + 1
 }

@@ -13,7 +13,7 @@
  *    does not begin, and such a request is not answered.
  * 5. Once `abort` was called no handler begins, and those that run have heard of it through their signals.
  */
-import { matchesPattern, PROGRESS_MAX, type XmlElement, XmqError } from '@xmq/protocol'
+import { matchesPattern, PROGRESS_MAX, type XmlElement, XmqError, YoungMap, YoungSet } from '@xmq/protocol'
 import PQueue from 'p-queue'
 import { abortError } from './abort-error.ts'
 import { composeMiddleware, type Handler, type HandlerContext, type Middleware } from './context.ts'
@@ -97,11 +97,11 @@ export class Deliveries {
   readonly routes: Map<string, Route> = new Map()
   readonly middleware: Middleware[] = []
   /** Leased messages that wait or run, by key. */
-  readonly #leased = new Map<string, Work>()
+  readonly #leased = new YoungMap<string, Work>()
   /** Requests that wait or run, by their hop's id. */
-  readonly #requests = new Map<string, Work>()
+  readonly #requests = new YoungMap<string, Work>()
   /** Whose handler runs. One listener for all of them: Node warns of a leak at the eleventh on one signal. */
-  readonly #running = new Set<Work>()
+  readonly #running = new YoungSet<Work>()
   #waitingBytes = 0
 
   constructor(limits: DeliveryLimits, emitter: Emitter<WorkerEvents>, ports: DeliveryPorts) {

@@ -8,7 +8,7 @@
  * 2. Every promise of a call settles: with the session's verdict, or with `aborted` when its signal fires.
  * 3. At most one transport is alive; what an old one still says is not heard.
  */
-import { type ItemCodec, type Payload, type XmlElement, XmqError } from '@xmq/protocol'
+import { type ItemCodec, type Payload, type XmlElement, XmqError, YoungMap } from '@xmq/protocol'
 import { abortError } from './abort-error.ts'
 import { onAbort } from './abort-listeners.ts'
 import type { EndpointConfig } from './options.ts'
@@ -67,7 +67,7 @@ export class Runtime {
   readonly #config: EndpointConfig
   readonly #handlers: RuntimeHandlers
   readonly #session: Session
-  readonly #calls = new Map<number, CallEnd>()
+  readonly #calls = new YoungMap<number, CallEnd>()
   /** Of the calls that have a signal: how to stop listening to it. */
   readonly #signals = new Map<number, () => void>()
   #nextRef = 1

@@ -27,6 +27,7 @@ import {
   withChildren,
   type XmlElement,
   XmqError,
+  YoungMap,
 } from '@xmq/protocol'
 import type { Delivery, Effect, Entropy, Outcome, SessionRules } from './port.ts'
 import type { Pulse } from './pulse.ts'
@@ -78,7 +79,7 @@ const SETTLE_PREFIX = settleTimer('')
 export class Leases {
   readonly #timers: Timers<string | number>
   readonly #settlements: Settlements
-  readonly #jobs = new Map<string, Job>()
+  readonly #jobs = new YoungMap<string, Job>()
   /** When the messages were published that were acked, by seq. */
   readonly #finished = new Recent<number, number>(FINISHED_MIN)
   readonly #unreceived = new Set<Unreceived>()

@@ -10,6 +10,8 @@
  * 2. Of each chain (topic and key) at most one is ready or taken: the first that is not over.
  * 3. `readyCount` is how many are ready.
  */
+import { YoungMap } from '@xmq/protocol'
+
 interface Place {
   /** The line's: which call it was. */
   ordinal: number
@@ -26,7 +28,7 @@ export type Lined<Own = object> = Own & Place
 /** See the top of this file. */
 export class Lineup<Own extends object> {
   /** The last call of each chain that is not over. */
-  readonly #chains = new Map<string, Lined>()
+  readonly #chains = new YoungMap<string, Lined>()
   /** Ready for the first time, in order; from `#freshAt` on. */
   #fresh: Lined<Own>[] = []
   #freshAt = 0

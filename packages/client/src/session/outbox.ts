@@ -33,6 +33,7 @@ import {
   type WrittenItem,
   type XmlElement,
   XmqError,
+  YoungMap,
 } from '@xmq/protocol'
 import { type Lined, Lineup } from './lineup.ts'
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
@@ -94,7 +95,7 @@ export class Outbox {
   readonly #rules: SessionRules
   readonly #timers: Timers<string | number>
   readonly #pulse: Pulse
-  readonly #entries = new Map<number, Entry>()
+  readonly #entries = new YoungMap<number, Entry>()
   readonly #lineup = new Lineup<Publish>()
   readonly #batches = new Map<string, Batch>()
   /** Batches of this connection that were sent again: their answer counts when it comes, or a slow queue would never confirm. */

@@ -29,6 +29,7 @@ import {
   type XmlElement,
   type XmlNode,
   XmqError,
+  YoungMap,
 } from '@xmq/protocol'
 import { ITEMS_BYTES_MAX } from './outgoing.ts'
 import { isHopeless, Pauses } from './pauses.ts'
@@ -86,7 +87,7 @@ export class Settlements {
   readonly #pauses = new Pauses({ baseMs: 250, maxMs: 5000 })
   /** Of the leases that were delivered last: a queue gives all for as long. */
   #leaseMs = Number.POSITIVE_INFINITY
-  #unsent = new Map<string, Settled>()
+  #unsent = new YoungMap<string, Settled>()
   readonly #batches = new Map<string, Batch>()
   /** The queue is to be told when all that is held has been named. */
   #isDeclaring = false
@@ -283,7 +284,7 @@ export class Settlements {
   }
 
   #giveBack(batch: readonly Settled[]): void {
-    const unsent = new Map<string, Settled>()
+    const unsent = new YoungMap<string, Settled>()
     for (const settled of batch) {
       settled.wasSent = true
       unsent.set(settled.settlement.lease, settled)

@@ -5,8 +5,10 @@
  * 1. A key has at most one instant; setting it again replaces the old one.
  * 2. The heap holds each live entry once, and stale ones only until they surface or outnumber the live ones.
  */
+import { YoungMap } from '@xmq/protocol'
+
 export class Timers<Key> {
-  readonly #due = new Map<Key, Entry<Key>>()
+  readonly #due = new YoungMap<Key, Entry<Key>>()
   #heap: Entry<Key>[] = []
 
   /** Sets when `key` is due. */
