@@ -16,7 +16,7 @@ export const ALL_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: 'what was stored for several durable subscriptions is in one of them',
-    file: 'store/memory.ts',
+    file: 'store/memory-queues.ts',
     find: 'if (!isLeased) for (const line of places) line.add(message, dueAt)',
     replace: 'if (!isLeased) for (const line of places.slice(0, 1)) line.add(message, dueAt)',
   },
