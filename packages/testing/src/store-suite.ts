@@ -9,8 +9,11 @@
 import { createMemoryStore } from '@xmq/broker'
 import * as fc from 'fast-check'
 import { actionsOf } from './store-suite-actions.ts'
-import { stateCases } from './store-suite-cases.ts'
+import { endingCases } from './store-suite-endings.ts'
+import { leaseCases } from './store-suite-leases.ts'
 import { type Action, type OpenedStore, SideBySide } from './store-suite-model.ts'
+import { portCases } from './store-suite-port.ts'
+import { publishingCases } from './store-suite-publishing.ts'
 
 /** One case of a suite. */
 export interface StoreCase {
@@ -41,7 +44,7 @@ export type OpenStoreForSuite = () => Promise<OpenedStore>
  */
 export function storeSuite(open: OpenStoreForSuite, options: StoreSuiteOptions = {}): readonly StoreCase[] {
   const { runs = 100, commands = 100, reopens = true } = options
-  const directed = stateCases.map(({ name, run }) => ({
+  const directed = [...publishingCases, ...leaseCases, ...endingCases, ...portCases].map(({ name, run }) => ({
     name,
     run: async () => {
       const opened = await open()
