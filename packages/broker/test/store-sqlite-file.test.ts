@@ -138,7 +138,7 @@ describe('the file of the sqlite store', () => {
     await expect(openSqlite(`${path}/below/xmq.db`)).rejects.toMatchObject({ code: 'invalid-config' })
   })
 
-  it.each([1, 2, 3])('of version %i is brought to this version with everything in it', async (version) => {
+  it.each([1, 2, 3, 4])('of version %i is brought to this version with everything in it', async (version) => {
     const path = freshPath()
     writeFileSync(path, gunzipSync(readFileSync(new URL(`store-fixtures/v${version}.db.gz`, import.meta.url))))
     const store = await openSqlite(path)
@@ -175,6 +175,25 @@ describe('a file of version 2', () => {
     const store = await openSqlite(path)
     const seq = await publish(store, { key: 'd' })
     expect((await claim(store, 9)).messages.map((message) => message.seq)).toContain(seq)
+  })
+})
+
+describe('a file of version 4', () => {
+  it('keeps its deduplication records, and takes new ones beside and between them', async () => {
+    const path = freshPath()
+    writeFileSync(path, gunzipSync(readFileSync(new URL('store-fixtures/v4.db.gz', import.meta.url))))
+    const store = await openSqlite(path)
+    const ids = { queue: 'ids.localhost', targets: [] }
+    const statuses = async (names: readonly string[], now: number) => {
+      const ops = names.map((id) => publishOp({ id, ...ids, dedupeMs: 10 }))
+      return (await store.apply(ops, now)).map(({ status }) => status)
+    }
+    const old = ['id-1', 'id-3', 'id-5']
+    const fresh = ['id-2', 'id-6', 'id-7', 'id-8', 'id-4']
+    expect(await statuses(old, NOW + 599_999)).toEqual(old.map(() => 'duplicate'))
+    expect(await statuses(fresh, NOW + 599_999)).toEqual(fresh.map(() => 'ok'))
+    expect(await statuses([...old, ...fresh], NOW + 599_999)).toEqual([...old, ...fresh].map(() => 'duplicate'))
+    expect(await statuses(old, NOW + 600_000)).toEqual(old.map(() => 'ok'))
   })
 })
 

@@ -10,7 +10,7 @@
  * | `entries` | one row an entry, with its message where that is small and not shared (message-data.ts) |
  * | `bodies`, `shares` | bodies that are large or shared, by seq, and how many entries share one |
  * | `claims` | the leases that are out, those of one claim in one row (leases.ts) |
- * | `dedupe` | the deduplication records, by dedupe-key.ts |
+ * | `dedupe` | the deduplication records, by dedupe-key.ts, several in a row where they lie side by side (dedupe-block.ts) |
  * | `old_dedupe` | when the last of them is over whose message was gone in version 1, and that kept that version's key |
  * | `probe` | empty but for a moment |
  *
@@ -23,8 +23,9 @@
  * entries.at: dueAt of DELAYED, diedAt of DEAD.
  * entries.is_droppable: published with `dead-letter-oldest`; lines.undroppable: how many READY ones were not.
  * entries.rest: JSON of what most entries never have (row.ts); of a LEASED one as it was before the claim.
- * dedupe.line: the shelf of the entry that keeps the record beyond its time; 0 for a message with several or none.
- * dedupe.ending: 1 while `until` bounds the record, 0 once only the message's life does.
+ * dedupe.key, dedupe.seq: of the last record of the row; dedupe.hash: what its topic and body come to, then the records before it.
+ * dedupe.line: the shelf of the entries that keep the records beyond their time; 0 for messages with several or none.
+ * dedupe.ending: 1 while `until` bounds the records, 0 once only the messages' life does.
  */
 import type { Connection } from './database.ts'
 import { toVersion2 } from './migration-2.ts'
@@ -43,6 +44,8 @@ export const MIGRATIONS: readonly ((db: Connection) => void)[] = [
   },
   // Version 4 has shelves for other priorities. Earlier versions would not find what lies there, so they must not open the file; there is
   // nothing to rewrite, however much waits.
+  () => undefined,
+  // Version 5 has deduplication records of many publishes in one row (dedupe-block.ts). Earlier versions would find the last of them alone.
   () => undefined,
 ]
 

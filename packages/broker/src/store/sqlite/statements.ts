@@ -3,6 +3,7 @@
  * runs scans a table: test/store-sqlite-file.test.ts asks SQLite for the plan of each.
  */
 import type { Connection } from './database.ts'
+import { PAYLOAD_BYTES } from './dedupe-block.ts'
 
 /** A value of a column. Text is BLOB (see database.ts). */
 export type Value = number | Buffer | null
@@ -42,6 +43,11 @@ const addPlain = (count: number) => {
 }
 const addDedupe = (count: number) =>
   `INSERT OR FAIL INTO dedupe (queue, key, seq, line, hash, until, ending) VALUES ${Array.from({ length: count }, () => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`
+/** Keys that `removeDedupe` takes; to remove fewer, some are given twice. */
+export const DEDUPE_REMOVED_AT_ONCE = 8
+/** A row of records, as dedupe.ts reads it. */
+const BLOCK = 'key, seq, line, until, ending, hash'
+const IS_ALONE = `octet_length(hash) = ${PAYLOAD_BYTES}`
 /** The ids of a shelf that a JSON list of seqs names. */
 const LISTED_IDS = '(SELECT (?1 << 44) | value FROM json_each(?2))'
 /** Where to look in one shelf: its number, behind what seq, how many at most; its line, for the indexes that go by that. */
@@ -126,12 +132,14 @@ export type StatementName =
   | 'listDelayed'
   | 'listDead'
   | 'findDedupe'
-  | 'addDedupe64'
   | 'addDedupe8'
   | 'addDedupe1'
   | 'readOldDedupe'
   | 'listEnded'
   | 'firstEnding'
+  | 'anyEntry'
+  | 'anyBody'
+  | 'cutDedupe'
   | 'keepDedupe'
   | 'removeDedupe'
   | 'releaseDedupe'
@@ -209,17 +217,21 @@ export const SQL: Readonly<Record<StatementName, string>> = {
   listDelayed: `SELECT ${ENTRY} FROM entries INDEXED BY entries_delayed WHERE ${ON_SHELF} AND state = 4 ORDER BY id LIMIT ?3`,
   listDead: `SELECT ${ENTRY} FROM entries INDEXED BY entries_dead WHERE ${ON_SHELF} AND state = 6 ORDER BY id LIMIT ?3`,
 
-  findDedupe: 'SELECT seq, line, hash, until FROM dedupe WHERE queue = ? AND key = ?',
-  addDedupe64: addDedupe(64),
+  // The hash only where it is needed.
+  findDedupe: `SELECT key, seq, line, until, ending, iif(${IS_ALONE} AND key <> ?2, NULL, hash) FROM dedupe WHERE queue = ?1 AND key >= ?2 ORDER BY key LIMIT 1`,
   addDedupe8: addDedupe(8),
   addDedupe1: addDedupe(1),
   readOldDedupe: 'SELECT until FROM old_dedupe WHERE id = 1',
-  // With whether the message is still there.
-  listEnded: `SELECT key, iif(line = 0, EXISTS (SELECT 1 FROM bodies b WHERE b.seq = d.seq), EXISTS (SELECT 1 FROM entries e WHERE e.id = ((d.line << 44) | d.seq))) FROM dedupe d WHERE queue = ? AND ending = 1 AND until <= ? ORDER BY until, seq LIMIT ?`,
-  firstEnding: 'SELECT key, seq, line, until FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1',
+  // Of one record alone in its row: no `hash`, but whether its message is still there.
+  listEnded: `SELECT key, seq, line, until, ending, iif(${IS_ALONE}, NULL, hash), iif(${IS_ALONE}, iif(line = 0, EXISTS (SELECT 1 FROM bodies b WHERE b.seq = d.seq), EXISTS (SELECT 1 FROM entries e WHERE e.id = ((d.line << 44) | d.seq))), NULL) FROM dedupe d WHERE queue = ? AND ending = 1 AND until <= ? ORDER BY until, seq LIMIT ?`,
+  firstEnding: `SELECT ${BLOCK} FROM dedupe WHERE queue = ? AND ending = 1 ORDER BY until, seq LIMIT 1`,
+  anyEntry: 'SELECT 1 FROM entries WHERE id >= ((?1 << 44) | ?2) AND id <= ((?1 << 44) | ?3) LIMIT 1',
+  anyBody: 'SELECT 1 FROM bodies WHERE seq >= ? AND seq <= ? LIMIT 1',
+  cutDedupe: 'UPDATE dedupe SET hash = ? WHERE queue = ? AND key = ?',
   keepDedupe: 'UPDATE dedupe SET ending = 0 WHERE queue = ? AND key = ?',
-  removeDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ?',
-  releaseDedupe: 'DELETE FROM dedupe WHERE queue = ? AND key = ? AND seq = ? RETURNING ending',
+  removeDedupe: `DELETE FROM dedupe WHERE queue = ? AND key IN (${Array.from({ length: DEDUPE_REMOVED_AT_ONCE }, () => '?').join(', ')})`,
+  // Only what is alone in its row.
+  releaseDedupe: `DELETE FROM dedupe WHERE queue = ? AND key = ? AND seq = ? AND ${IS_ALONE} RETURNING ending`,
 
   addProbe: 'INSERT INTO probe (data) VALUES (zeroblob(?))',
   clearProbe: 'DELETE FROM probe',
