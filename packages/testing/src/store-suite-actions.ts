@@ -1,6 +1,80 @@
-/** Random actions for the model-based runs of the store suite: small domains, so that they meet each other often. */
+/**
+ * The actions of the model-based runs of the store suite, and how they are drawn: plain data from small domains, so that they meet
+ * each other often. store-suite-names.ts says what each means to a store.
+ */
+import type { PublishOp } from '@xmq/broker'
 import * as fc from 'fast-check'
-import type { Action, EntryPick, OpAction } from './store-suite-model.ts'
+
+/** How an action names an entry: the `pick`-th message published, in a line. */
+export interface EntryPick {
+  readonly pick: number
+  readonly subscription: number
+  readonly token: 'last' | 'older' | 'wrong'
+  readonly holder: 'right' | 'wrong' | 'none'
+}
+
+/** A step of a run; times are relative. */
+export type Action =
+  | { readonly type: 'apply'; readonly ops: readonly OpAction[] }
+  | {
+      readonly type: 'claim'
+      readonly queue: number
+      readonly subscription: number
+      readonly topics: readonly number[]
+      readonly count: number
+      readonly bytesMax: number
+      readonly leaseMs: number
+    }
+  | { readonly type: 'due'; readonly max: number; readonly isHandled: boolean }
+  | { readonly type: 'advance'; readonly ms: number }
+  | { readonly type: 'look' }
+  | { readonly type: 'reopen' }
+
+export type OpAction =
+  | (Pick<PublishOp, 'priority' | 'dedupeMs' | 'dedupeMax'> & {
+      readonly type: 'publish'
+      readonly queue: number
+      readonly topic: number
+      readonly id: number | undefined
+      readonly sender: number
+      readonly key: number | undefined
+      readonly delayMs: number | undefined
+      readonly ttlMs: number | undefined
+      readonly body: number
+      readonly subscriptions: readonly number[]
+      readonly maxLength: number
+      readonly maxBytes: number
+      readonly whenFull: 'refuse' | 'dead-letter-oldest'
+      /** How long a lease that begins with it would last; undefined: it has no grant. */
+      readonly grantMs: number | undefined
+    })
+  | (EntryPick & { readonly type: 'ack' | 'ready' | 'expire' })
+  | (EntryPick & { readonly type: 'nack'; readonly inMs: number; readonly failures: number })
+  | (EntryPick & { readonly type: 'release'; readonly inMs: number | undefined })
+  | (EntryPick & { readonly type: 'dead'; readonly failures: number | undefined })
+  | (EntryPick & { readonly type: 'extend'; readonly leaseMs: number; readonly maxLeaseMs: number })
+  | (EntryPick & { readonly type: 'received'; readonly leaseMs: number })
+  | (EntryPick & { readonly type: 'replay'; readonly maxLength: number; readonly maxBytes: number })
+  | (EntryPick & { readonly type: 'discard'; readonly state: 'ready' | 'delayed' | 'dead' })
+  | {
+      readonly type: 'purge'
+      readonly queue: number
+      readonly subscription: number
+      readonly topic: number | undefined
+      readonly state: 'ready' | 'delayed' | 'dead'
+      readonly max: number
+    }
+  | {
+      readonly type: 'trim-dead'
+      readonly queue: number
+      readonly subscription: number
+      readonly maxCount: number
+      readonly maxBytes: number
+      readonly ageMs: number
+      readonly max: number
+    }
+  | { readonly type: 'create-subscription'; readonly subscription: number; readonly meta: number; readonly max: number }
+  | { readonly type: 'delete-subscription' | 'touch-subscription'; readonly subscription: number }
 
 const small = (max: number) => fc.nat({ max })
 const limit = (...values: readonly number[]) => fc.constantFrom(...values, 1_000_000, 1_000_000)

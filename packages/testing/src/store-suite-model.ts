@@ -1,8 +1,8 @@
 /**
- * A store and its model, side by side: the same actions go to both, and what they answer must be the same.
+ * A store and its model, side by side: the same actions go to both, and what they answer must be the same, once seqs are places
+ * (store-suite-names.ts).
  *
- * Actions are plain data from small domains. They name messages by their place in the order of publishing and tokens by how
- * they were used, so that an action means the same to a store that numbers differently, and shrinks well.
+ * Owner of one run: the two stores, their clock, and what each has said to be claimable since that was compared.
  */
 import { deepStrictEqual } from 'node:assert/strict'
 import type {
@@ -11,84 +11,12 @@ import type {
   ClaimAnswer,
   DueItem,
   EntryHead,
-  EntryRef,
-  LeaseGrant,
-  PublishOp,
   Store,
   StoreOp,
   StoreResult,
 } from '@xmq/broker'
-
-/** How an action names an entry: the `pick`-th message published, in a line. */
-export interface EntryPick {
-  readonly pick: number
-  readonly subscription: number
-  readonly token: 'last' | 'older' | 'wrong'
-  readonly holder: 'right' | 'wrong' | 'none'
-}
-
-/** A step of a run; times are relative. */
-export type Action =
-  | { readonly type: 'apply'; readonly ops: readonly OpAction[] }
-  | {
-      readonly type: 'claim'
-      readonly queue: number
-      readonly subscription: number
-      readonly topics: readonly number[]
-      readonly count: number
-      readonly bytesMax: number
-      readonly leaseMs: number
-    }
-  | { readonly type: 'due'; readonly max: number; readonly isHandled: boolean }
-  | { readonly type: 'advance'; readonly ms: number }
-  | { readonly type: 'look' }
-  | { readonly type: 'reopen' }
-
-export type OpAction =
-  | (Pick<PublishOp, 'priority' | 'dedupeMs' | 'dedupeMax'> & {
-      readonly type: 'publish'
-      readonly queue: number
-      readonly topic: number
-      readonly id: number | undefined
-      readonly sender: number
-      readonly key: number | undefined
-      readonly delayMs: number | undefined
-      readonly ttlMs: number | undefined
-      readonly body: number
-      readonly subscriptions: readonly number[]
-      readonly maxLength: number
-      readonly maxBytes: number
-      readonly whenFull: 'refuse' | 'dead-letter-oldest'
-      /** How long a lease that begins with it would last; undefined: it has no grant. */
-      readonly grantMs: number | undefined
-    })
-  | (EntryPick & { readonly type: 'ack' | 'ready' | 'expire' })
-  | (EntryPick & { readonly type: 'nack'; readonly inMs: number; readonly failures: number })
-  | (EntryPick & { readonly type: 'release'; readonly inMs: number | undefined })
-  | (EntryPick & { readonly type: 'dead'; readonly failures: number | undefined })
-  | (EntryPick & { readonly type: 'extend'; readonly leaseMs: number; readonly maxLeaseMs: number })
-  | (EntryPick & { readonly type: 'received'; readonly leaseMs: number })
-  | (EntryPick & { readonly type: 'replay'; readonly maxLength: number; readonly maxBytes: number })
-  | (EntryPick & { readonly type: 'discard'; readonly state: 'ready' | 'delayed' | 'dead' })
-  | {
-      readonly type: 'purge'
-      readonly queue: number
-      readonly subscription: number
-      readonly topic: number | undefined
-      readonly state: 'ready' | 'delayed' | 'dead'
-      readonly max: number
-    }
-  | {
-      readonly type: 'trim-dead'
-      readonly queue: number
-      readonly subscription: number
-      readonly maxCount: number
-      readonly maxBytes: number
-      readonly ageMs: number
-      readonly max: number
-    }
-  | { readonly type: 'create-subscription'; readonly subscription: number; readonly meta: number; readonly max: number }
-  | { readonly type: 'delete-subscription' | 'touch-subscription'; readonly subscription: number }
+import type { Action, OpAction } from './store-suite-actions.ts'
+import { allLines, Names, QUEUES, type Side } from './store-suite-names.ts'
 
 /** A store that can be closed and opened again with what it holds. */
 export interface OpenedStore {
@@ -99,36 +27,14 @@ export interface OpenedStore {
   remove(): Promise<void>
 }
 
-/** An `any` queue and an `all` queue. */
-const QUEUES = ['jobs.localhost', 'news.localhost'] as const
-const TOPICS = ['a', 'a.b', 'é'] as const
-/** Of the `all` queue. */
-const SUBSCRIPTIONS = ['ann@localhost/one', 'bob@localhost/two', 'bob@localhost/three'] as const
-const SENDERS = ['shop@localhost', 'till@localhost'] as const
-const HOLDERS = ['w1@localhost', 'w2@localhost'] as const
-const BODIES = ['', 'x'.repeat(50), 'ü€😀'] as const
 const ALL_TOPICS_MAX = 100
-/** More than any run publishes. */
-const PURGED_AT_ONCE = 1000
-
-type Side = 'model' | 'real'
-
-interface Published {
-  readonly queue: number
-  readonly seqs: Readonly<Record<Side, number>>
-}
-
-const at = <Item>(items: readonly Item[], place: number): Item => items[place % items.length] as Item
 
 /** See the top of this file. */
 export class SideBySide {
   readonly #model: Store
   #opened: OpenedStore
-  readonly #published: Published[] = []
-  readonly #placeOfSeq: Record<Side, Map<string, number>> = { model: new Map(), real: new Map() }
-  readonly #tokens = new Map<string, { readonly token: string; readonly holder: string }[]>()
+  readonly #names = new Names()
   readonly #claimable: Record<Side, Set<string>> = { model: new Set(), real: new Set() }
-  #tokenCount = 0
   #now = 1_000_000
   /** After a reopening a repeated ack may or may not be known. */
   #mayForgetAcks = false
@@ -164,7 +70,7 @@ export class SideBySide {
 
   /** Compares everything that can be seen. */
   async look(): Promise<void> {
-    for (const [queue, subscription] of this.#lines()) {
+    for (const [queue, subscription] of allLines()) {
       const line = { queue, subscription }
       await this.#compare('browse', async (store, side) => this.#pages(store, side, line))
       await this.#compare('topics', (store) => store.topics({ ...line, after: '', max: ALL_TOPICS_MAX }))
@@ -184,10 +90,6 @@ export class SideBySide {
       )
       return Promise.resolve({ messages, bytes, lines: sorted })
     })
-  }
-
-  #lines(): (readonly [string, string])[] {
-    return [[QUEUES[0], ''], ...SUBSCRIPTIONS.map((subscription) => [QUEUES[1], subscription] as const)]
   }
 
   #watch(side: Side, store: Store): void {
@@ -211,7 +113,7 @@ export class SideBySide {
   async #compare<Answer>(what: string, ask: (store: Store, side: Side) => Promise<Answer>): Promise<Answer> {
     const real = await ask(this.#opened.store, 'real')
     const model = await ask(this.#model, 'model')
-    deepStrictEqual(this.#placed(real, 'real'), this.#placed(model, 'model'), what)
+    deepStrictEqual(this.#names.placed(real, 'real'), this.#names.placed(model, 'model'), what)
     return model
   }
 
@@ -234,25 +136,10 @@ export class SideBySide {
     return entries
   }
 
-  /** An answer with the places of messages instead of their seqs, and without what is undefined. */
-  #placed(value: unknown, side: Side, queue?: string): unknown {
-    if (Array.isArray(value)) return value.map((item) => this.#placed(item, side, queue))
-    if (value === null || typeof value !== 'object') return value
-    const named = 'queue' in value && typeof value.queue === 'string' ? value.queue : queue
-    const pairs = Object.entries(value)
-      .filter(([, item]) => item !== undefined)
-      .map(([name, item]) => {
-        if (name === 'seq')
-          return ['seq', this.#placeOfSeq[side].get(`${named} ${String(item)}`) ?? `unknown ${String(item)}`]
-        return [name, this.#placed(item, side, named)]
-      })
-    return Object.fromEntries(pairs) as unknown
-  }
-
   async #apply(actions: readonly OpAction[]): Promise<void> {
-    const real = actions.map((action, place) => this.#op(action, 'real', place === actions.length - 1))
+    const real = actions.map((action, place) => this.#names.op(action, 'real', this.#now, place === actions.length - 1))
     const model = actions.map((action, place) => {
-      const op = this.#op(action, 'model', place === actions.length - 1)
+      const op = this.#names.op(action, 'model', this.#now, place === actions.length - 1)
       const other = real[place]
       // Both have the same lease to give.
       return op.type === 'publish' && other?.type === 'publish' ? { ...op, grant: other.grant } : op
@@ -264,32 +151,19 @@ export class SideBySide {
     for (const [place, op] of model.entries()) {
       const realAnswer = realAnswers[place] as StoreResult
       const modelAnswer = modelAnswers[place] as StoreResult
-      if (op.type === 'publish') this.#notePublish(op, realAnswer, modelAnswer)
+      if (op.type === 'publish') this.#names.notePublish(op, realAnswer, modelAnswer)
       const isForgotten = this.#mayForgetAcks && op.type === 'ack' && realAnswer.status === 'not-found'
       if (isForgotten) continue
       const queue = op.queue
       if (op.type === 'purge') await this.#finishPurge(op, real[place] as typeof op, realAnswer, modelAnswer)
-      else deepStrictEqual(this.#placed(realAnswer, 'real', queue), this.#placed(modelAnswer, 'model', queue), op.type)
+      else
+        deepStrictEqual(
+          this.#names.placed(realAnswer, 'real', queue),
+          this.#names.placed(modelAnswer, 'model', queue),
+          op.type,
+        )
     }
     this.#compareClaimable()
-  }
-
-  #notePublish(op: PublishOp, real: StoreResult, model: StoreResult): void {
-    if (real.status !== 'ok' || real.type !== 'publish' || model.status !== 'ok' || model.type !== 'publish') return
-    const place = this.#published.length
-    this.#published.push({
-      queue: QUEUES.indexOf(op.queue as (typeof QUEUES)[number]),
-      seqs: { model: model.seq, real: real.seq },
-    })
-    for (const [side, seq] of [
-      ['model', model.seq],
-      ['real', real.seq],
-    ] as const) {
-      const name = `${op.queue} ${seq}`
-      if (this.#placeOfSeq[side].has(name)) throw new Error(`${side}: seq ${seq} was given twice in ${op.queue}`)
-      this.#placeOfSeq[side].set(name, place)
-    }
-    if (op.grant !== undefined && real.leasedAt !== undefined) this.#tokens.set(`${place} `, [op.grant])
   }
 
   /** A store may end a purge early; what counts is where it leads. */
@@ -308,137 +182,11 @@ export class SideBySide {
     deepStrictEqual(counts[0], counts[1], 'purge')
   }
 
-  #ref(pick: EntryPick, side: Side): EntryRef {
-    const published = this.#published[pick.pick % Math.max(1, this.#published.length)]
-    if (published === undefined) return { queue: QUEUES[0], subscription: '', seq: 1 }
-    const subscription = published.queue === 0 ? '' : at(SUBSCRIPTIONS, pick.subscription)
-    return { queue: QUEUES[published.queue] as string, subscription, seq: published.seqs[side] }
-  }
-
-  #settle(pick: EntryPick, side: Side): EntryRef & { readonly token: string; readonly holder: string | undefined } {
-    const ref = this.#ref(pick, side)
-    const place = this.#placeOfSeq[side].get(`${ref.queue} ${ref.seq}`)
-    const given = this.#tokens.get(`${place} ${ref.subscription}`) ?? []
-    const lease = pick.token === 'wrong' ? undefined : given.at(pick.token === 'last' ? -1 : -2)
-    const right = lease?.holder ?? HOLDERS[0]
-    const wrong = right === HOLDERS[0] ? HOLDERS[1] : HOLDERS[0]
-    const holder = { right, wrong, none: undefined }[pick.holder]
-    return { ...ref, token: lease?.token ?? 'nobody', holder }
-  }
-
-  #op(action: OpAction, side: Side, isLast: boolean): StoreOp {
-    const now = this.#now
-    const later = (ms: number | undefined) => (ms === undefined ? undefined : now + ms)
-    switch (action.type) {
-      case 'publish':
-        return this.#publish(action)
-      case 'ack':
-        return { type: 'ack', ...this.#settle(action, side) }
-      case 'ready':
-        return { type: 'ready', ...this.#ref(action, side) }
-      case 'expire':
-        return { type: 'expire', ...this.#ref(action, side), why: 'too old' }
-      case 'nack':
-        return {
-          type: 'nack',
-          ...this.#settle(action, side),
-          at: now + action.inMs,
-          failures: action.failures,
-          why: 'broken',
-        }
-      case 'release':
-        return { type: 'release', ...this.#settle(action, side), at: later(action.inMs) }
-      case 'dead': {
-        const { failures } = action
-        return { type: 'dead', ...this.#settle(action, side), reason: 'rejected', why: 'no good', failures }
-      }
-      case 'extend': {
-        const { leaseMs, maxLeaseMs } = action
-        return { type: 'extend', ...this.#settle(action, side), leaseMs, maxLeaseMs }
-      }
-      case 'received':
-        return { type: 'received', ...this.#settle(action, side), leaseMs: action.leaseMs }
-      case 'replay': {
-        const { maxLength, maxBytes } = action
-        return { type: 'replay', ...this.#ref(action, side), maxLength, maxBytes }
-      }
-      case 'discard':
-        return { type: 'discard', ...this.#ref(action, side), state: action.state }
-      case 'purge': {
-        const topic = action.topic === undefined ? undefined : at(TOPICS, action.topic)
-        // Where a purge is cut short, and what comes into the state before it goes on, are the store's affair: one that
-        // other operations follow takes all at once.
-        const max = isLast ? action.max : PURGED_AT_ONCE
-        return { type: 'purge', ...this.#line(action), topic, state: action.state, after: 0, max }
-      }
-      case 'trim-dead': {
-        const { maxCount, maxBytes, max } = action
-        return { type: 'trim-dead', ...this.#line(action), maxCount, maxBytes, diedBefore: now - action.ageMs, max }
-      }
-      case 'create-subscription': {
-        const subscription = at(SUBSCRIPTIONS, action.subscription)
-        return {
-          type: 'create-subscription',
-          queue: QUEUES[1],
-          subscription,
-          meta: `{"n":${action.meta}}`,
-          max: action.max,
-        }
-      }
-      default:
-        return { type: action.type, queue: QUEUES[1], subscription: at(SUBSCRIPTIONS, action.subscription) }
-    }
-  }
-
-  #line(action: { readonly queue: number; readonly subscription: number }): {
-    readonly queue: string
-    readonly subscription: string
-  } {
-    const queue = at(QUEUES, action.queue)
-    return { queue, subscription: queue === QUEUES[0] ? '' : at(SUBSCRIPTIONS, action.subscription) }
-  }
-
-  #publish(action: Extract<OpAction, { readonly type: 'publish' }>): PublishOp {
-    const queue = at(QUEUES, action.queue)
-    const { maxLength, maxBytes, whenFull, priority, dedupeMs, dedupeMax } = action
-    const lines =
-      queue === QUEUES[0] ? [''] : [...new Set(action.subscriptions.map((place) => at(SUBSCRIPTIONS, place)))]
-    return {
-      type: 'publish',
-      queue,
-      topic: at(TOPICS, action.topic),
-      priority,
-      dedupeMs,
-      dedupeMax,
-      id: action.id === undefined ? undefined : `id-${action.id}`,
-      sender: at(SENDERS, action.sender),
-      key: action.key === undefined ? undefined : `key-${action.key}`,
-      delayUntil: action.delayMs === undefined ? undefined : this.#now + action.delayMs,
-      expiresAt: action.ttlMs === undefined ? undefined : this.#now + action.ttlMs,
-      body: at(BODIES, action.body),
-      meta: `{"headers":${action.body}}`,
-      targets: lines.map((subscription) => ({ subscription, maxLength, maxBytes, whenFull })),
-      grant: action.grantMs === undefined ? undefined : { ...this.#grant(), leaseMs: action.grantMs },
-    }
-  }
-
-  #grant(): LeaseGrant {
-    this.#tokenCount += 1
-    return { token: `token-${this.#tokenCount}`, holder: at(HOLDERS, this.#tokenCount) }
-  }
-
   async #claim(action: Extract<Action, { readonly type: 'claim' }>): Promise<void> {
-    const line = this.#line(action)
-    const grants = Array.from({ length: action.count }, () => this.#grant())
-    const topics = line.subscription === '' ? [...new Set(action.topics.map((place) => at(TOPICS, place)))] : undefined
-    const { bytesMax, leaseMs } = action
-    const request = { ...line, topics, grants, bytesMax, leaseMs, now: this.#now }
+    const request = this.#names.claim(action, this.#now)
     const answer: ClaimAnswer = await this.#compare('claim', (store) => store.claim(request))
     if (answer.status !== 'ok') throw answer.error
-    for (const { queue, subscription, seq, token, holder } of answer.messages) {
-      const name = `${this.#placeOfSeq.model.get(`${queue} ${seq}`)} ${subscription}`
-      this.#tokens.set(name, [...(this.#tokens.get(name) ?? []), { token, holder }])
-    }
+    this.#names.noteClaim(answer.messages)
     this.#compareClaimable()
   }
 
@@ -470,7 +218,7 @@ export class SideBySide {
         `due: ${what} in order`,
       )
     }
-    const items = answer.items.map((item) => JSON.stringify(this.#placed(sortKeys(item), side))).sort()
+    const items = answer.items.map((item) => JSON.stringify(this.#names.placed(sortKeys(item), side))).sort()
     return { items, nextAt: answer.nextAt }
   }
 
@@ -510,7 +258,7 @@ export class SideBySide {
   async #reopen(): Promise<void> {
     if (this.#opened.reopen === undefined) return
     for (const store of [this.#opened.store, this.#model]) {
-      for (const [queue, subscription] of this.#lines()) {
+      for (const [queue, subscription] of allLines()) {
         const leases = await store.leases({ queue, subscription, after: 0, max: 10_000 })
         if (leases.status !== 'ok') throw leases.error
         const ops = leases.entries.map(({ seq, token }) => ({

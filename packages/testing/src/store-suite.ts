@@ -8,10 +8,10 @@
  */
 import { createMemoryStore } from '@xmq/broker'
 import * as fc from 'fast-check'
-import { actionsOf } from './store-suite-actions.ts'
+import { type Action, actionsOf } from './store-suite-actions.ts'
 import { endingCases } from './store-suite-endings.ts'
 import { leaseCases } from './store-suite-leases.ts'
-import { type Action, type OpenedStore, SideBySide } from './store-suite-model.ts'
+import { type OpenedStore, SideBySide } from './store-suite-model.ts'
 import { portCases } from './store-suite-port.ts'
 import { publishingCases } from './store-suite-publishing.ts'
 
