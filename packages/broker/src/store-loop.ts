@@ -15,7 +15,7 @@
  *    for more than these. They keep their order, among themselves and with what makes and ends durable subscriptions. Their number
  *    is bounded by the core (`storingBytesMax`).
  */
-import { XmqError } from '@xmq/protocol'
+import { XmqError, YoungMap } from '@xmq/protocol'
 import type { Effect, Input } from './core/port.ts'
 import type { PublishOp, Store, StoreOp } from './store/port.ts'
 
@@ -59,7 +59,7 @@ export class StoreLoop {
   #waitingOps = 0
   #publishingOps = 0
   /** When each publish that is not answered yet was asked for, in that order. */
-  readonly #open: Map<number, number> = new Map()
+  readonly #open: YoungMap<number, number> = new YoungMap()
   /** The core's time, as of the last call. */
   #now = 0
   /** Operations of publishes that were answered since `lookedAt`, and how many that are in a millisecond while some wait. */

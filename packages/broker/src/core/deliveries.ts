@@ -30,6 +30,7 @@ import {
   WRITE_STANZA_BYTES_MAX,
   type WrittenItem,
   type XmlElement,
+  YoungMap,
 } from '@xmq/protocol'
 import type { ClaimedMessage, Durability, StoreOp } from '../store/port.ts'
 import type { Absences } from './absences.ts'
@@ -78,7 +79,7 @@ export interface DeliveriesOptions {
 /** See the top of this file. */
 export class Deliveries {
   readonly #options: DeliveriesOptions
-  readonly #handovers: Map<string, Consumer> = new Map()
+  readonly #handovers: YoungMap<string, Consumer> = new YoungMap()
 
   constructor(options: DeliveriesOptions) {
     this.#options = options

@@ -12,6 +12,7 @@
  * 2. A lease is in its consumer's `leases` while it has one, and in nobody else's.
  * 3. Whoever ends a lease sends one operation for it; the store's compare-and-set by token makes any further one void.
  */
+import { YoungMap } from '@xmq/protocol'
 import type { EntryHead, EntryRef, StoreOp, StoreResult } from '../store/port.ts'
 import { afterFailure, afterRelease, type LeaseRef, type Standing } from './backoff.ts'
 import type { LeaseEnd } from './port.ts'
@@ -46,7 +47,7 @@ export interface LeasesOptions {
 /** See the top of this file. */
 export class Leases {
   readonly #options: LeasesOptions
-  readonly #leases: Map<string, Lease> = new Map()
+  readonly #leases: YoungMap<string, Lease> = new YoungMap()
   /** Who has those whose session has ended, while their past is looked up. */
   readonly #failing: Map<string, string> = new Map()
 

@@ -27,6 +27,8 @@ import {
   type XmlElement,
   XML_ITEMS,
   type XmlNode,
+  YoungMap,
+  YoungSet,
 } from '@xmq/protocol'
 import type { Access } from './access.ts'
 import type { Standing } from './backoff.ts'
@@ -131,11 +133,11 @@ export class Consumer {
   /** Where it waits for messages. */
   readonly seats: Map<Line, Seat> = new Map()
   /** Messages that it holds. */
-  readonly leases: Set<Lease> = new Set()
+  readonly leases: YoungSet<Lease> = new YoungSet()
   /** Leased for it, and not sent yet: it has too many deliver stanzas to answer. */
   waiting: Lease[] = []
   /** Deliver stanzas that it has not answered, by their id. */
-  readonly handovers: Map<string, Handover> = new Map()
+  readonly handovers: YoungMap<string, Handover> = new YoungMap()
   /** A lease ran out before it was received: it gets nothing until it gives a sign of life. */
   isStalled = false
   /** Leases that are being made for it. */

@@ -10,7 +10,7 @@
  * 2. Each call has one answer; a second one finds nothing.
  * 3. The operations of one step are one `apply`, before everything else of that step.
  */
-import { XmqError } from '@xmq/protocol'
+import { XmqError, YoungMap } from '@xmq/protocol'
 import type {
   BrowseAnswer,
   BrowseRequest,
@@ -56,7 +56,7 @@ export const STORE_RETRY_MS = 1000
 
 /** See the top of this file. */
 export class StoreCalls {
-  readonly #open: Map<number, Open> = new Map()
+  readonly #open: YoungMap<number, Open> = new YoungMap()
   #calls = 0
   #ops: StoreOp[] = []
   #parts: Part[] = []

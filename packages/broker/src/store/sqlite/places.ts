@@ -1,6 +1,8 @@
+import { YoungMap } from '@xmq/protocol'
+
 /** A map whose keys are entries: line and seq. */
 export class Places<Value> {
-  #lines = new Map<number, Map<number, Value>>()
+  #lines = new Map<number, YoungMap<number, Value>>()
   #size = 0
 
   get size(): number {
@@ -14,7 +16,7 @@ export class Places<Value> {
   set(line: number, seq: number, value: Value): void {
     let seqs = this.#lines.get(line)
     if (seqs === undefined) {
-      seqs = new Map()
+      seqs = new YoungMap()
       this.#lines.set(line, seqs)
     }
     this.#size -= seqs.size
@@ -35,7 +37,7 @@ export class Places<Value> {
     this.#size = 0
   }
 
-  lines(): Iterable<[number, ReadonlyMap<number, Value>]> {
+  lines(): Iterable<[number, YoungMap<number, Value>]> {
     return this.#lines
   }
 
