@@ -27,4 +27,6 @@ export const RELIABLE_KEPT_SEEDS: readonly number[] = [
   631,
   // A worker that was back, and had named what it holds before it subscribed, lost it with its old session.
   1146,
+  // The network doubled a batch: the first was refused, which its producer was told, and the second stored.
+  828,
 ]

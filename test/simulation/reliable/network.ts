@@ -64,6 +64,8 @@ export type Break = 'reset' | 'half-open client' | 'half-open server'
 export class Network {
   /** Chance of a stanza to arrive twice, as after a resumed stream. */
   duplicates = 0
+  /** Told of each stanza that will. */
+  onDoubled: (outgoing: XmlElement) => void = () => {}
   /** Chance of an answer by somebody who was not asked, under an id that nobody could know. */
   forgeries = 0
   /** Chance of an answer to what the core asks somebody, or of news of it, by somebody else. */
@@ -133,6 +135,7 @@ export class Network {
     if (outgoing.name === 'iq' && this.#host.random.chance(this.forgeries)) this.#forge(stream, outgoing)
     if (this.#host.random.chance(this.duplicates)) {
       this.#host.note('duplicate stanza')
+      this.onDoubled(outgoing)
       this.#arriveAtCore(stream, stamped)
     }
   }

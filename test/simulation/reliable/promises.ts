@@ -11,7 +11,7 @@
  *
  * Owner: the world; one for each process lives as long as the process.
  */
-import { XmqError } from '@xmq/protocol'
+import { type XmlElement, XmqError } from '@xmq/protocol'
 import type { Effect, Input } from '../../../packages/client/src/session/index.ts'
 import { Handed } from './handed.ts'
 import type { SentItem } from './items.ts'
@@ -52,6 +52,14 @@ export class Promises implements SdkWatch {
   /** The store has an item that it did not have. */
   stored(item: SentItem): void {
     for (const { published } of this.#watched.values()) published.stored(item)
+  }
+
+  /** A stanza of a session reaches the core twice. */
+  doubled(outgoing: XmlElement): void {
+    for (const child of spokenIn(outgoing)) {
+      if (child.name !== 'publish') continue
+      for (const { published } of this.#watched.values()) published.doubled(child)
+    }
   }
 
   /** A session has handled an input. */

@@ -5,7 +5,7 @@
  *       any --settled, failed--> ended
  *
  * 1. Each call ends once. Confirmed: the store has it, under that seq. Failed: as `unconfirmed` when it was ever sent, unless the
- *    queue refused it or its caller gave up.
+ *    queue refused it or its caller gave up. What the network doubles may be refused and stored: nobody can tell that.
  * 2. Of one topic and key at most one is in an open batch, and they are stored in the order of the calls.
  * 3. A batch leaves nothing behind that was called earlier and could be sent.
  */
@@ -37,6 +37,8 @@ export class Published {
   /** Ids of what the store has, and of what failed as refused: never both. */
   readonly #stored = new Set<string>()
   readonly #refused = new Set<string>()
+  /** Ids of what reaches the queue twice, though it was sent once: the answer that came may not be the only one. */
+  readonly #doubled = new Set<string>()
   readonly #batches = new Map<string, { readonly calls: readonly Call[]; readonly overdueAt: number }>()
 
   constructor(process: string, rules: SessionRules, truth: StoreTruth) {
@@ -69,6 +71,11 @@ export class Published {
     if (call.end === 'failed') return
     const later = chain.slice(at + 1).find((other) => other.isStored)
     if (later !== undefined) this.#broken(`${item.id} was stored behind ${later.item.id}, which was published later`)
+  }
+
+  /** A batch reaches the queue twice. */
+  doubled(publish: XmlElement): void {
+    for (const item of childElements(publish)) this.#doubled.add(item.attrs.get('id') ?? '')
   }
 
   /** An input is about to be told of by its effects. */
@@ -153,8 +160,9 @@ export class Published {
     this.#truth.note(`sdk failed ${code}`)
     if (code === 'aborted' || fromBroker) return
     if (wasSent && code === 'limit-reached') {
-      this.#refused.add(item.id)
       this.#truth.note('sdk refused')
+      if (this.#doubled.has(item.id)) return
+      this.#refused.add(item.id)
       if (this.#stored.has(item.id)) this.#broken(`${item.id} failed as refused, and is stored`)
     } else if ((code === 'unconfirmed') !== wasSent) this.#broken(`${item.id} failed as ${code}, sent: ${wasSent}`)
   }

@@ -136,6 +136,7 @@ class ReliableWorld {
       this.#network.strangers = this.#random.pick([0, 0.1])
     }
     this.#cast = this.#createCast()
+    this.#network.onDoubled = (outgoing) => this.#cast.promises.doubled(outgoing)
   }
 
   #createCast(): Cast {
