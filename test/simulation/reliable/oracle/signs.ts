@@ -101,7 +101,8 @@ export class Signs {
 
   /** Whether a session may have ended after the stream broke, be it that its JID is in use again. @param heldSince when it had what it had */
   wasAbsent(jid: string, heldSince: number, now: number): boolean {
-    if (this.#brokeAt === undefined || heldSince >= this.#brokeAt) return false
+    // What went out within the very millisecond may have gone before the break.
+    if (this.#brokeAt === undefined || heldSince > this.#brokeAt) return false
     return this.lastDoubt(jid, now) > heldSince
   }
 
