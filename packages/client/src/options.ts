@@ -126,7 +126,7 @@ export function configureEndpoint(
       username: account.username,
       password: account.password,
       tls: options.tls ?? 'auto',
-      ca: options.ca,
+      ca: parseAuthorities(options.ca),
       attemptTimeoutMs: ATTEMPT_TIMEOUT_MS,
       debug: debugOf(options.debug),
     }),
@@ -187,6 +187,18 @@ function parseAccount(
   } catch (error) {
     throw invalid(XmqError.from(error).message, error)
   }
+}
+
+/** Also where no TLS comes about: the same options may be used where it does. */
+function parseAuthorities(ca: ConnectionOptions['ca']): ConnectionOptions['ca'] {
+  if (ca === undefined) return undefined
+  const texts: readonly unknown[] = typeof ca === 'string' ? [ca] : Array.isArray(ca) ? ca : [undefined]
+  for (const text of texts) {
+    if (typeof text !== 'string') throw invalid('ca is no text; expected certificate authorities in PEM.')
+    const problem = platform.certificatesProblem(text)
+    if (problem !== undefined) throw invalid(`ca ${problem}.`)
+  }
+  return ca
 }
 
 function parseQueue(queue: string): string {

@@ -13,6 +13,7 @@ const note = defineTopic('note', { encoding: 'text' })
 
 /** What a caller without types may write. */
 const WRONG_EVENT: object = { onlime: () => {} }
+const NO_TEXT: unknown = Buffer.from('-----BEGIN CERTIFICATE-----')
 const WRONG_LISTENER: object = { online: 'log' }
 
 describe('connect', () => {
@@ -121,6 +122,9 @@ describe('connect', () => {
     [{ tls: 'no' as 'off' }, /tls is 'no'/],
     [{ connectTimeout: '5 parsecs' as '5s' }, /connectTimeout/],
     [{ pendingMax: 0 }, /pendingMax/],
+    [{ ca: '/etc/ssl/ca.pem' }, /^ca holds no certificate in PEM/],
+    [{ ca: ['', 7] as string[] }, /^ca holds no certificate in PEM/],
+    [{ ca: NO_TEXT as string[] }, /^ca is no text/],
     [{ on: WRONG_EVENT }, /on\.onlime is no event; did you mean 'online'\? Known: connecting, online/],
     [{ on: WRONG_LISTENER }, /on\.online is no function/],
   ])('refuses %o', async (options, text) => {

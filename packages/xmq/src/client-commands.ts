@@ -16,6 +16,7 @@ Where to connect (a flag beats its variable, which beats what fits 'xmq dev'):
   --jid            XMQ_JID              ${DEFAULT_JID}
   --password-file  XMQ_PASSWORD_FILE
                    XMQ_PASSWORD         on this machine: the account's name, as 'xmq dev' accepts it
+  --ca             XMQ_CA
 There is no flag for a password: every user of the machine could read it.
 ${EXIT_HELP}`
 

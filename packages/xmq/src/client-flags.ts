@@ -1,6 +1,7 @@
 /** Where a client command connects: flags beat the environment, which beats what fits `xmq dev`. */
 import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { certificatesProblem } from '@xmq/client/process'
 import { parseJid } from '@xmq/protocol'
 import { present } from './config-file.ts'
 import { mistake } from './exit.ts'
@@ -54,9 +55,18 @@ export function connectionOf(io: Io, flags: ClientFlags): Connection {
   if (password === undefined) {
     throw mistake(`The password of ${jid} is not known. Give XMQ_PASSWORD, XMQ_PASSWORD_FILE or --password-file FILE.`)
   }
-  const caFile = flags.ca ?? present(io.env['XMQ_CA'])
   const mode = flags.mode ?? 'auto'
-  return { service, jid, password, mode, ...(caFile === undefined ? {} : { ca: readSmallFile(io, '--ca', caFile) }) }
+  const ca = authoritiesOf(io, flags)
+  return { service, jid, password, mode, ...(ca === undefined ? {} : { ca }) }
+}
+
+function authoritiesOf(io: Io, flags: ClientFlags): string | undefined {
+  const file = flags.ca ?? present(io.env['XMQ_CA'])
+  if (file === undefined) return undefined
+  const pem = readSmallFile(io, '--ca', file)
+  const problem = certificatesProblem(pem)
+  if (problem !== undefined) throw mistake(`--ca: ${resolve(io.cwd, file)} ${problem}.`)
+  return pem
 }
 
 function passwordOf(io: Io, flags: ClientFlags): string | undefined {

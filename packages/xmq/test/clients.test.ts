@@ -1,4 +1,4 @@
-import { chmodSync, writeFileSync } from 'node:fs'
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { main } from '../src/main.ts'
@@ -225,6 +225,25 @@ describe('pub', () => {
     expect([code, out]).toEqual([2, ''])
     expect(err).toContain(text)
     expect(err).not.toMatch(/\n\s+at /)
+  })
+
+  it('ends with 2 on authorities that are no PEM, also where no TLS comes about', async () => {
+    const cwd = temporaryFolder(onTestFinished)
+    const good = readFileSync(new URL('../../client/test/certificates/ca.pem', import.meta.url), 'utf8')
+    const files = {
+      'key.pem': ['-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', 'no certificate in PEM'],
+      'ca.der': ['0\u0082\u0001', 'openssl x509 -inform der'],
+      'cut.pem': [`${good}-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n`, 'number 2 of 2'],
+    } as const
+    for (const [file, [content, text]] of Object.entries(files)) {
+      writeFileSync(join(cwd, file), content)
+      const { code, err } = await cli(['pub', ALL, 't', 'x', '--ca', file], { cwd })
+      expect([code, err]).toEqual([2, expect.stringContaining(`--ca: ${join(cwd, file)} holds`)])
+      expect(err).toContain(text)
+      expect((await cli(['sub', ALL, 't'], { cwd, env: { ...env, XMQ_CA: file } })).code).toBe(2)
+    }
+    writeFileSync(join(cwd, 'ca.pem'), `an authority\n${good}`)
+    expect((await cli(['pub', ALL, 't', 'x', '--ca', 'ca.pem'], { cwd })).code).toBe(0)
   })
 
   it('refuses what no message can hold before it has read all of it', async () => {

@@ -36,7 +36,7 @@ it('a broker that starts waits for no code of clients, of the embedded server, o
   const loaded = [...loadedWith(source('serve.ts'), loadedWith(source('main.ts')))]
   expect(loaded).toContain(join(PACKAGES, 'broker', 'src', 'runtime.ts'))
   const unwanted =
-    /client\/src\/(?!process|signals|exit-codes|platform\/stop)|testing\/src|^prom-client$|^libsql$|@xmpp|sqlite\/engine/
+    /client\/src\/(?!process|signals|exit-codes|platform\/(?:stop|certificates))|testing\/src|^prom-client$|^libsql$|@xmpp|sqlite\/engine/
   expect(loaded.filter((name) => unwanted.test(name))).toEqual([])
 })
 

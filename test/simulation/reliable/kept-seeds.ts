@@ -29,8 +29,6 @@ export const RELIABLE_KEPT_SEEDS: readonly number[] = [
   1146,
   // The network doubled a batch: the first was refused, which its producer was told, and the second stored.
   828,
-  // nobody extended e79a22fa00f923d2570d37bc862651f6~wf0nm7
-  3641,
   // A delivery left in the very millisecond in which its stream broke, and its lease was extended for a worker that is awaited.
   3641,
 ]

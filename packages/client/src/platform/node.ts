@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { promisify } from 'node:util'
 import { client } from '@xmpp/client'
 import { WebSocket } from 'ws'
+import { certificatesProblem } from './certificates-node.ts'
 import type { PlatformTlsOptions, Platform } from './platform.ts'
 
 /** Node's platform. */
@@ -35,6 +36,7 @@ export const platform: Platform = {
   openWebSocket(url, options) {
     return new WebSocket(url, ['xmpp'], url.startsWith('wss:') ? { ...tlsOptions(options) } : {})
   },
+  certificatesProblem,
   exit(code) {
     process.exit(code)
   },

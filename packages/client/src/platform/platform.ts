@@ -23,6 +23,8 @@ export interface Platform {
   tlsOptions(options: PlatformTlsOptions): object | undefined
   /** A WebSocket with the subprotocol `xmpp`. */
   openWebSocket(url: string, options: PlatformTlsOptions): unknown
+  /** What is wrong with certificate authorities in PEM, as a sentence about them goes on; `undefined` when nothing is. */
+  certificatesProblem(pem: string): string | undefined
   exit(code: number): void
   env(name: string): string | undefined
   /** Where this runs, for operators. */
