@@ -1,29 +1,28 @@
 /**
- * The runtime: the only file that joins core, store, clock and streams. It owns all of them, and every timer and random bit.
+ * The runtime: the only file that joins core, store, clock and streams. It owns all of them, and every random bit.
  *
  * ```
- *  link (one a domain) --onStanza--> #feed --Input--> core --Effect--> send  --> link
+ *  link (one a domain) --onStanza--> core-loop.ts --Input--> core --Effect--> send  --> link
  *      |  ^                            ^                         `---> event --> metrics, log, listeners
- *      |  '-- refusal while congested  |                  `---> calls --> store-loop.ts --> store --answers--> #feed
- *      '-- onUp, onDown ---------------+-- tick (timer at core.deadline)
+ *      |  '-- refusal while congested  |                  `---> calls --> store-loop.ts --> store --answers--> core-loop.ts
+ *      '-- onUp, onDown ---------------'
  *
  *  created --start--> starting --every link up once--> running --stop, fatal--> stopping --> stopped
  * ```
  *
- * 1. One input at a time: one that comes while effects are being applied waits until they are.
- * 2. Effects are applied in the core's order; a listener that throws stops nothing.
- * 3. The core's time never runs backwards.
- * 4. A throw of the core is a fault: it is logged without payload, whoever waits gets `internal`, and the broker stays up.
- * 5. `#transition` is the only place that changes the state; it emits `status`.
+ * 1. Effects are applied in the core's order; a listener that throws stops nothing.
+ * 2. A fault, in the core or where something is sent, is logged without payload, and the broker stays up.
+ * 3. `#transition` is the only place that changes the state; it emits `status`.
  */
 import { randomUUID } from 'node:crypto'
-import { childElements, domainOf, errorTo, isStanza, mayBeAnswered, XmqError, type XmlElement } from '@xmq/protocol'
+import { childElements, XmqError, type XmlElement } from '@xmq/protocol'
 import type { Broker, BrokerEvents, BrokerOptions, BrokerParts, BrokerState, BrokerStatus } from './broker.ts'
 import { createComponentLink, type ComponentLink, type ComponentLinkHandlers } from './component.ts'
 import { formatHostPort } from './config-values.ts'
 import { domainsOf, type BrokerConfig, type HostPort } from './config.ts'
+import { CoreLoop } from './core-loop.ts'
 import { bringsWork, createCore } from './core/index.ts'
-import type { Core, CoreEvent, CoreRules, CoreStats, Effect, Input } from './core/port.ts'
+import type { Core, CoreEvent, CoreRules, CoreStats, Effect } from './core/port.ts'
 import { FanOut } from './fan-out.ts'
 import { serveHttp, type HttpServer, type ReadinessProblem } from './http.ts'
 import { hasWork, Intake } from './intake.ts'
@@ -50,7 +49,6 @@ const BEHIND_HINT =
 const RECONNECT_MS_MIN = 250
 /** So long the first look into the store may take before the links are started: what comes earlier is refused. */
 const LOOK_MS = 1000
-const TIMER_MS_MAX = 2 ** 31 - 1
 
 /**
  * A broker of a configuration. Nothing happens before `start()`.
@@ -69,6 +67,7 @@ class RunningBroker implements Broker {
   readonly #eventLog: EventLog
   readonly #linkLog: LinkLog
   readonly #core: Core
+  readonly #loop: CoreLoop
   readonly #store: Store
   readonly #storeLoop: StoreLoop
   readonly #intake: Intake
@@ -77,18 +76,13 @@ class RunningBroker implements Broker {
   readonly #links = new Map<string, ComponentLink>()
   readonly #metrics: Metrics
   readonly #now = createClock()
-  readonly #entropy = createEntropy()
   readonly #listeners = new Map<keyof BrokerEvents, Set<(event: never) => void>>()
   readonly #drainMs: number
   readonly #moreMetrics: () => string
-  readonly #waiting: Input[] = []
   readonly #neverUp: Set<string>
   readonly #skipped = new Map<string, number>()
   readonly #started = withResolvers()
-  #isFeeding = false
   #state: BrokerState = 'created'
-  #timer: NodeJS.Timeout | undefined
-  #timerAt = Number.POSITIVE_INFINITY
   #http: HttpServer | undefined
   #stopped: Promise<void> | undefined
   #onDrained: (() => void) | undefined
@@ -106,8 +100,18 @@ class RunningBroker implements Broker {
     this.#neverUp = new Set(domains)
     this.#store = parts.openStore(config.store)
     this.#core = parts.createCore(coreRulesOf(config, domains, this.#store))
+    this.#loop = new CoreLoop({
+      core: this.#core,
+      now: this.#now,
+      entropy: createEntropy(),
+      apply: (effects, now) => this.#apply(effects, now),
+      onQuiet: () => {
+        if (this.#onLooked !== undefined && !this.#core.isLoading) this.#onLooked()
+      },
+      onFault: (what, stanza, error) => this.#logFault(what, stanza, error),
+    })
     this.#storeLoop = new StoreLoop(this.#store, {
-      feed: (input) => this.#feed(input),
+      feed: (input) => this.#loop.feed(input),
       isCongested: (domain) => this.#links.get(domain)?.congested === true,
       onFault: (what, error) => this.#logFault(what, undefined, error),
     })
@@ -118,7 +122,7 @@ class RunningBroker implements Broker {
     })
     this.#intake = new Intake({
       isPressed: () => this.#core.isPressed,
-      handle: (stanza) => this.#feed({ type: 'stanza', stanza }),
+      handle: (stanza) => this.#loop.feed({ type: 'stanza', stanza }),
     })
     const { loopDelayMsMax, inputDelayMsMax, commitMsMax } = config.limits.overload
     this.#loadMeter = new LoadMeter({
@@ -131,7 +135,7 @@ class RunningBroker implements Broker {
       probe: () => {
         for (const link of this.#links.values()) link.probe()
       },
-      onLoad: (load) => this.#feed({ type: 'load', load }),
+      onLoad: (load) => this.#loop.feed({ type: 'load', load }),
       onPause: (ms) => {
         this.#log.warn('the process was not run for a while', { ms: Math.round(ms) })
         this.#storeLoop.paused(ms)
@@ -281,14 +285,15 @@ class RunningBroker implements Broker {
     this.#onLooked?.()
     if (wasRunning && reason.code === 'closed') await this.#drain()
     this.#intake.drain()
-    this.#feed({ type: 'shutdown' })
+    this.#loop.feed({ type: 'shutdown' })
     await Promise.all(Array.from(this.#links.values(), (link) => link.close()))
-    clearTimeout(this.#timer)
+    this.#loop.disarm()
     this.#loadMeter.stop()
     this.#fanOut.close()
     await this.#http?.close()
     this.#storeLoop.close()
     await this.#store.close()
+    this.#loop.close()
     this.#transition('stopped')
     this.#eventLog.close()
   }
@@ -322,7 +327,7 @@ class RunningBroker implements Broker {
       onDown: () => {
         this.#intake.drain()
         this.#fanOut.linkDown(domain)
-        this.#feed({ type: 'link-down', domain })
+        this.#loop.feed({ type: 'link-down', domain })
       },
       onChild: (head, child) => {
         const refusal = this.#refusalAt(domain)
@@ -331,12 +336,12 @@ class RunningBroker implements Broker {
       onStanza: (stanza) => {
         const refusal = this.#links.get(domain)?.congested === true && hasWork(stanza) ? CONGESTED : undefined
         if (refusal === undefined) this.#intake.take(stanza)
-        else this.#feed({ type: 'skipped', head: stanza, error: refusal })
+        else this.#loop.feed({ type: 'skipped', head: stanza, error: refusal })
       },
       onInputEnd: (bytes) => this.#intake.chunkRead(bytes),
       onSkipped: (head, error) => {
         if (error.code !== 'overloaded') this.#skipped.set(domain, (this.#skipped.get(domain) ?? 0) + 1)
-        this.#feed({ type: 'skipped', head, error })
+        this.#loop.feed({ type: 'skipped', head, error })
       },
       onStatus: (status) => {
         this.#linkLog.write(domain, status)
@@ -353,7 +358,7 @@ class RunningBroker implements Broker {
   }
 
   #linkUp(domain: string): void {
-    this.#feed({ type: 'link-up', domain })
+    this.#loop.feed({ type: 'link-up', domain })
     if (!this.#neverUp.delete(domain) || this.#neverUp.size > 0 || this.#state !== 'starting') return
     this.#transition('running')
     this.#started.resolve()
@@ -367,29 +372,7 @@ class RunningBroker implements Broker {
     return this.#links.get(domain)?.congested === true ? CONGESTED : this.#core.refusal
   }
 
-  #feed(input: Input): void {
-    if (this.#state === 'stopped') return
-    this.#waiting.push(input)
-    if (this.#isFeeding) return
-    this.#isFeeding = true
-    try {
-      for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) this.#handle(next)
-    } finally {
-      this.#isFeeding = false
-    }
-    if (this.#onLooked !== undefined && !this.#core.isLoading) this.#onLooked()
-    this.#arm()
-  }
-
-  #handle(input: Input): void {
-    let effects: Effect[]
-    // Whole milliseconds: what is stored and what is written on the wire has no fractions.
-    const now = Math.floor(this.#now())
-    try {
-      effects = this.#core.handle(input, now, this.#entropy)
-    } catch (error) {
-      effects = this.#faultOf(input, error)
-    }
+  #apply(effects: readonly Effect[], now: number): void {
     for (const effect of effects) {
       if (effect.type === 'event') this.#tell(effect.event)
       else if (effect.type !== 'send') this.#storeLoop.handle(effect, now)
@@ -416,16 +399,6 @@ class RunningBroker implements Broker {
     }
   }
 
-  /** The core threw: says so without the payload, and leaves nobody waiting. */
-  #faultOf(input: Input, error: unknown): Effect[] {
-    const stanza = input.type === 'stanza' ? input.stanza : undefined
-    this.#logFault(input.type, stanza, error)
-    if (stanza === undefined || !isStanza(stanza) || stanza.name === 'presence' || !mayBeAnswered(stanza)) return []
-    const domain = domainOf(stanza.attrs.get('to') ?? '')
-    const answer = errorTo(stanza, new XmqError('internal', 'The broker failed on this stanza. Its log says where.'))
-    return [{ type: 'send', domain, stanza: answer }]
-  }
-
   #logFault(what: string, stanza: XmlElement | undefined, error: unknown): void {
     this.#metrics.countFault()
     const { message, stack } = error instanceof Error ? error : new Error(String(error))
@@ -449,21 +422,6 @@ class RunningBroker implements Broker {
         this.#eventLog.tally(`listener ${name}`, 'error', `a listener of '${name}' threw`, { text })
       }
     }
-  }
-
-  /** Sets the timer for the core's deadline, unless it is set for then or before: an early tick costs less than a timer each. */
-  #arm(): void {
-    const { deadline } = this.#core
-    if (deadline === undefined || deadline >= this.#timerAt || this.#state === 'stopped') return
-    clearTimeout(this.#timer)
-    this.#timerAt = deadline
-    const waitMs = Math.min(Math.max(1, Math.ceil(deadline) - Math.floor(this.#now())), TIMER_MS_MAX)
-    this.#timer = setTimeout(() => {
-      this.#timerAt = Number.POSITIVE_INFINITY
-      const due = this.#core.deadline
-      if (due !== undefined && due <= Math.floor(this.#now())) this.#feed({ type: 'tick' })
-      else this.#arm()
-    }, waitMs)
   }
 }
 
