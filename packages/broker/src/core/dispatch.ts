@@ -248,6 +248,7 @@ export class Dispatch {
       const { messages, expired, corrupt, more } = answer
       this.#options.deliveries().hand(step, line, messages, takers)
       if (expired.length > 0) this.#options.time.expire(expired)
+      if (corrupt.length > 0) this.#options.time.diedIn(step, line)
       for (const { queue, subscription, seq } of corrupt) {
         step.emit({ name: 'dead-lettered', queue, line: subscription, seq, reason: 'corrupt' })
       }

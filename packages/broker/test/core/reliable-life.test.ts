@@ -876,6 +876,18 @@ describe('dead letters', () => {
     await w.wait(3 * 3_600_000)
     expect(w.counts().dead).toBe(0)
   })
+
+  it('whose bodies are damaged are bounded as soon as the others', async () => {
+    const reliable = { ...RELIABLE_DEFAULTS, deadMax: 2 }
+    const w = await StoreWorld.start({ queues: [queueRules('any.localhost', { reliable })] })
+    await w.publish(['t', 't', 't', 't'])
+    await w.wait(5_000)
+    w.isRotten = true
+    await w.sub(A, 't', { credit: 9 })
+    expect([w.delivered(A), w.counts().dead]).toEqual([[], 4])
+    await w.wait(2_000)
+    expect(w.counts().dead).toBe(2)
+  })
 })
 
 describe('more topics than are remembered', () => {

@@ -5,7 +5,7 @@
 import { childElements, parseElement, writeElement, XmqError, type XmlElement } from '@xmq/protocol'
 import { type Core, type CoreEvent, type CoreRules, createCore, type Effect, type Input } from '../../src/core/index.ts'
 import { createMemoryStore } from '../../src/store/memory.ts'
-import type { ClaimableTopic, Store } from '../../src/store/port.ts'
+import type { ClaimableTopic, ClaimAnswer, Store } from '../../src/store/port.ts'
 import { coreRules, type EventNamed } from './conversation.ts'
 
 type StoreEffect = Exclude<Effect, { type: 'send' | 'event' }>
@@ -31,6 +31,8 @@ export class StoreWorld {
   isFull = false
   /** While set, the store does what it is asked, but its answers wait for {@link catchUp}: anything may come in between. */
   isLagging = false
+  /** While set, the body of all that is claimed fails its checksum. */
+  isRotten = false
   /** While set, the next life begins with {@link isLagging}. */
   isSlowToStart = false
   /** What `unit` gives. */
@@ -154,7 +156,7 @@ export class StoreWorld {
           results: refused ? effect.ops.map(() => refused) : await store.apply(effect.ops, now),
         }
       case 'claim':
-        return { type: 'claimed', call, answer: refused ?? (await store.claim(effect.request)) }
+        return { type: 'claimed', call, answer: refused ?? (await this.#claimed(await store.claim(effect.request))) }
       case 'due':
         return { type: 'due', call, answer: refused ?? (await store.due(now, effect.max)) }
       case 'browse':
@@ -166,6 +168,19 @@ export class StoreWorld {
       default:
         return { type: 'counts', call, lines: store.stats().lines.filter((line) => line.queue === effect.queue) }
     }
+  }
+
+  /** A claim's answer, as it is when the bodies are damaged: those messages are dead letters. */
+  async #claimed(answer: ClaimAnswer): Promise<ClaimAnswer> {
+    if (!this.isRotten || answer.status !== 'ok') return answer
+    const ops = answer.messages.map(({ queue, subscription, seq, token }) => {
+      return { type: 'dead', queue, subscription, seq, token, reason: 'corrupt', why: 'corrupt' } as const
+    })
+    await this.store.apply(ops, this.now)
+    const corrupt = answer.messages.map(({ queue, subscription, seq, topic, id, sender }) => {
+      return { queue, subscription, seq, topic, id, sender, reason: 'corrupt' } as const
+    })
+    return { ...answer, messages: [], corrupt, more: corrupt.length > 0 }
   }
 
   /** The stanzas to an address (or all) since the last look. */
