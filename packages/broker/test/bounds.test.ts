@@ -28,7 +28,7 @@ const TIME = 'a time'
 const OWN = 'of the configuration, which nobody else writes'
 /** What is named as a bound is, but is none of what clients can fill: by file and name, why. */
 const NO_BOUND: Readonly<Record<string, string>> = {
-  'config.ts QUEUES_MAX': OWN,
+  'config-queues.ts QUEUES_MAX': OWN,
   'config-reliable.ts COUNT_MAX': OWN,
   'config-values.ts DEPTH_MAX': OWN,
   'config-values.ts PROBLEMS_MAX': OWN,
