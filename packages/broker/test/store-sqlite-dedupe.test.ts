@@ -139,6 +139,52 @@ describe('the deduplication records of ids that ascend', () => {
     expect(tableOf(path).endings).toBe(41)
   })
 
+  it('that a transaction forgot are known again when it is rolled back', async () => {
+    const path = freshPath()
+    const store = await openSqlite(path)
+    expect(await statuses(store, idsOf(10))).toBe(all('ok', 10))
+    const [{ page_count: pages }] = (await store.pragma('page_count')) as [{ page_count: number }]
+    await store.pragma(`max_page_count = ${pages + 10}`)
+    const noRoom = publishOp({ body: 'x'.repeat(200_000) })
+    // Three of ten have to go. Then all, and what comes next finds nothing above it.
+    const some = [idOnly('z', { dedupeMax: 8 }), noRoom]
+    const every = [idOnly('z', { dedupeMax: 1 }), idOnly('id-'), noRoom]
+    expect(statusOf(await store.apply(some, NOW))).toBe(all('unavailable', 2))
+    expect(await statuses(store, idsOf(10))).toBe(all('duplicate', 10))
+    expect(statusOf(await store.apply(every, NOW))).toBe(all('unavailable', 3))
+    expect(await statuses(store, idsOf(10))).toBe(all('duplicate', 10))
+    await store.close()
+    expect(tableOf(path)).toEqual({ rows: [10], endings: 10 })
+  })
+
+  it('hold with their messages whatever priority these have', async () => {
+    const store = await openSqlite(freshPath())
+    const ops = idsOf(20).map((id, n) => publishOp({ id, dedupeMs: 1000, priority: n % 4 === 0 ? 9 : 4 }))
+    expect(statusOf(await store.apply(ops, NOW))).toBe(all('ok', 20))
+    expect(await statuses(store, ['sweeps'], {}, NOW + 1000)).toBe('ok')
+    expect(statusOf(await store.apply(ops, NOW + 1001))).toBe(all('duplicate', 20))
+  })
+
+  it('leave nothing behind when their time and their message end where they came', async () => {
+    const path = freshPath()
+    const store = await openSqlite(path)
+    const purge = { type: 'purge', queue: QUEUE, subscription: '', topic: undefined, state: 'ready', after: 0, max: 9 }
+    expect(statusOf(await store.apply([publishOp({ id: 'x', dedupeMs: 0 }), purge as StoreOp], NOW))).toBe('ok ok')
+    await store.close()
+    expect(tableOf(path)).toEqual({ rows: [], endings: 0 })
+  })
+
+  it('stay when the last of their row goes first', async () => {
+    const store = await openSqlite(freshPath())
+    const ops = idsOf(20).map((id) => publishOp({ id, dedupeMs: 1000 }))
+    expect(statusOf(await store.apply(ops, NOW))).toBe(all('ok', 20))
+    const { messages } = await claim(store, 20, NOW + 1000)
+    const { seq, token, holder } = messages.at(-1) as (typeof messages)[number]
+    const ack: StoreOp = { type: 'ack', queue: QUEUE, subscription: '', seq, token, holder }
+    expect(statusOf(await store.apply([ack], NOW + 1000))).toBe('ok')
+    expect(statusOf(await store.apply(ops, NOW + 1000))).toBe(`${all('duplicate', 19)} ok`)
+  })
+
   it('end one by one while messages of others in their row are still there', async () => {
     const path = freshPath()
     const store = await openSqlite(path)
@@ -213,6 +259,21 @@ describe('where more ids are remembered than may be', () => {
     const more = { dedupeMax: 1000 }
     expect(await statuses(store, idsOf(50, 280), more, NOW + 9)).toBe(all('duplicate', 50))
     expect(await statuses(store, idsOf(280), more, NOW + 9)).toBe(all('ok', 280))
+  })
+
+  it('those that are over by then are not counted twice', async () => {
+    const path = freshPath()
+    const store = await openSqlite(path)
+    expect(await statuses(store, idsOf(10))).toBe(all('ok', 10))
+    // The last two come in one transaction: three of ten have to go, then time passes and all are over.
+    const applies = [
+      statuses(store, ['x']),
+      statuses(store, ['y', 'z'], { dedupeMax: 10 }),
+      statuses(store, ['zz'], { dedupeMax: 1 }, NOW + 1000),
+    ]
+    expect(await Promise.all(applies)).toEqual(['ok', 'ok ok', 'ok'])
+    await store.close()
+    expect(tableOf(path)).toEqual({ rows: [1], endings: 1 })
   })
 
   it('an id that was just forgotten may come again', async () => {
