@@ -1,6 +1,6 @@
 /**
- * The table `dedupe`: its rows as blocks (dedupe-block.ts), found, added and removed. Owns nothing; what a transaction did not write yet
- * is dedupe.ts's.
+ * The table `dedupe`: its rows as blocks (dedupe-block.ts), found, added and removed. Owns the block that was read last; what a
+ * transaction did not write yet is dedupe.ts's.
  */
 import {
   type DedupeBlock,
@@ -30,6 +30,8 @@ export interface EndedRow {
 /** See the top of this file. */
 export class DedupeRows {
   readonly #statements: Statements
+  /** The block that was found last, as long as no row changed: who repeats one publish repeats those beside it. */
+  #seen: QueueBlock | undefined
 
   constructor(statements: Statements) {
     this.#statements = statements
@@ -37,7 +39,22 @@ export class DedupeRows {
 
   /** The block that a key is in, or else the first behind it. */
   at(queue: QueueTally, key: Buffer): QueueBlock | undefined {
-    return blockOf(queue, this.#statements.findDedupe.get([queue.id, key]))
+    const seen = this.#seen
+    if (
+      seen !== undefined &&
+      seen.queue === queue &&
+      key.compare(firstOf(seen).key) >= 0 &&
+      key.compare(keyOf(seen)) <= 0
+    )
+      return seen
+    const block = blockOf(queue, this.#statements.findDedupe.get([queue.id, key]))
+    this.#seen = block !== undefined && block.records.length > 1 ? block : undefined
+    return block
+  }
+
+  /** Forgets what was read: rows may have changed. */
+  reset(): void {
+    this.#seen = undefined
   }
 
   /** The block that ends first. */
@@ -55,6 +72,7 @@ export class DedupeRows {
   }
 
   insert(blocks: readonly QueueBlock[]): void {
+    this.reset()
     let place = 0
     for (const count of [8, 1] as const) {
       for (; blocks.length - place >= count; place += count) {
@@ -66,6 +84,7 @@ export class DedupeRows {
   }
 
   remove(queue: QueueTally, blocks: readonly DedupeBlock[]): void {
+    this.reset()
     const keys = blocks.map(keyOf)
     for (let place = 0; place < keys.length; place += DEDUPE_REMOVED_AT_ONCE) {
       const some = keys.slice(place, place + DEDUPE_REMOVED_AT_ONCE)
@@ -76,12 +95,14 @@ export class DedupeRows {
 
   /** Removes the record of a publish that is alone in its row. Undefined: there is none; else whether it was `ending`. */
   removeAlone(queue: QueueTally, key: Buffer, seq: number): boolean | undefined {
+    this.reset()
     const removed = this.#statements.releaseDedupe.get([queue.id, key, seq])
     return removed === undefined ? undefined : removed[0] === 1
   }
 
   /** Keeps the last of a block's records alone. */
   cut({ queue, records, ...block }: QueueBlock, from: number): void {
+    this.reset()
     if (from === records.length) this.remove(queue, [{ ...block, records }])
     else if (from > 0)
       this.#statements.cutDedupe.run([encodeRecords(records.slice(from)), queue.id, keyOf({ records })])
@@ -89,6 +110,7 @@ export class DedupeRows {
 
   /** From now on only the messages keep the records of a block. */
   keep(block: QueueBlock): void {
+    this.reset()
     this.#statements.keepDedupe.run([block.queue.id, keyOf(block)])
   }
 

@@ -165,6 +165,7 @@ export class Dedupe {
   /** Forgets what was not written. */
   reset(): void {
     this.#runs = []
+    this.#rows.reset()
     this.#heads.clear()
     this.#gaps.clear()
     this.#swept.clear()
