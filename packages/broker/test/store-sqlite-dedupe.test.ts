@@ -111,6 +111,14 @@ describe('the deduplication records of ids that ascend', () => {
     expect(tableOf(path).endings).toBe(80)
   })
 
+  it('of two queues do not meet', async () => {
+    const store = await openSqlite(freshPath())
+    for (const queue of [QUEUE, 'other.localhost']) {
+      expect(await statuses(store, idsOf(40), { queue })).toBe(all('ok', 40))
+      expect(await statuses(store, idsOf(40), { queue })).toBe(all('duplicate', 40))
+    }
+  })
+
   it('that are long are told apart by all of their bytes', async () => {
     const store = await openSqlite(freshPath())
     const ids = idsOf(40).map((id) => `${'x'.repeat(60)}${id}`)
