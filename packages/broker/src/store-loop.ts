@@ -20,12 +20,15 @@ import type { Effect, Input } from './core/port.ts'
 import type { PublishOp, Store, StoreOp } from './store/port.ts'
 
 /**
- * Most operations of publishes that the store is given at once: two commits of 256 are near what large ones make of each disk
- * sync, and a settlement waits for some ten milliseconds behind them.
+ * Most operations of publishes that the store is given at once: a few commits of a hundred or two are near what large ones make of
+ * each disk sync, and a settlement waits for some ten milliseconds behind them.
  */
 export const PUBLISHING_OPS_MAX = 512
-/** The same while a claim is open: somebody waits for what is there already, and what is added meanwhile makes them wait longer. */
-export const PUBLISHING_OPS_BESIDE_CLAIMS = 64
+/**
+ * The same while a claim is open: somebody waits for what is there already, and what is added meanwhile makes them wait longer. Most of
+ * these have run and wait for the disk, in up to four commits (BATCHES_AHEAD_MAX), so that a claim waits for a hundred or two.
+ */
+export const PUBLISHING_OPS_BESIDE_CLAIMS = 384
 /** What a new look at the pace of the store weighs in its average. */
 const PACE_WEIGHT = 0.3
 const PACE_LOOKS = 4

@@ -73,8 +73,11 @@ export interface ChannelOptions extends SqliteFileOptions {
 
 const REOPEN_PAUSE_MS = 1000
 
-/** Batches that are on their way at most: one runs while another is brought to the disk. */
-export const BATCHES_AHEAD_MAX = 2
+/**
+ * Batches that are on their way at most: one runs while another is brought to the disk. Those between have run, and share the next sync:
+ * with fewer the engine would have nothing to do where a sync takes longer than a batch.
+ */
+export const BATCHES_AHEAD_MAX = 4
 
 /**
  * An engine in this thread: for tests, and where the sources run as they are, since Node 20 starts no worker from TypeScript.
