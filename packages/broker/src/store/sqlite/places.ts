@@ -1,4 +1,4 @@
-import { YoungMap } from '@xmq/protocol'
+import { YoungMap } from '@xmq/protocol/young-map'
 
 /** A map whose keys are entries: line and seq. */
 export class Places<Value> {
